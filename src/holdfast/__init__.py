@@ -1,0 +1,1 @@
+"""Durable execution state for Python."""
