@@ -96,28 +96,28 @@ class InvalidArgument(StoreError, ValueError):
     """A value, name, filter or url that is not allowed. Nothing was changed."""
 
     code = "invalid-argument"
-    names = ("what", "value", "path")
+    names: ClassVar[tuple[str, ...]] = ("what", "value", "path")
 
 
 class NotFound(StoreError, LookupError):
     """There is nothing under this id."""
 
     code = "not-found"
-    names = ("kind", "id")
+    names: ClassVar[tuple[str, ...]] = ("kind", "id")
 
 
 class NoSavepoint(NotFound):
     """The run has no savepoint to load."""
 
     code = "no-savepoint"
-    names = ("kind", "id", "run")
+    names: ClassVar[tuple[str, ...]] = ("kind", "id", "run")
 
 
 class AlreadyExists(StoreError):
     """The id is taken, or another active record has the business key; `id` names it."""
 
     code = "already-exists"
-    names = ("kind", "id")
+    names: ClassVar[tuple[str, ...]] = ("kind", "id")
 
 
 class Refused(StoreError):
@@ -130,28 +130,28 @@ class WrongState(Refused):
     """The record is in a state that this call does not allow."""
 
     code = "wrong-state"
-    names = ("kind", "id", "actual", "expected", "terminal")
+    names: ClassVar[tuple[str, ...]] = ("kind", "id", "actual", "expected", "terminal")
 
 
 class StaleRevision(Refused):
     """The record has another revision than the caller expected."""
 
     code = "stale-revision"
-    names = ("kind", "id", "actual", "expected")
+    names: ClassVar[tuple[str, ...]] = ("kind", "id", "actual", "expected")
 
 
 class LostLease(Refused):
     """Somebody else holds the lease, or it has expired."""
 
     code = "lost-lease"
-    names = ("key", "holder", "token", "expires_at")
+    names: ClassVar[tuple[str, ...]] = ("key", "holder", "token", "expires_at")
 
 
 class NotInitialized(Refused):
     """The run was never initialised."""
 
     code = "not-initialized"
-    names = ("run",)
+    names: ClassVar[tuple[str, ...]] = ("run",)
 
 
 class Conflict(StoreError):
@@ -159,14 +159,14 @@ class Conflict(StoreError):
 
     code = "conflict"
     retry = True
-    names = ("key", "expected", "actual")
+    names: ClassVar[tuple[str, ...]] = ("key", "expected", "actual")
 
 
 class Compacted(StoreError):
     """The position is older than what the feed retains; read again from `first` or from BEGINNING."""
 
     code = "compacted"
-    names = ("first",)
+    names: ClassVar[tuple[str, ...]] = ("first",)
 
 
 class Unavailable(StoreError, TimeoutError):
@@ -174,7 +174,7 @@ class Unavailable(StoreError, TimeoutError):
 
     code = "unavailable"
     retry = True
-    names = ("tried",)
+    names: ClassVar[tuple[str, ...]] = ("tried",)
 
 
 class OutcomeUnknown(StoreError):
@@ -183,7 +183,7 @@ class OutcomeUnknown(StoreError):
     code = "outcome-unknown"
 
 
-class Timeout(StoreError, TimeoutError):  # noqa: A001 - the name of the public API
+class Timeout(StoreError, TimeoutError):
     """What was waited for did not come in time."""
 
     code = "timeout"
@@ -199,25 +199,25 @@ class InUse(StoreError):
     """Another process holds the file in a way that excludes us."""
 
     code = "in-use"
-    names = ("pid", "path")
+    names: ClassVar[tuple[str, ...]] = ("pid", "path")
 
 
 class Damaged(StoreError):
     """Stored bytes fail their check. Nothing is deleted; `holdfast doctor` lists such rows."""
 
     code = "damaged"
-    names = ("kind", "id", "key")
+    names: ClassVar[tuple[str, ...]] = ("kind", "id", "key")
 
 
 class Undecodable(Damaged):
     """A stored value is intact but cannot be turned back into an object here."""
 
     code = "undecodable"
-    names = ("kind", "id", "key", "path", "tag")
+    names: ClassVar[tuple[str, ...]] = ("kind", "id", "key", "path", "tag")
 
 
 class UnsupportedFormat(Damaged):
     """The file or row was written in a format this version does not read."""
 
     code = "unsupported-format"
-    names = ("found", "supported")
+    names: ClassVar[tuple[str, ...]] = ("found", "supported")
