@@ -81,6 +81,6 @@ class Codec:
 default = Codec()
 
 
-def register(*args: Any, **kwargs: Any) -> Any:
+def register(*args: Any, **_kwargs: Any) -> Any:
     """Register a type with the default codec."""
     raise InvalidArgument("types cannot be registered yet", what="register", value=args)
