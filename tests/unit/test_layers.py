@@ -1,0 +1,145 @@
+"""Imports go down only: each module may import from its own layer and from those below (docs/design/overview.md)."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "src" / "holdfast"
+
+LAYERS = (
+    {"errors", "limits", "clock", "keys", "codec"},
+    {"engine", "engines"},
+    {"transaction", "operation", "bridge"},
+    {"records", "page", "feed", "watch", "blobs", "retention", "transfer", "check"},
+    {"families"},
+    {"url", "store"},
+    {"", "cli", "web", "adapters", "node", "testing", "__main__"},
+)
+"""From the bottom up; a folder stands for everything in it, "" for the package itself."""
+
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+TOP = len(LAYERS) - 1
+DRIVERS = {"apsw": "engines", "psycopg": "engines", "psycopg_pool": "engines", "sqlite3": "engines"}
+
+pytestmark = pytest.mark.skipif(not SOURCE.is_dir(), reason="the source is not beside the tests (an installed wheel)")
+
+
+def modules() -> dict[str, Path]:
+    """Dotted name inside the package to its file."""
+    found = {}
+    for file in sorted(SOURCE.rglob("*.py")):
+        parts = list(file.relative_to(SOURCE).with_suffix("").parts)
+        if parts[-1] == "__init__":
+            parts.pop()
+        found[".".join(parts)] = file
+    return found
+
+
+def imports(module: str, file: Path) -> Iterator[str]:
+    """Absolute dotted names this file imports when it runs; those for type checkers alone do not count."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    hidden = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    package = ["holdfast", *module.split(".")] if module else ["holdfast"]
+    if file.name != "__init__.py":
+        package.pop()
+    for node in ast.walk(tree):
+        if id(node) in hidden:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            name = ".".join([*base, *(node.module or "").split(".")]).strip(".")
+            yield from (f"{name}.{alias.name}" for alias in node.names)
+
+
+def inside(name: str) -> str | None:
+    """The module of this package that an imported name lies in."""
+    if name != "holdfast" and not name.startswith("holdfast."):
+        return None
+    known = modules()
+    rest = name.removeprefix("holdfast").strip(".")
+    while rest and rest not in known:
+        rest = rest.rpartition(".")[0]
+    return rest
+
+
+def top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def test_every_module_has_a_layer() -> None:
+    strangers = {top(module) for module in modules()} - set(RANK)
+    assert not strangers, f"say in LAYERS where these belong: {strangers}"
+
+
+def test_imports_go_down_only() -> None:
+    up = [
+        f"{module or 'holdfast'} imports {name}"
+        for module, file in modules().items()
+        for name in imports(module, file)
+        if (target := inside(name)) is not None and RANK[top(target)] > RANK[top(module)]
+    ]
+    assert not up
+
+
+def test_the_shell_uses_the_public_api_only() -> None:
+    """What stands above the store sees `holdfast`, its errors and limits, and itself."""
+    deep = [
+        f"{module} imports {name}"
+        for module, file in modules().items()
+        if top(module) in {"cli", "web", "adapters", "node"}
+        for name in imports(module, file)
+        if (target := inside(name)) is not None and top(target) not in {"", "errors", "limits", top(module)}
+    ]
+    assert not deep
+
+
+def test_modules_form_no_circle() -> None:
+    known = modules()
+    graph = {
+        module: {target for name in imports(module, file) if (target := inside(name)) is not None and target != module}
+        for module, file in known.items()
+        if RANK[top(module)] < TOP
+    }
+    TopologicalSorter(graph).prepare()
+
+
+def test_drivers_are_imported_by_engines_alone() -> None:
+    wrong = [
+        f"{module} imports {name}"
+        for module, file in modules().items()
+        for name in imports(module, file)
+        if (home := DRIVERS.get(top(name))) and top(module) != home
+    ]
+    assert not wrong
+
+
+def test_the_core_imports_no_extra() -> None:
+    """Everything below the shell runs with msgspec, ormsgpack and apsw alone. Extras are imported inside functions,
+
+    or by an engine for its own driver: an engine is loaded only when its url asks for it.
+    """
+    core = {"msgspec", "ormsgpack", "apsw", "holdfast"} | set(sys.stdlib_module_names)
+    wrong = []
+    for module, file in modules().items():
+        if RANK[top(module)] == TOP and module:
+            continue
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for node in tree.body:
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            own = {driver for driver, home in DRIVERS.items() if home == top(module)}
+            wrong += [f"{module} imports {name}" for name in names if top(name) not in core | own]
+    assert not wrong
