@@ -10,8 +10,8 @@ from itertools import islice
 from operator import itemgetter
 from typing import TypeVar
 
-from holdfast.engine import Batch, Engine, Row, read_counter, stamped, validate, write_counter
-from holdfast.errors import Closed, Conflict, InvalidArgument, NotFound
+from ..engine import Batch, Engine, Row, read_counter, stamped, validate, write_counter
+from ..errors import Closed, Conflict, InvalidArgument, NotFound
 
 from .ordered import OrderedKeys
 
