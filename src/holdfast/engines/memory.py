@@ -12,7 +12,6 @@ from typing import TypeVar
 
 from ..engine import Batch, Engine, Row, read_counter, stamped, validate, write_counter
 from ..errors import Closed, Conflict, InvalidArgument, NotFound
-
 from .ordered import OrderedKeys
 
 T = TypeVar("T")
