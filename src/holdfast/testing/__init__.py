@@ -1,0 +1,13 @@
+"""The contracts of this package as tests: for engines of your own, and for whatever stands on them. Needs pytest."""
+
+import pytest
+
+# So that a failing assert shows its values; must come before the modules are imported.
+pytest.register_assert_rewrite(
+    *(f"{__name__}.{name}" for name in ("harness", "commits", "reading", "bounds", "living", "model", "async_engine"))
+)
+
+from .engine_suite import async_engine_suite, engine_suite  # noqa: E402
+from .harness import Factory  # noqa: E402
+
+__all__ = ["Factory", "async_engine_suite", "engine_suite"]
