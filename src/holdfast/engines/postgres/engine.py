@@ -1,0 +1,154 @@
+"""The blocking engine."""
+
+import contextlib
+import os
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import psycopg
+
+from holdfast.engine import Batch, Row
+from holdfast.errors import InvalidArgument
+
+from . import dsn, faults
+from .notify import Watcher
+from .plans import Plan, Plans
+from .pool import Connection, Pool, connect
+from .statements import ROLLBACK, Statements
+from .wire import Trip
+
+T = TypeVar("T")
+_IDLE = psycopg.pq.TransactionStatus.IDLE
+
+
+class PostgresEngine:
+    """An `Engine` over a pool of blocking connections; every method may be called from any thread."""
+
+    def __init__(self, target: dsn.Target, *, flush: bool) -> None:
+        self._target = target
+        statements = Statements(target.schema)
+        self._plans = Plans(statements, target.where, flush=flush)
+        self._pool = Pool(target)
+        self._watcher = Watcher(self._versions, self._notify, self._connect_ear, statements.listen())
+        _engines.add(self)
+
+    def open(self, parts: int | None, create: bool) -> "PostgresEngine":
+        """Find, make or migrate the tables."""
+        try:
+            self._run(lambda: self._plans.open(parts, create))
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    @property
+    def parts(self) -> int:
+        return self._plans.parts
+
+    def read(self, part: int, keys: Sequence[bytes], /) -> list[Row | None]:
+        """One round trip."""
+        return self._run(lambda: self._plans.read(part, keys))
+
+    def scan(self, part: int | None, start: bytes, stop: bytes, /, *, limit: int, reverse: bool = False) -> list[Row]:
+        """One round trip for one part; for all of them at least one, pipelined."""
+        return self._run(lambda: self._plans.scan(part, start, stop, limit, reverse))
+
+    def commit(self, part: int, batch: Batch, /) -> int:
+        """One round trip."""
+        version = self._run(lambda: self._plans.commit(part, batch), writes=True)
+        self._watcher.committed(part, version)
+        return version
+
+    def wait(self, part: int | None, version: int, timeout: float, /) -> None:
+        """Other processes' commits are seen within some milliseconds through NOTIFY, within 100 ms without."""
+        if part is not None:
+            self._plans.check_part(part)
+        self._watcher.wait(part, version, timeout, self.parts)
+
+    def close(self) -> None:
+        """Calls under way end as they do; a second close does nothing."""
+        self._watcher.close()
+        self._pool.close()
+
+    def _run(self, make: Callable[[], Plan[T]], *, writes: bool = False) -> T:
+        """Carry out a plan; once more from the start where the connection was lost and nothing can have happened."""
+        again = True
+        while True:
+            connection = self._pool.acquire()
+            try:
+                return self._drive(connection, make())
+            except faults.Lost as lost:
+                error = faults.of_loss(lost, self._target.where, writes=writes)
+                if not again or (writes and lost.trip.sent):
+                    raise error from lost.__cause__
+                again = False
+            finally:
+                self._give_back(connection)
+
+    def _drive(self, connection: Connection, plan: Plan[T]) -> T:
+        try:
+            statements = next(plan)
+            while True:
+                trip = Trip(statements)
+                try:
+                    connection.wait(trip.talk(connection.pgconn))
+                except psycopg.OperationalError as error:
+                    if not trip.committed():
+                        raise faults.Lost(trip) from error
+                failure = trip.failure()
+                if failure is None:
+                    statements = plan.send(trip.answers)
+                else:
+                    statements = plan.throw(faults.of_answer(trip, *failure, self._target.where))
+        except StopIteration as done:
+            result: T = done.value
+            return result
+
+    def _give_back(self, connection: Connection) -> None:
+        """Keep a connection that is between transactions; end a refused transaction first; drop any other."""
+        pgconn = connection.pgconn
+        if pgconn.transaction_status == psycopg.pq.TransactionStatus.INERROR:
+            with contextlib.suppress(psycopg.Error):  # seen below: a connection in any other state is dropped
+                connection.wait(Trip([ROLLBACK]).talk(pgconn))
+        if pgconn.transaction_status == _IDLE:
+            self._pool.release(connection)
+        else:
+            self._pool.drop(connection)
+
+    def _versions(self, parts: list[int]) -> dict[int, int]:
+        return self._run(lambda: self._plans.versions(parts))
+
+    def _notify(self, versions: dict[int, int]) -> None:
+        self._run(lambda: self._plans.notify(versions))
+
+    def _connect_ear(self) -> Connection:
+        return connect(self._target.listen, self._target.where)
+
+    def _forget(self) -> None:
+        self._pool.forget()
+        self._watcher.reset()
+
+
+def open_engine(url: str, *, durability: str, create: bool, parts: int | None) -> PostgresEngine:
+    """The engine behind a url."""
+    return PostgresEngine(dsn.parse(url), flush=flushes(durability)).open(parts, create)
+
+
+def flushes(durability: str) -> bool:
+    """Whether a commit waits for the disk. Raises `InvalidArgument` for anything but "full" and "normal"."""
+    if durability not in ("full", "normal"):
+        raise InvalidArgument('durability is "full" or "normal"', what="durability", value=durability)
+    return durability == "full"
+
+
+_engines: "weakref.WeakSet[PostgresEngine]" = weakref.WeakSet()
+
+
+def _forget_in_child() -> None:
+    for engine in list(_engines):
+        engine._forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)

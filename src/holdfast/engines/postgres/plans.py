@@ -1,0 +1,257 @@
+"""What each call says to the server and makes of the answers, whoever carries it: the logic both engines share.
+
+A plan is a generator: it yields the statements of one round trip, is sent their answers, and returns the result. A
+refusal by the server is thrown into it.
+"""
+
+import heapq
+import os
+import struct
+from collections.abc import Generator, Iterable, Sequence
+from functools import partial
+from itertools import islice, takewhile
+from typing import TypeVar
+
+from psycopg.pq.abc import PGresult
+
+from holdfast.engine import Batch, Row, validate
+from holdfast.errors import Conflict, InvalidArgument, NotFound, StoreError, Unavailable, UnsupportedFormat
+from holdfast.limits import INT64_MAX
+
+from . import schema
+from .faults import sqlstate, unusable
+from .statements import BEGIN, COMMIT, NOT_FLUSHED, ROLLBACK, Statement, Statements
+
+T = TypeVar("T")
+Answers = Sequence[PGresult]
+Plan = Generator[Sequence[Statement], Answers, T]
+
+_number = struct.Struct("!q").unpack
+_OPEN_TRIES = 20
+_MERGE_ROWS = 64
+
+
+class Plans:
+    """The plans for one database."""
+
+    def __init__(self, statements: Statements, where: str, *, flush: bool) -> None:
+        self._sql, self._where, self._flush = statements, where, flush
+        self.parts = 0
+
+    def open(self, wanted: int | None, create: bool) -> Plan[None]:
+        """Find out how many parts there are; make or migrate the tables where that is needed and allowed."""
+        for _ in range(_OPEN_TRIES):
+            known = yield from self._meta()
+            if known is None:
+                if not create:
+                    raise NotFound(f"{self._where}: no schema {self._sql.schema!r} with a store in it", kind="database")
+                yield from self._create(schema.DEFAULT_PARTS if wanted is None else wanted)
+            elif known["format"] < schema.FORMAT:
+                yield from self._migrate()
+            else:
+                self._accept(known, wanted)
+                return
+        raise Unavailable(
+            f"{self._where}: schema {self._sql.schema!r} has tables of another kind, or is being made over and over"
+        )
+
+    def _meta(self) -> Plan[dict[str, int] | None]:
+        try:
+            (answer,) = yield [self._sql.meta()]
+        except StoreError as error:
+            if sqlstate(error) in schema.ABSENT:
+                return None
+            raise
+        known = {_bytes(answer, row, 0).decode(): _integer(answer, row, 1) for row in range(answer.ntuples)}
+        if not {"format", "parts"} <= known.keys():
+            unusable("the rows that say its format and number of parts are missing", self._where)
+        return known
+
+    def _create(self, parts: int) -> Plan[None]:
+        if not 1 <= parts <= schema.MOST_PARTS:
+            raise InvalidArgument(f"parts is a number from 1 to {schema.MOST_PARTS}", what="parts", value=parts)
+        (there,) = yield [schema.exists(self._sql.schema)]
+        try:
+            yield [BEGIN, *schema.create(self._sql.schema, parts, schema_exists=there.ntuples > 0), COMMIT]
+        except StoreError as error:
+            yield [ROLLBACK]
+            if sqlstate(error) not in schema.RACE:
+                raise
+
+    def _migrate(self) -> Plan[None]:
+        try:
+            yield [BEGIN, schema.lock(self._sql.schema)]
+            known = yield from self._meta()
+            if known is not None and known["format"] < schema.FORMAT:
+                yield schema.migrate(self._sql.schema, known["format"])
+            yield [COMMIT]
+        except StoreError as error:
+            yield [ROLLBACK]
+            if sqlstate(error) not in schema.RACE:
+                raise
+
+    def _accept(self, known: dict[str, int], wanted: int | None) -> None:
+        if known["format"] > schema.FORMAT:
+            raise UnsupportedFormat(
+                f"{self._where}: format {known['format']}, newer than {schema.FORMAT}: use a newer Holdfast",
+                found=known["format"],
+                supported=schema.FORMAT,
+            )
+        if wanted is not None and wanted != known["parts"]:
+            raise InvalidArgument(
+                f"{self._where} was made with {known['parts']} parts, which is fixed; leave `parts` out",
+                what="parts",
+                value=wanted,
+            )
+        self.parts = known["parts"]
+
+    def read(self, part: int, keys: Sequence[bytes]) -> Plan[list[Row | None]]:
+        """One trip; nothing is asked for no keys."""
+        self.check_part(part)
+        if not keys:
+            return []
+        (answer,) = yield [self._sql.read(part, keys)]
+        found = {row.key: row for row in _rows(answer)}
+        if b"" in keys and b"" not in found:
+            unusable(f"the row of part {part} is missing", self._where)
+        return [found.get(key) for key in keys]
+
+    def scan(self, part: int | None, start: bytes, stop: bytes, limit: int, reverse: bool) -> Plan[list[Row]]:
+        """One trip for one part; for all of them one trip, and more where one part holds most of the result."""
+        if limit < 0:
+            raise InvalidArgument("a scan's limit is not negative", what="limit", value=limit)
+        if part is None and self.parts > 1:
+            return (yield from self._scan_all(start, stop, limit, reverse))
+        part = 0 if part is None else part
+        self.check_part(part)
+        if limit == 0 or start >= stop:
+            return []
+        (answer,) = yield [self._sql.scan(part, start, stop, limit, reverse)]
+        return _rows(answer)
+
+    def _scan_all(self, start: bytes, stop: bytes, limit: int, reverse: bool) -> Plan[list[Row]]:
+        if limit == 0 or start >= stop:
+            return []
+        step = min(limit, max(_MERGE_ROWS, 2 * limit // self.parts))
+        todo = dict.fromkeys(range(self.parts), (start, stop))
+        held: dict[int, list[Row]] = {part: [] for part in todo}
+        frontier: dict[int, bytes] = {}
+        while True:
+            answers = yield [self._sql.scan(part, *span, step, reverse) for part, span in todo.items()]
+            for part, answer in zip(todo, answers, strict=True):
+                held[part] += _rows(answer)
+                frontier.pop(part, None)
+                if answer.ntuples == step:
+                    frontier[part] = held[part][-1].key
+            # A part that gave all it was asked for may hold more, so nothing beyond its last row is certain yet.
+            edge = (max if reverse else min)(frontier.values(), default=None)
+            merged: Iterable[Row] = heapq.merge(*held.values(), key=_key, reverse=reverse)
+            if edge is not None:
+                merged = takewhile(partial(_within, edge, reverse), merged)
+            certain = list(islice(merged, limit))
+            if edge is None or len(certain) == limit:
+                return certain
+            step = min(limit, 2 * step)
+            short = [part for part, last in frontier.items() if last == edge]
+            todo = dict.fromkeys(short, (start, edge) if reverse else (edge + b"\x00", stop))
+
+    def commit(self, part: int, batch: Batch) -> Plan[int]:
+        """One trip: take the part, check, write, commit. A failed check makes the writes after it do nothing."""
+        self.check_part(part)
+        validate(batch)
+        writer = os.urandom(8)
+        start = (
+            [BEGIN, self._sql.take(part, writer)]
+            if self._flush
+            else [
+                BEGIN,
+                NOT_FLUSHED,
+                self._sql.take(part, writer),
+            ]
+        )
+        if batch.expect:
+            versions = [min(max(version, -1), INT64_MAX) for version in batch.expect.values()]
+            check = [self._sql.check(part, writer, list(batch.expect), versions)]
+        else:
+            check = []
+        answers = yield [*start, *check, *self._writes(part, batch, writer), COMMIT]
+        took = answers[len(start) - 1]
+        if not took.ntuples:
+            unusable(f"the row of part {part} is missing", self._where)
+        if check and answers[len(start)].ntuples:
+            raise self._conflict(part, batch, answers[len(start)])
+        return _integer(took, 0, 0)
+
+    def _writes(self, part: int, batch: Batch, writer: bytes) -> list[Statement]:
+        """In the batch's order: clear, write, add, append; what is appended goes along with the writes where it can."""
+        sql = self._sql
+        statements = [sql.clear(part, writer, start, stop) for start, stop in batch.clear]
+        gone = [key for key, value in batch.write.items() if value is None]
+        if gone:
+            statements.append(sql.remove(part, writer, gone))
+        keys = [key for key, value in batch.write.items() if value is not None]
+        values = [value for value in batch.write.values() if value is not None]
+        indexes = [-1] * len(keys)
+        last = list(range(len(batch.append)))
+        prefixes = [prefix for prefix, _ in batch.append]
+        appended = [value for _, value in batch.append]
+        apart = bool(prefixes) and not {key[:-10] for key in (*batch.write, *batch.add)}.isdisjoint(prefixes)
+        if not apart:
+            keys, values, indexes = keys + prefixes, values + appended, indexes + last
+        if keys:
+            statements.append(sql.put(part, writer, keys, values, indexes))
+        if batch.add:
+            amounts = list(batch.add.values())
+            if not all(-INT64_MAX <= amount <= INT64_MAX for amount in amounts):
+                raise InvalidArgument("a counter went beyond 64 bits", what="counter")
+            statements.append(sql.add(part, writer, list(batch.add), amounts))
+        if apart:
+            statements.append(sql.put(part, writer, prefixes, appended, last))
+        return statements
+
+    def _conflict(self, part: int, batch: Batch, answer: PGresult) -> Conflict:
+        key, actual = _bytes(answer, 0, 0), _integer(answer, 0, 2)
+        expected = batch.expect[key]
+        return Conflict(
+            f"part {part}, key {key!r}: version {actual} where {expected} was expected; read again and retry",
+            key=key,
+            expected=expected,
+            actual=actual,
+        )
+
+    def versions(self, parts: Sequence[int]) -> Plan[dict[int, int]]:
+        """The versions of some parts, in one trip."""
+        answers = yield [self._sql.read(part, [b""]) for part in parts]
+        return {
+            part: _integer(answer, 0, 2) if answer.ntuples else 0 for part, answer in zip(parts, answers, strict=True)
+        }
+
+    def notify(self, versions: dict[int, int]) -> Plan[None]:
+        """Tell whoever listens how far some parts are."""
+        yield [self._sql.notify(" ".join(f"{part}:{version}" for part, version in versions.items()))]
+
+    def check_part(self, part: int) -> None:
+        """Raise `InvalidArgument` for a part that does not exist."""
+        if not 0 <= part < self.parts:
+            raise InvalidArgument(f"part {part} of {self.parts}", what="part", value=part)
+
+
+def _within(edge: bytes, reverse: bool, row: Row) -> bool:
+    return row.key >= edge if reverse else row.key <= edge
+
+
+def _key(row: Row) -> bytes:
+    return row.key
+
+
+def _bytes(answer: PGresult, row: int, column: int) -> bytes:
+    return answer.get_value(row, column) or b""
+
+
+def _integer(answer: PGresult, row: int, column: int) -> int:
+    return int.from_bytes(_bytes(answer, row, column), "big", signed=True)
+
+
+def _rows(answer: PGresult) -> list[Row]:
+    get, number = answer.get_value, _number
+    return [Row(get(row, 0) or b"", get(row, 1) or b"", number(get(row, 2) or b"")[0]) for row in range(answer.ntuples)]

@@ -1,0 +1,178 @@
+"""Every SQL string of the engine but the tables themselves (`schema.py`).
+
+Each one names one part in every table it touches, and decides nothing by time, chance, sequence or session: the same
+strings run on one server, behind a transaction pooler and on Citus. Nothing is prepared, so each is planned for the
+values it has (generic plans were 10 to 90 times slower) and nothing is left behind on a pooled connection.
+"""
+
+import struct
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+_INT4, _INT8 = struct.Struct("!i"), struct.Struct("!q")
+_ARRAY = struct.Struct("!iiiii")
+_BYTEA, _BIGINT, _SMALLINT = 17, 20, 21
+
+
+class Statement(NamedTuple):
+    """One statement with its values in PostgreSQL's binary format."""
+
+    sql: bytes
+    values: Sequence[bytes | None] = ()
+
+
+BEGIN = Statement(b"BEGIN ISOLATION LEVEL READ COMMITTED")
+COMMIT = Statement(b"COMMIT")
+ROLLBACK = Statement(b"ROLLBACK")
+NOT_FLUSHED = Statement(b"SET LOCAL synchronous_commit = off")
+
+_COUNTER = """CASE WHEN length({0}) > 8 THEN NULL WHEN length({0}) = 0 THEN 0::bigint
+ ELSE ('x' || lpad(encode({0}, 'hex'), 16, CASE WHEN get_byte({0}, 0) > 127 THEN 'f' ELSE '0' END))::bit(64)::bigint
+ END"""
+
+TEMPLATES = {
+    "meta": "SELECT key, value FROM {s}.rows WHERE part = $1::int4",
+    "read": "SELECT key, value, version FROM {s}.rows WHERE part = $1::int4 AND key = ANY($2::bytea[])",
+    "read_with_part": (
+        "SELECT key, value, version FROM {s}.rows WHERE part = $1::int4 AND key = ANY($2::bytea[])"
+        " UNION ALL SELECT ''::bytea, ''::bytea, version FROM {s}.parts WHERE part = $1::int4"
+    ),
+    "part": "SELECT ''::bytea, ''::bytea, version FROM {s}.parts WHERE part = $1::int4",
+    "scan": (
+        "SELECT key, value, version FROM {s}.rows WHERE part = $1::int4 AND key >= $2::bytea AND key < $3::bytea"
+        " ORDER BY key LIMIT $4::bigint"
+    ),
+    "scan_back": (
+        "SELECT key, value, version FROM {s}.rows WHERE part = $1::int4 AND key >= $2::bytea AND key < $3::bytea"
+        " ORDER BY key DESC LIMIT $4::bigint"
+    ),
+    # Takes the part: whoever commits to it next waits here until this transaction has ended.
+    "take": ("UPDATE {s}.parts SET version = version + 1, writer = $2::bigint WHERE part = $1::int4 RETURNING version"),
+    # Gives the part back as it was if one expectation fails, and says which. The writes that follow find no part of
+    # this writer then and do nothing, so that the whole commit is one round trip and a conflict is no error.
+    "check": (
+        "UPDATE {s}.parts AS p SET version = p.version - 1, writer = 0 FROM ("
+        "SELECT e.key, e.version AS expected, coalesce(r.version, 0) AS actual"
+        " FROM unnest($3::bytea[], $4::bigint[]) AS e (key, version)"
+        " LEFT JOIN {s}.rows AS r ON r.part = $1::int4 AND r.key = e.key"
+        " WHERE e.version <> coalesce(r.version, 0) ORDER BY e.key LIMIT 1"
+        ") AS bad WHERE p.part = $1::int4 AND p.writer = $2::bigint RETURNING bad.key, bad.expected, bad.actual"
+    ),
+    "clear": (
+        "DELETE FROM {s}.rows WHERE part = $1::int4 AND key >= $3::bytea AND key < $4::bytea"
+        " AND EXISTS (SELECT FROM {s}.parts AS p WHERE p.part = $1::int4 AND p.writer = $2::bigint)"
+    ),
+    "remove": (
+        "DELETE FROM {s}.rows WHERE part = $1::int4 AND key = ANY($3::bytea[])"
+        " AND EXISTS (SELECT FROM {s}.parts AS p WHERE p.part = $1::int4 AND p.writer = $2::bigint)"
+    ),
+    # An index is that of an appended row, whose key ends with this commit's version and the index; -1 is a plain row.
+    "put": (
+        "INSERT INTO {s}.rows AS r (part, key, value, version)"
+        " SELECT p.part, CASE WHEN n.index < 0 THEN n.key ELSE n.key || int8send(p.version) || int2send(n.index) END,"
+        " n.value, p.version"
+        " FROM {s}.parts AS p, unnest($3::bytea[], $4::bytea[], $5::smallint[]) AS n (key, value, index)"
+        " WHERE p.part = $1::int4 AND p.writer = $2::bigint"
+        " ON CONFLICT (part, key) DO UPDATE SET value = excluded.value, version = excluded.version"
+    ),
+    # NULL where the sum is no counter: the column refuses it, and with it the commit.
+    "add": (
+        "INSERT INTO {s}.rows AS r (part, key, value, version)"
+        " SELECT p.part, n.key, int8send(n.amount), p.version"
+        " FROM {s}.parts AS p, unnest($3::bytea[], $4::bigint[]) AS n (key, amount)"
+        " WHERE p.part = $1::int4 AND p.writer = $2::bigint"
+        " ON CONFLICT (part, key) DO UPDATE SET version = excluded.version,"
+        f" value = int8send(nullif({_COUNTER.format('r.value')} + {_COUNTER.format('excluded.value')},"
+        " (-9223372036854775808)::bigint))"
+    ),
+    "notify": "SELECT pg_notify($1::text, $2::text)",
+}
+"""Name to SQL; ``{s}`` is the quoted schema. $1 is the part, $2 the writer where something is written."""
+
+
+class Statements:
+    """The strings for one schema, and how their values are written."""
+
+    def __init__(self, schema: str) -> None:
+        self.schema = schema
+        text = {name: template.format(s=f'"{schema}"').encode() for name, template in TEMPLATES.items()}
+        self._text = text
+        self._read, self._scan, self._scan_back = text["read"], text["scan"], text["scan_back"]
+
+    def meta(self) -> Statement:
+        """What is known about the whole database."""
+        return Statement(self._text["meta"], (int4(META_PART),))
+
+    def read(self, part: int, keys: Iterable[bytes]) -> Statement:
+        """The rows under `keys`, in no order; the key b"" gives the part itself, from the same snapshot."""
+        keys = list(keys)
+        if b"" not in keys:
+            return Statement(self._read, (int4(part), byteas(keys)))
+        if len(keys) == 1:
+            return Statement(self._text["part"], (int4(part),))
+        return Statement(self._text["read_with_part"], (int4(part), byteas(keys)))
+
+    def scan(self, part: int, start: bytes, stop: bytes, limit: int, reverse: bool) -> Statement:
+        """At most `limit` rows of a part, in key order."""
+        return Statement(self._scan_back if reverse else self._scan, (int4(part), start, stop, int8(limit)))
+
+    def take(self, part: int, writer: bytes) -> Statement:
+        return Statement(self._text["take"], (int4(part), writer))
+
+    def check(self, part: int, writer: bytes, keys: Sequence[bytes], versions: Sequence[int]) -> Statement:
+        return Statement(self._text["check"], (int4(part), writer, byteas(keys), bigints(versions)))
+
+    def clear(self, part: int, writer: bytes, start: bytes, stop: bytes) -> Statement:
+        return Statement(self._text["clear"], (int4(part), writer, start, stop))
+
+    def remove(self, part: int, writer: bytes, keys: Sequence[bytes]) -> Statement:
+        return Statement(self._text["remove"], (int4(part), writer, byteas(keys)))
+
+    def put(
+        self, part: int, writer: bytes, keys: Sequence[bytes], values: Sequence[bytes], indexes: Sequence[int]
+    ) -> Statement:
+        return Statement(self._text["put"], (int4(part), writer, byteas(keys), byteas(values), smallints(indexes)))
+
+    def add(self, part: int, writer: bytes, keys: Sequence[bytes], amounts: Sequence[int]) -> Statement:
+        return Statement(self._text["add"], (int4(part), writer, byteas(keys), bigints(amounts)))
+
+    def notify(self, payload: str) -> Statement:
+        """A hint to whoever listens; a transaction of its own."""
+        return Statement(self._text["notify"], (self.channel.encode(), payload.encode()))
+
+    @property
+    def channel(self) -> str:
+        """What to listen to."""
+        return f"holdfast:{self.schema}"
+
+    def listen(self) -> Statement:
+        return Statement(f'LISTEN "{self.channel}"'.encode())
+
+
+META_PART = -1
+"""Not a part of the engine: holds what is known about the whole database."""
+
+int4 = _INT4.pack
+int8 = _INT8.pack
+
+
+def byteas(items: Sequence[bytes]) -> bytes:
+    """A bytea[]."""
+    size = _INT4.pack
+    return _array(_BYTEA, len(items)) + b"".join([part for item in items for part in (size(len(item)), item)])
+
+
+def bigints(numbers: Sequence[int]) -> bytes:
+    """A bigint[]."""
+    return _array(_BIGINT, len(numbers)) + struct.pack("!" + "iq" * len(numbers), *[x for n in numbers for x in (8, n)])
+
+
+def smallints(numbers: Sequence[int]) -> bytes:
+    """A smallint[]."""
+    return _array(_SMALLINT, len(numbers)) + struct.pack(
+        "!" + "ih" * len(numbers), *[x for n in numbers for x in (2, n)]
+    )
+
+
+def _array(kind: int, length: int) -> bytes:
+    return _ARRAY.pack(1, 0, kind, length, 1) if length else struct.pack("!iii", 0, 0, kind)
