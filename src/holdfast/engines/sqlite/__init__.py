@@ -1,0 +1,34 @@
+"""The default engine: one SQLite file, several processes, one flush for all who commit at once.
+
+Built on apsw, whose wheel carries a current SQLite; a system's own may be one that loses commits. How it works is told
+in ``docs/design/commit.md``. In dependency order: `location` and `opening` (which file, and is it ours), `connections`,
+`group` (batches as one transaction), `writer` (who commits), `checkpoint`, `waiting`, `upkeep`, `fork`, `engine`.
+"""
+
+from ...errors import InvalidArgument
+from .connections import Connections
+from .engine import SqliteEngine
+from .location import local_path, mounts
+from .opening import prepare
+
+__all__ = ["SqliteEngine", "connect", "local_path"]
+
+PATIENCE = 30.0
+"""Seconds to wait for another process' write lock before `Unavailable`."""
+
+
+def connect(url: str, *, durability: str = "full", create: bool = True, parts: int | None = None) -> SqliteEngine:
+    """Open, or make, the database at `url`: a path, ``sqlite:///relative.db`` or ``sqlite:////absolute.db``.
+
+    `durability` is ``"full"`` (a returned commit survives power loss) or ``"normal"`` (it survives the death of the
+    process; power loss may take the last ones). `parts` is how many parts a new database gets, default 1.
+
+    Raises `InvalidArgument` (a bad url, a folder, somebody else's file, no permission, a network file system, other
+    `parts` than the file has), `NotFound` (nothing there and `create` is False), `UnsupportedFormat` (written by a
+    newer version), `Damaged`, `Unavailable` (another process would not let go of it).
+    """
+    if durability not in ("full", "normal"):
+        raise InvalidArgument(f"durability is {durability!r}; full or normal", what="durability", value=durability)
+    path = local_path(url)
+    found = prepare(path, create=create, parts=parts, patience=PATIENCE, vfs="", mounts=mounts)
+    return SqliteEngine(Connections(path, durability=durability, patience=PATIENCE, vfs=""), found)

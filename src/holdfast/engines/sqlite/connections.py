@@ -1,0 +1,117 @@
+"""The connections of one engine: one to read for every thread that does, one to write, one for checkpoints."""
+
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import TypeVar
+
+import apsw
+
+from ...errors import Closed, StoreError
+from .failures import mapped
+from .opening import connection, gate
+
+__all__ = ["Connections"]
+
+T = TypeVar("T")
+
+_GONE = (apsw.ConnectionClosedError, apsw.CursorClosedError, apsw.ThreadingViolationError)
+"""What a thread sees whose connection was closed under it: by `close`, or because another thread forks."""
+
+
+class Connections:
+    """Opened at first use, closed with their thread, with the engine, or before a fork."""
+
+    def __init__(self, path: str, *, durability: str, patience: float, vfs: str) -> None:
+        self.path = path
+        self.local = threading.local()
+        """`execute` of this thread's own connection; absent before its first read."""
+        self._settings = (path, patience, vfs)
+        self._synchronous = "FULL" if durability == "full" else "NORMAL"
+        self._open: weakref.WeakSet[apsw.Connection] = weakref.WeakSet()
+        self._writer: apsw.Connection | None = None
+        self._refusal: StoreError | None = None
+        self.log_pages = 0
+        """How long the log was after the last commit of this engine."""
+
+    def check(self) -> None:
+        """Raise why the engine cannot be used any more, if so."""
+        refusal = self._refusal
+        if refusal is not None:
+            raise type(refusal)(refusal.message)
+
+    def open(self) -> apsw.Connection:
+        """A new connection, closed with the engine at the latest."""
+        with gate:
+            self.check()
+            opened = connection(*self._settings, synchronous=self._synchronous)
+            self._open.add(opened)
+            return opened
+
+    def reading(self, run: Callable[[apsw.Connection], T]) -> T:
+        """What `run` gives on this thread's connection, which is opened where there is none or it was closed."""
+        while True:
+            try:
+                return run(getattr(self.local, "connection", None) or self._open_reader())
+            except _GONE:
+                self.local.connection = None
+            except apsw.Error as error:
+                raise mapped(error, self.path) from error
+
+    def writer(self) -> apsw.Connection:
+        """The connection that commits. Only for the holder of the writer's lock."""
+        self.check()
+        if self._writer is None:
+            self._writer = self.open()
+            self._writer.pragma("cache_size", -16384)
+            self._writer.set_wal_hook(self._note_log)
+        return self._writer
+
+    def drop_writer(self) -> None:
+        """Open another one next time: this one could not even roll back."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            _close(writer, checkpoint=False)
+
+    def refuse(self, reason: StoreError) -> None:
+        """From now on open nothing and raise `reason`; the first reason stays."""
+        with gate:
+            self._refusal = self._refusal or reason
+
+    def close_all(self, *, checkpoint: bool) -> None:
+        """Close every connection, waiting for the statement each may be in.
+
+        The last one to close a file copies its log into it, unless `checkpoint` is False.
+        """
+        self._writer = None
+        for opened in list(self._open):
+            _close(opened, checkpoint)
+        self._open = weakref.WeakSet()
+
+    def _open_reader(self) -> apsw.Connection:
+        opened = self.open()
+        opened.pragma("query_only", True)
+        self.local.connection, self.local.execute = opened, opened.execute
+        return opened
+
+    def _note_log(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
+        self.log_pages = pages
+        return apsw.SQLITE_OK
+
+
+def _close(opened: apsw.Connection, checkpoint: bool) -> None:
+    while True:
+        try:
+            if not checkpoint:
+                opened.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            opened.close()
+            return
+        except apsw.ConnectionClosedError:
+            return
+        except apsw.ThreadingViolationError:
+            time.sleep(0.0005)
+
+
+def closed(path: str) -> Closed:
+    return Closed(f"the store on {path} is closed; open it again")

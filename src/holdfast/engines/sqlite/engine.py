@@ -1,0 +1,166 @@
+"""The engine itself: reads on the caller's connection, everything else handed to its part."""
+
+import heapq
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from operator import itemgetter
+from typing import TypeVar
+
+import apsw
+
+from ...engine import Batch, Row
+from ...errors import InvalidArgument
+from .checkpoint import Checkpoints
+from .connections import Connections, closed
+from .fork import guard
+from .group import READ
+from .opening import gate
+from .upkeep import Upkeep
+from .waiting import Waiters
+from .writer import Writer
+
+__all__ = ["SqliteEngine"]
+
+_PART = "SELECT version FROM parts WHERE part = ?"
+_ALL_PARTS = "SELECT total(version) FROM parts"
+_SCAN = "SELECT key, value, version FROM rows WHERE part = ? AND key >= ? AND key < ? ORDER BY key LIMIT ?"
+_SCAN_BACK = "SELECT key, value, version FROM rows WHERE part = ? AND key >= ? AND key < ? ORDER BY key DESC LIMIT ?"
+_key = itemgetter(0)
+T = TypeVar("T")
+
+
+class SqliteEngine:
+    """An `Engine` in one SQLite file; several processes may use it at once. Made by `connect`."""
+
+    def __init__(self, connections: Connections, parts: int) -> None:
+        self.parts = parts
+        self.path = connections.path
+        """The file, absolute."""
+        self._connections = connections
+        self._local = connections.local
+        self._waiters = Waiters(self._version, self._foreign)
+        self._checkpoints = Checkpoints(connections)
+        self._writer = Writer(connections, self._waiters.wake, self._checkpoints.logged)
+        self._checkpoints.lock = self._writer.lock
+        self._upkeep = Upkeep(connections, self._writer)
+        self.submit = self._writer.submit
+        self.backup = self._upkeep.backup
+        self.compact = self._upkeep.compact
+        self.verify = self._upkeep.verify
+        self.size = self._upkeep.size
+        guard(self)
+
+    def read(self, part: int, keys: Sequence[bytes], /) -> list[Row | None]:
+        """The rows under `keys`, all as of one commit."""
+        if not 0 <= part < self.parts:
+            raise self._no_part(part)
+        if len(keys) == 1:
+            key = keys[0]
+            if key:
+                try:
+                    found = self._local.execute(READ, (part, key)).get
+                except (apsw.Error, AttributeError):
+                    found = self._connections.reading(lambda connection: connection.execute(READ, (part, key)).get)
+                return [found and Row(key, found[0], found[1])]
+        return self._connections.reading(lambda connection: _read(connection, part, keys))
+
+    def scan(self, part: int | None, start: bytes, stop: bytes, /, *, limit: int, reverse: bool = False) -> list[Row]:
+        """At most `limit` rows of ``start <= key < stop`` in key order, as of one commit, over all parts too."""
+        if limit < 0:
+            raise InvalidArgument(f"limit is {limit}; at least 0", what="limit", value=limit)
+        if part is not None and not 0 <= part < self.parts:
+            raise self._no_part(part)
+        statement = _SCAN_BACK if reverse else _SCAN
+        parts = range(self.parts) if part is None else (part,)
+
+        def run(connection: apsw.Connection) -> list[Row]:
+            if len(parts) == 1:
+                return list(map(Row._make, connection.execute(statement, (parts[0], start, stop, limit))))
+            return _merged(connection, statement, [(each, start, stop, limit) for each in parts], limit, reverse)
+
+        return self._connections.reading(run)
+
+    def commit(self, part: int, batch: Batch, /) -> int:
+        """Apply `batch`, in this thread; with whatever else is queued, in one flush."""
+        return self._writer.commit(part, batch)
+
+    def wait(self, part: int | None, version: int, timeout: float, /) -> None:
+        """Return when the part is past `version`, whoever moved it, or after `timeout` seconds."""
+        if part is not None and not 0 <= part < self.parts:
+            raise self._no_part(part)
+        self._waiters.wait(part, version, timeout)
+
+    def close(self) -> None:
+        """Wait for the running commit, refuse what is queued, wake who waits, close every connection."""
+        self._connections.refuse(closed(self.path))
+        self._waiters.wake()
+        self._writer.close()
+        self._checkpoints.close()
+        with self._upkeep.lock, self._writer.lock:
+            self._connections.close_all(checkpoint=True)
+
+    def before_fork(self) -> None:
+        """Leave nothing open that a child could inherit, and let nobody open anything until the fork is done."""
+        self._upkeep.lock.acquire()
+        self._writer.lock.acquire()
+        gate.acquire()
+        self._connections.close_all(checkpoint=False)
+
+    def after_fork(self, *, child: bool) -> None:
+        """Go on; in the child with no thread, no waiter and nothing queued."""
+        if child:
+            self._waiters.after_fork_in_child()
+            self._checkpoints.after_fork_in_child()
+            self._writer.after_fork_in_child()
+        gate.release()
+        self._writer.lock.release()
+        self._upkeep.lock.release()
+
+    def _no_part(self, part: int) -> InvalidArgument:
+        return InvalidArgument(f"there is no part {part}; {self.parts} in {self.path}", what="part", value=part)
+
+    def _version(self, part: int | None) -> int:
+        found = self._connections.reading(
+            lambda connection: (
+                connection.execute(_ALL_PARTS).get if part is None else connection.execute(_PART, (part,)).get
+            )
+        )
+        return int(found or 0)
+
+    def _foreign(self) -> int:
+        return int(self._connections.reading(lambda connection: connection.execute("PRAGMA data_version").get))
+
+
+def _read(connection: apsw.Connection, part: int, keys: Sequence[bytes]) -> list[Row | None]:
+    return _in_one_view(connection, lambda: [_row(connection, part, key) for key in keys])
+
+
+def _row(connection: apsw.Connection, part: int, key: bytes) -> Row | None:
+    if key:
+        found = connection.execute(READ, (part, key)).get
+        return found and Row(key, found[0], found[1])
+    return Row(b"", b"", connection.execute(_PART, (part,)).get or 0)
+
+
+def _merged(
+    connection: apsw.Connection,
+    statement: str,
+    bindings: Iterable[tuple[int, bytes, bytes, int]],
+    limit: int,
+    reverse: bool,
+) -> list[Row]:
+    def run() -> list[Row]:
+        found = [connection.execute(statement, each) for each in bindings]
+        return list(map(Row._make, islice(heapq.merge(*found, key=_key, reverse=reverse), limit)))
+
+    return _in_one_view(connection, run)
+
+
+def _in_one_view(connection: apsw.Connection, run: Callable[[], T]) -> T:
+    """What `run` gives, with every statement seeing the same commits."""
+    connection.execute("BEGIN")
+    try:
+        return run()
+    finally:
+        if connection.in_transaction:
+            connection.execute("COMMIT")

@@ -1,0 +1,107 @@
+"""What keeps a file in order: copies, checks, and disk space given back."""
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import apsw
+
+from ...errors import InvalidArgument
+from .connections import Connections
+from .failures import mapped
+
+if TYPE_CHECKING:
+    from .writer import Writer
+
+__all__ = ["Upkeep"]
+
+STEP_PAGES = 256
+"""Pages given back in one transaction: writers get their turn in between."""
+
+
+class Upkeep:
+    """Each call has a connection of its own; a fork waits until it is done."""
+
+    def __init__(self, connections: Connections, writer: "Writer") -> None:
+        self._connections = connections
+        self._writer = writer
+        self.lock = threading.Lock()
+
+    def backup(self, path: str) -> None:
+        """Write a consistent copy to `path`, which must not exist, while others go on committing.
+
+        Raises `InvalidArgument` when there is something at `path` or its folder is missing.
+        """
+        target = os.path.abspath(path)
+        if os.path.lexists(target):
+            raise InvalidArgument(f"{target} exists; name a file that does not", what="path", value=path)
+        if not os.path.isdir(os.path.dirname(target)):
+            raise InvalidArgument(f"there is no folder for {target}; make it first", what="path", value=path)
+        partial = f"{target}.partial"
+        with self._connection() as connection:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(partial)
+            connection.execute("VACUUM INTO ?", (partial,))
+        _publish(partial, target)
+
+    def compact(self) -> int:
+        """Give free pages back to the disk, a few at a time; how many bytes the file is smaller for it."""
+        before = self.size()
+        with self._connection() as connection:
+            while True:
+                with self._writer.lock:
+                    free = connection.pragma("freelist_count")
+                    connection.execute(f"PRAGMA incremental_vacuum({STEP_PAGES})").get  # noqa: B018
+                    if connection.pragma("freelist_count") == free:
+                        break
+            with contextlib.suppress(apsw.BusyError, apsw.LockedError), self._writer.lock:
+                connection.set_busy_handler(None)  # readers in the way: the file shrinks at a later checkpoint
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        return max(0, before - self.size())
+
+    def verify(self) -> list[str]:
+        """What SQLite finds wrong with the file, one sentence each, at most 100; empty when it is sound."""
+        with self._connection() as connection:
+            try:
+                found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(100)")]
+            except (apsw.CorruptError, apsw.NotADBError, apsw.IOError) as error:
+                return [str(mapped(error, self._connections.path))]
+        return [] if found == ["ok"] else found
+
+    def size(self) -> int:
+        """Bytes on the disk, the log included."""
+        self._connections.check()
+        total = 0
+        for suffix in ("", "-wal"):
+            with contextlib.suppress(FileNotFoundError):
+                total += os.stat(self._connections.path + suffix).st_size
+        return total
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[apsw.Connection]:
+        with self.lock:
+            try:
+                connection = self._connections.open()
+                try:
+                    yield connection
+                finally:
+                    connection.close()
+            except apsw.Error as error:
+                raise mapped(error, self._connections.path) from error
+
+
+def _publish(partial: str, target: str) -> None:
+    """Make the copy durable under its name: flush it, rename it, flush the folder."""
+    _flush(partial)
+    os.rename(partial, target)
+    _flush(os.path.dirname(target))
+
+
+def _flush(path: str) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
