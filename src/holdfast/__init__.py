@@ -1,1 +1,36 @@
-"""Durable execution state for Python."""
+"""Durable execution state for Python: one store under workflow engines, agent runtimes, state machines, stream
+processors, DAG runners and job schedulers. Start with `holdfast.open`.
+"""
+
+from . import codec, errors
+from .check import Problem
+from .clock import new_id
+from .families.executions import Event, Execution
+from .families.instance_record import Context, HistoryEntry, Instance
+from .families.lease import Lease
+from .feed import Change, Changes
+from .pages import Page
+from .positions import BEGINNING, LATEST
+from .store import AsyncStore, Store, open, open_async
+
+__all__ = [
+    "BEGINNING",
+    "LATEST",
+    "AsyncStore",
+    "Change",
+    "Changes",
+    "Context",
+    "Event",
+    "Execution",
+    "HistoryEntry",
+    "Instance",
+    "Lease",
+    "Page",
+    "Problem",
+    "Store",
+    "codec",
+    "errors",
+    "new_id",
+    "open",
+    "open_async",
+]

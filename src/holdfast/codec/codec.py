@@ -67,6 +67,10 @@ class Codec:
         except Exception as error:
             raise Undecodable(f"a stored value cannot be decoded: {error}") from error
 
+    def with_key_ring(self, key_ring: Any) -> "Codec":
+        """The same codec, encrypting."""
+        raise InvalidArgument("encryption needs a key ring", what="key_ring", value=key_ring)
+
     def protect(self, bound: bytes, data: bytes) -> bytes:
         """Encrypt where a key ring is set; `bound` must be given again to `reveal`."""
         del bound

@@ -1,0 +1,168 @@
+"""Whether a store holds together: indexes, counters, dependents and feed agree with the records.
+
+The command line, every test's teardown and `copy` ask the same function.
+"""
+
+from typing import Any
+
+import msgspec
+
+from . import keys
+from .clock import to_micros
+from .engine import Row, read_counter
+from .entry import Entry, decode, feed_prefix
+from .errors import Damaged, Undecodable
+from .feed import floors
+from .records import KINDS, Kind, Stored, index_rows, open_row
+from .transaction import Reader, Scope
+
+_RUN = 1000
+_TRIES = 5
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Something that does not hold. `code` is stable; `message` says what, where and what to do."""
+
+    code: str
+    message: str
+    family: str = ""
+    id: str = ""
+    part: int = 0
+
+
+Records = dict[bytes, Stored[Any]]
+
+
+async def check(scope: Scope) -> list[Problem]:
+    """Every problem of a namespace; none: empty. Other clients may write meanwhile."""
+    problems: list[Problem] = []
+    for part in range(scope.parts):
+        found: list[Problem] = []
+        for _ in range(_TRIES):
+            before = await _version(scope.reader, part)
+            found = await _check_part(scope, part)
+            # What looks wrong while others write may only be a commit between two scans: look again.
+            if not found or await _version(scope.reader, part) == before:
+                break
+        problems += found
+    verify = getattr(scope.direct, "verify", None)
+    if verify is not None:
+        problems += [Problem("engine", line) for line in verify()]
+    return problems
+
+
+async def _version(reader: Reader, part: int) -> int:
+    row = (await reader.peek(part, [b""]))[0]
+    return 0 if row is None else row.version
+
+
+async def rows_of(reader: Reader, part: int, start: bytes, stop: bytes | None = None) -> list[Row]:
+    """All rows under a prefix, or of a range, in one part."""
+    stop = start + keys.END if stop is None else stop
+    found: list[Row] = []
+    while True:
+        rows = await reader.scan_part(part, start, stop, limit=_RUN)
+        found += rows
+        if len(rows) < _RUN:
+            return found
+        start = rows[-1].key + b"\0"
+
+
+async def _check_part(scope: Scope, part: int) -> list[Problem]:
+    reader = scope.reader
+    problems: list[Problem] = []
+    feed, feed_problems = await _feed(reader, part)
+    problems += feed_problems
+    for kind in KINDS.values():
+        records: Records = {}
+        prefix = kind.prefix(scope)
+        for row in await rows_of(reader, part, prefix):
+            tail = row.key[len(prefix) :]
+            try:
+                path = keys.parse(tail, kind.shape)
+                records[tail] = await open_row(reader, kind, path, row.key, row)
+            except Damaged as error:
+                code = "undecodable" if isinstance(error, Undecodable) else "damaged"
+                problems.append(Problem(code, error.message, kind.name, tail.decode(errors="replace"), part))
+        damaged = any(problem.family == kind.name for problem in problems)
+        if not damaged:  # what an unreadable record needs cannot be known
+            problems += await _check_indexes(reader, part, kind, records)
+            problems += await _check_counters(reader, part, kind, records)
+        problems += _check_feed(part, kind, records, feed, (await floors(reader))[part])
+        problems += await kind.audit(reader, part, records)
+    return problems
+
+
+Last = dict[tuple[str, tuple[Any, ...]], tuple[tuple[int, int], Entry]]
+
+
+async def _feed(reader: Reader, part: int) -> tuple[Last, list[Problem]]:
+    """The last entry of every record in a part's feed."""
+    last: Last = {}
+    problems: list[Problem] = []
+    for row in await rows_of(reader, part, feed_prefix(reader.scope)):
+        at = (int.from_bytes(row.key[-10:-2], "big"), int.from_bytes(row.key[-2:], "big"))
+        try:
+            entry = decode(reader.scope, row.value)
+        except Damaged as error:
+            problems.append(Problem("damaged", f"the feed's entry {at}: {error.message}", "feed", str(at), part))
+            continue
+        last[entry.family, entry.path] = (at, entry)
+    return last, problems
+
+
+async def _check_indexes(reader: Reader, part: int, kind: Kind[Any], records: Records) -> list[Problem]:
+    scope = reader.scope
+    expected: set[bytes] = set()
+    for tail, stored in records.items():
+        expected |= index_rows(scope, kind, stored.record, tail, stored.updated).keys()
+    actual = {row.key for row in await rows_of(reader, part, scope.prefix + b"X" + kind.letter)}
+    return [
+        *(Problem("index-missing", f"index row {key!r} is missing", kind.name, part=part) for key in expected - actual),
+        *(
+            Problem("index-stale", f"index row {key!r} has no record", kind.name, part=part)
+            for key in actual - expected
+        ),
+    ]
+
+
+async def _check_counters(reader: Reader, part: int, kind: Kind[Any], records: Records) -> list[Problem]:
+    scope = reader.scope
+    expected: dict[bytes, int] = {}
+    for stored in records.values():
+        for tail in kind.counters(stored.record):
+            key = kind.counter(scope, tail)
+            expected[key] = expected.get(key, 0) + 1
+    rows = await rows_of(reader, part, scope.prefix + b"C" + kind.letter)
+    actual = {row.key: read_counter(row.value) for row in rows}
+    return [
+        Problem(
+            "counter", f"counter {key!r} says {actual.get(key, 0)}, not {expected.get(key, 0)}", kind.name, part=part
+        )
+        for key in expected.keys() | actual.keys()
+        if expected.get(key, 0) != actual.get(key, 0)
+    ]
+
+
+def _check_feed(part: int, kind: Kind[Any], records: Records, feed: Last, floor: tuple[int, int]) -> list[Problem]:
+    """The last entry of each record must be what its row says, unless it was pruned."""
+    problems: list[Problem] = []
+
+    def problem(code: str, message: str, path: tuple[Any, ...]) -> None:
+        problems.append(Problem(code, message, kind.name, "/".join(map(str, path)), part))
+
+    for stored in records.values():
+        path = tuple(kind.path(stored.record))
+        at, entry = feed.get((kind.name, path), ((0, 0), None))
+        if entry is None:
+            if stored.pointer > floor:
+                problem("feed-missing", f"the feed has no entry for {path}", path)
+        elif at != stored.pointer or entry.op == "delete" or entry.wrapped != stored.wrapped:
+            problem("feed-differs", f"the feed's last entry for {path} is not its record", path)
+        if stored.record.updated_at is None or to_micros(stored.record.updated_at) != stored.updated:
+            problem("time", f"{path} has no time of change", path)
+    present = {tuple(kind.path(stored.record)) for stored in records.values()}
+    for (family, path), (_, entry) in feed.items():
+        if family == kind.name and entry.op in ("create", "update") and path not in present:
+            problem("record-missing", f"the feed says {path} is there, and it is not", path)
+    return problems

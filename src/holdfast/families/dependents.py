@@ -1,0 +1,103 @@
+"""Rows that hang on a record: keyed by its id and the nonce of its creation, so a recreated id inherits nothing."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import ormsgpack
+
+from .. import keys
+from ..codec import seal, unseal
+from ..engine import read_counter, write_counter
+from ..limits import SWEEP_ROWS
+from ..records import Kind, Stored
+from ..transaction import Reader, Scope, Transaction, transact
+
+
+def prefix(scope: Scope, tag: bytes, kind: Kind[Any], stored: Stored[Any]) -> bytes:
+    """Where the dependents of a record are."""
+    return scope.prefix + tag + kind.letter + keys.path(*kind.path(stored.record)) + stored.nonce
+
+
+async def append(tx: Transaction, kind: Kind[Any], stored: Stored[Any], values: Sequence[bytes], first: int) -> None:
+    """Store dependents numbered from `first`; `length` must have given the number before it."""
+    root = keys.root(kind.owner(kind.path(stored.record)))
+    rows = prefix(tx.scope, keys.EVENTS, kind, stored)
+    for number, value in enumerate(values, first):
+        key = rows + keys.number(number)
+        tx.put(root, key, seal(key, value))
+    if values:
+        tx.put(root, prefix(tx.scope, keys.HEADS, kind, stored), write_counter(first + len(values) - 1))
+
+
+async def length(tx: Reader, kind: Kind[Any], stored: Stored[Any]) -> int:
+    """How many dependents a record has; remembered in a transaction, so that two writers never take one number."""
+    root = keys.root(kind.owner(kind.path(stored.record)))
+    row = await tx.get(root, prefix(tx.scope, keys.HEADS, kind, stored))
+    return read_counter(row.value if row is not None else None)
+
+
+async def read(tx: Reader, kind: Kind[Any], stored: Stored[Any]) -> list[bytes]:
+    """All dependents in the order they were written."""
+    root = keys.root(kind.owner(kind.path(stored.record)))
+    start = prefix(tx.scope, keys.EVENTS, kind, stored)
+    stop = start + keys.END * 9
+    values: list[bytes] = []
+    while True:
+        rows = await tx.scan(root, start, stop, limit=SWEEP_ROWS)
+        values += [unseal(row.key, row.value) for row in rows]
+        if len(rows) < SWEEP_ROWS:
+            return values
+        start = rows[-1].key + b"\0"
+
+
+async def drop(tx: Transaction, kind: Kind[Any], stored: Stored[Any]) -> None:
+    """Remove a record's dependents with it: at once when they are few, else by a sweep row."""
+    root = keys.root(kind.owner(kind.path(stored.record)))
+    count = await length(tx, kind, stored)
+    if not count:
+        return
+    tx.delete(root, prefix(tx.scope, keys.HEADS, kind, stored))
+    start = prefix(tx.scope, keys.EVENTS, kind, stored)
+    if count <= SWEEP_ROWS:
+        tx.clear(root, start, start + keys.END * 9)
+    else:
+        leave_sweep(tx, root, start, start + keys.END * 9)
+
+
+def leave_sweep(tx: Transaction, root: str, start: bytes, stop: bytes) -> None:
+    """Leave a note of a range that nothing refers to any more, for `sweep` to empty in small batches."""
+    key = tx.scope.key(keys.SWEEP, start)
+    tx.put(root, key, seal(key, ormsgpack.packb([root, start, stop])))
+
+
+async def sweep(scope: Scope, *, max_rows: int = 1_000_000) -> int:
+    """Empty the ranges that deletions left behind, in batches of at most 1,000 rows; gives the rows removed."""
+    removed = 0
+    while removed < max_rows:
+        notes = await scope.reader.scan(None, scope.key(keys.SWEEP), scope.key(keys.SWEEP, keys.END), limit=16)
+        if not notes:
+            return removed
+        for note in notes:
+            removed += await _sweep_one(scope, note.key, note.value, max_rows - removed)
+            if removed >= max_rows:
+                return removed
+    return removed
+
+
+async def _sweep_one(scope: Scope, note: bytes, value: bytes, max_rows: int) -> int:
+    root, start, stop = ormsgpack.unpackb(unseal(note, value))
+    removed = 0
+    while removed < max_rows:
+        rows = await scope.reader.scan(root, start, stop, limit=min(SWEEP_ROWS, max_rows - removed))
+
+        async def batch(tx: Transaction, found: tuple[bytes, ...] = tuple(row.key for row in rows)) -> None:
+            for key in found:
+                tx.delete(root, key)
+            if not found:
+                tx.delete(root, note)
+
+        await transact(scope, batch)
+        if not rows:
+            break
+        removed += len(rows)
+    return removed

@@ -1,0 +1,127 @@
+"""A record's history: its entries in the feed, followed back from the record."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+from .. import keys, positions
+from ..clock import to_micros
+from ..engine import stamped
+from ..entry import Entry, decode, feed_prefix
+from ..errors import InvalidArgument, NotFound, Timeout
+from ..feed import before_of, record_of
+from ..pages import Page, check_limit, fingerprint, read_cursor, write_cursor
+from ..positions import BEGINNING, LATEST
+from ..records import Kind, Record, load
+from ..transaction import PENDING, Reader, Scope, Transaction
+
+T = TypeVar("T", bound=Record)
+
+
+async def _entry(reader: Reader, root: str, at: tuple[int, int]) -> Entry | None:
+    """The entry at a place; None where it is no longer retained."""
+    if at[0] == PENDING and isinstance(reader, Transaction):
+        return decode(reader.scope, reader.appended(at[1]))
+    part = reader.scope.part(root)
+    row = (await reader.peek(part, [stamped(feed_prefix(reader.scope), *at)]))[0]
+    return None if row is None else decode(reader.scope, row.value)
+
+
+async def chain(reader: Reader, root: str, at: tuple[int, int] | None) -> AsyncIterator[tuple[tuple[int, int], Entry]]:
+    """Entries from a place back to the creation, or to what is no longer retained."""
+    while at is not None:
+        entry = await _entry(reader, root, at)
+        if entry is None:
+            return
+        yield at, entry
+        at = (PENDING, entry.before[1]) if entry.before[0] == PENDING == at[0] else before_of(at, entry)
+
+
+async def page(reader: Reader, kind: Kind[T], path: Sequence[str], limit: int, cursor: str | None) -> Page[T]:
+    """A record's revisions, newest first, within what the feed retains; `NotFound` where there is no record."""
+    check_limit(limit)
+    query = fingerprint(reader.scope.prefix, kind.name, "history", path)
+    root = keys.root(kind.owner(path))
+    if cursor is None:
+        stored = await load(reader, kind, path)
+        if stored is None:
+            raise NotFound(f"no {kind.name} {'/'.join(path)!r}", kind=kind.name, id="/".join(path))
+        at: tuple[int, int] | None = stored.pointer
+    else:
+        version, index = read_cursor(cursor, query)
+        at = (version, index)
+    items: list[T] = []
+    async for spot, entry in chain(reader, root, at):
+        if len(items) == limit:
+            return Page(tuple(items), write_cursor(query, spot))
+        items.append(await record_of(reader, entry))
+    return Page(tuple(items))
+
+
+async def as_of(scope: Scope, kind: Kind[T], path: Sequence[str], when: str | datetime) -> T:
+    """The record as it was at a position or time, within what the feed retains. Raises `NotFound`."""
+    root = keys.root(kind.owner(path))
+    before = await _limit(scope, root, when)
+    missing = NotFound(
+        f"{kind.name} {'/'.join(path)!r} was not there then, or that is no longer retained",
+        kind=kind.name,
+        id="/".join(path),
+    )
+    stored = await load(scope.reader, kind, path)
+    start = stored.pointer if stored is not None else await _last_entry(scope, kind, path)
+    async for at, entry in chain(scope.reader, root, start):
+        if before(at, entry):
+            if entry.op == "delete":
+                raise missing
+            record: T = await record_of(scope.reader, entry)
+            return record
+    raise missing
+
+
+async def _limit(scope: Scope, root: str, when: str | datetime) -> Callable[[tuple[int, int], Entry], bool]:
+    if isinstance(when, datetime):
+        micros = to_micros(when, "when")
+        return lambda at, entry: entry.at <= micros
+    if when == LATEST:
+        return lambda at, entry: True
+    if when == BEGINNING:
+        return lambda at, entry: False
+    if not isinstance(when, str):
+        raise InvalidArgument(f"when is {when!r}; use a position or an aware datetime", what="when", value=when)
+    place = (await positions.read(scope, when))[scope.part(root)]
+    return lambda at, entry: at <= place
+
+
+async def _last_entry(scope: Scope, kind: Kind[Any], path: Sequence[str]) -> tuple[int, int] | None:
+    """The newest entry of a record that is no longer there: found by going back through its part's feed."""
+    prefix = feed_prefix(scope)
+    part, stop = scope.part(keys.root(kind.owner(path))), prefix + keys.END
+    while True:
+        rows = await scope.reader.scan_part(part, prefix, stop, limit=500, reverse=True)
+        for row in rows:
+            entry = decode(scope, row.value)
+            if entry.family == kind.name and entry.path == tuple(path):
+                return int.from_bytes(row.key[-10:-2], "big"), int.from_bytes(row.key[-2:], "big")
+        if len(rows) < 500:
+            return None
+        stop = rows[-1].key
+
+
+async def wait_for(
+    scope: Scope, kind: Kind[T], path: Sequence[str], predicate: Callable[[T], bool], timeout: float
+) -> T:
+    """The record once it is there and `predicate` holds for it. Raises `Timeout`."""
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 <= timeout < 1e9:
+        raise InvalidArgument(f"timeout is {timeout!r}; use seconds, 0 or more", what="timeout", value=timeout)
+    part = scope.part(keys.root(kind.owner(path)))
+    deadline = scope.clock.monotonic() + timeout
+    while True:
+        head = (await scope.reader.peek(part, [b""]))[0]
+        stored = await load(scope.reader, kind, path)
+        if stored is not None and predicate(stored.record):
+            return stored.record
+        left = deadline - scope.clock.monotonic()
+        if left <= 0:
+            state = "is not there" if stored is None else f"is at revision {stored.record.revision}"
+            raise Timeout(f"{kind.name} {'/'.join(path)!r} {state} after {timeout} s")
+        await scope.engine.wait(part, head.version if head is not None else 0, left)

@@ -1,0 +1,97 @@
+"""Keys whose byte order is the order of what they were made from; names; parts.
+
+A key is ``namespace NUL tag path``, the tag two letters (what, whose) from the tables below. Names hold no NUL, so a
+NUL ends each of them and a key sorts as the tuple of its names does: UTF-8 sorts as the text's code points.
+``docs/design/keys.md`` lists every key of every family.
+"""
+
+from zlib import crc32
+
+from .errors import Damaged, InvalidArgument
+from .limits import INT64_MAX, NAME_BYTES, NAMESPACE_BYTES
+
+RECORD, INDEX, COUNTER = b"R", b"X", b"C"
+"""What a row is: the first letter of its tag; the second is the family's."""
+
+FEED = b"F"
+EVENTS = b"E"
+HEADS = b"H"
+ACTIVE = b"A"
+LEASE_TOKEN, LEASE_UNTIL = b"LT", b"LU"
+ONCE = b"O"
+SWEEP = b"S"
+CHUNK, CHUNK_COUNT, UPLOAD = b"BC", b"BN", b"BU"
+DEFINITION, POLICY = b"D", b"P"
+
+END = b"\xff"
+"""After every path that starts alike: no UTF-8 and no tag has this byte."""
+
+
+def name(value: str, what: str, limit: int = NAME_BYTES) -> bytes:
+    """The UTF-8 of a name. Raises `InvalidArgument` unless it is 1 to `limit` bytes, has no NUL, is not blank."""
+    if value.__class__ is not str and not isinstance(value, str):
+        raise InvalidArgument(f"{what} must be a str, not {type(value).__name__}", what=what, value=value)
+    try:
+        encoded = value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(f"{what} is not valid Unicode: {error.reason}", what=what, value=ascii(value)) from error
+    if not 0 < len(encoded) <= limit or b"\0" in encoded or not value.strip():
+        raise InvalidArgument(
+            f"{what} is {encoded[:64]!r} of {len(encoded)} bytes; use 1 to {limit} bytes of UTF-8, not blank, no NUL",
+            what=what,
+            value=value[:64],
+        )
+    return encoded
+
+
+def namespace(value: str) -> bytes:
+    """The prefix of every key of a namespace. Raises `InvalidArgument` for a name that is not allowed."""
+    return name(value, "namespace", NAMESPACE_BYTES) + b"\0"
+
+
+def path(*steps: str | int) -> bytes:
+    """Names, each ended by a NUL, and numbers as 8 bytes."""
+    return b"".join(step.encode() + b"\0" if isinstance(step, str) else number(step) for step in steps)
+
+
+def parse(tail: bytes, shape: tuple[type, ...]) -> tuple[str | int, ...]:
+    """What `path` was given; `shape` says which steps are numbers. Raises `Damaged` for other bytes."""
+    steps: list[str | int] = []
+    at = 0
+    try:
+        for kind in shape:
+            if kind is int:
+                steps.append(int.from_bytes(tail[at : at + 8], "big"))
+                at += 8
+            else:
+                end = tail.index(b"\0", at)
+                steps.append(tail[at:end].decode())
+                at = end + 1
+    except ValueError as error:
+        raise Damaged("a key cannot be read", key=tail) from error
+    return tuple(steps)
+
+
+def number(value: int) -> bytes:
+    """8 bytes that sort as the number does, which is not negative."""
+    return value.to_bytes(8, "big")
+
+
+def root(id: str) -> str:
+    """What of an id decides its part: all up to its first ``/``."""
+    cut = id.find("/")
+    return id if cut < 0 else id[:cut]
+
+
+def part_of(prefix: bytes, root: str, parts: int) -> int:
+    """The part of a root in the namespace whose prefix this is."""
+    return crc32(root.encode(), crc32(prefix)) % parts if parts > 1 else 0
+
+
+def check_number(value: int, what: str, *, least: int = 0, most: int = INT64_MAX) -> int:
+    """`value` if it is an int from `least` to `most`; else `InvalidArgument`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidArgument(f"{what} must be an int, not {type(value).__name__}", what=what, value=value)
+    if not least <= value <= most:
+        raise InvalidArgument(f"{what} is {value}; use {least} to {most}", what=what, value=value)
+    return value

@@ -1,0 +1,258 @@
+"""Records: a row, its index rows, its counters and its feed entry, always written in one batch."""
+
+import os
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
+
+import msgspec
+
+from . import blobs, keys
+from .clock import from_micros, to_micros
+from .codec import seal, unseal
+from .engine import Row
+from .entry import NO_POINTER, Entry, encode, feed_prefix
+from .errors import Damaged, InvalidArgument, Undecodable
+from .transaction import PENDING, Reader, Scope, Transaction
+
+_HEAD = struct.Struct(">BH8s")
+_POINTER = struct.Struct(">Q")
+_EXPLICIT = 1  # flag: the feed entry's version stands in the row, as the row was rewritten without a change
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """What every record has. Records that you construct have revision 0 and no times; writes ignore these three."""
+
+    revision: int = 0
+    """1 at creation, +1 at each change."""
+    created_at: datetime | None = None
+    """Aware, UTC."""
+    updated_at: datetime | None = None
+    """Aware, UTC; never before the previous one."""
+
+
+T = TypeVar("T", bound=Record)
+NONCE_BYTES = 8
+
+
+class Index(NamedTuple):
+    """Rows that find records by a value: in id order, and newest change first where `newest` is set."""
+
+    letter: bytes
+    values: Callable[[Any], Iterable[bytes]]
+    by_id: bool = True
+    newest: bool = False
+
+
+class Stored(NamedTuple, Generic[T]):
+    """A record as read, with what a change of it needs to know."""
+
+    record: T
+    row: Row
+    wrapped: bytes
+    pointer: tuple[int, int]
+    """Version and index of its feed entry."""
+    nonce: bytes
+    """Made at creation: dependents are keyed by it, so a recreated id inherits nothing."""
+    created: int
+    updated: int
+
+
+class Kind(ABC, Generic[T]):
+    """A family's record: how it is keyed, packed, indexed and counted."""
+
+    name: ClassVar[str]
+    letter: ClassVar[bytes]
+    layout: ClassVar[int] = 1
+    fields: ClassVar[tuple[str, ...]] = ()
+    """Names of the packed fields, for paths in errors."""
+    indexes: ClassVar[tuple[Index, ...]] = ()
+    shape: ClassVar[tuple[type, ...]] = (str,)
+    """Which steps of the key are names and which are numbers."""
+
+    @abstractmethod
+    def path(self, record: T) -> tuple[str | int, ...]:
+        """The full key."""
+
+    def owner(self, path: Sequence[Any]) -> str:
+        """Which string of the key decides the part."""
+        return cast(str, path[0])
+
+    @abstractmethod
+    def pack(self, record: T) -> list[Any]:
+        """The record's own fields as plain values, in the order of `fields`."""
+
+    @abstractmethod
+    def unpack(self, fields: list[Any], revision: int, created_at: datetime, updated_at: datetime) -> T:
+        """The record that `pack` was given."""
+
+    def counters(self, record: T) -> Iterable[bytes]:
+        """Tails of the counters that count this record."""
+        del record
+        return ()
+
+    def shown(self, record: T) -> T:
+        """The record as pages and changes show it."""
+        return record
+
+    async def audit(self, reader: Reader, part: int, records: "dict[bytes, Stored[T]]") -> list[Any]:
+        """What `check` should look at beside indexes, counters and feed; gives `Problem`s."""
+        del reader, part, records
+        return []
+
+    def prefix(self, scope: Scope) -> bytes:
+        return scope.prefix + b"R" + self.letter
+
+    def index_prefix(self, scope: Scope, index: Index, value: bytes, *, newest: bool = False) -> bytes:
+        return scope.prefix + b"X" + self.letter + index.letter + (b"N" if newest else b"I") + value
+
+    def counter(self, scope: Scope, tail: bytes) -> bytes:
+        return scope.prefix + b"C" + self.letter + tail
+
+
+KINDS: dict[str, Kind[Any]] = {}
+"""Every kind by the name of its family: the feed, `check` and `copy` find them here."""
+
+
+K = TypeVar("K", bound=Kind[Any])
+
+
+def register(kind: K) -> K:
+    """Make a kind known to the feed, `check` and `copy`."""
+    KINDS[kind.name] = kind
+    return kind
+
+
+def _encode(scope: Scope, kind: Kind[T], record: T, revision: int, created: int, updated: int) -> bytes:
+    fields = kind.pack(record)
+    try:
+        return scope.codec.encode([kind.layout, revision, created, updated, *fields])
+    except InvalidArgument:
+        for name, value in zip(kind.fields, fields, strict=True):
+            try:
+                scope.codec.encode(value)
+            except InvalidArgument as error:
+                path = f"$.{name}" + str(error.path or "$")[1:]
+                raise InvalidArgument(f"{kind.name}: {path}: {error.message}", what=error.what, path=path) from error
+        raise
+
+
+def decode_body(scope: Scope, kind: Kind[T], path: Sequence[Any], body: bytes) -> tuple[T, int, int]:
+    """The record in a body, and when it was made and changed, in microseconds."""
+    try:
+        layout, revision, created, updated, *fields = scope.codec.decode(body)
+        if layout != kind.layout:
+            raise Undecodable(f"layout {layout}; this version reads {kind.layout}", tag=layout)
+        return kind.unpack(fields, revision, from_micros(created), from_micros(updated)), created, updated
+    except Undecodable as error:
+        id = "/".join(map(str, path))
+        message = f"{kind.name} {id!r}: {error.message}"
+        raise Undecodable(message, kind=kind.name, id=id, path=error.path, tag=error.tag) from error
+    except (ValueError, TypeError) as error:
+        raise Damaged(f"{kind.name} {path!r} cannot be read", kind=kind.name, id=str(path)) from error
+
+
+async def open_row(reader: Reader, kind: Kind[T], path: Sequence[str | int], key: bytes, row: Row) -> Stored[T]:
+    """The record in a row. Raises `Damaged` or `Undecodable`."""
+    root = keys.root(kind.owner(path))
+    payload = unseal(key, row.value)
+    flags, index, nonce = _HEAD.unpack_from(payload)
+    at = _HEAD.size
+    version = row.version
+    if flags & _EXPLICIT:
+        version = _POINTER.unpack_from(payload, at)[0]
+        at += _POINTER.size
+    wrapped = payload[at:]
+    body = await blobs.fetch(reader, root, key, wrapped)
+    record, created, updated = decode_body(reader.scope, kind, path, body)
+    return Stored(record, row, wrapped, (version, index), nonce, created, updated)
+
+
+async def load(reader: Reader, kind: Kind[T], path: Sequence[str | int]) -> Stored[T] | None:
+    """The record under a key of checked names; None where there is none."""
+    key = kind.prefix(reader.scope) + keys.path(*path)
+    row = await reader.get(keys.root(kind.owner(path)), key)
+    return None if row is None else await open_row(reader, kind, path, key, row)
+
+
+def index_rows(scope: Scope, kind: Kind[T], record: T, tail: bytes, updated: int) -> dict[bytes, bool]:
+    """Every index row a record must have; True for those whose version tells the order of equal times."""
+    rows: dict[bytes, bool] = {}
+    for index in kind.indexes:
+        for value in index.values(record):
+            if index.by_id:
+                rows[kind.index_prefix(scope, index, value) + tail] = False
+            if index.newest:
+                rows[kind.index_prefix(scope, index, value, newest=True) + keys.number(updated) + tail] = True
+    return rows
+
+
+async def save(
+    tx: Transaction, kind: Kind[T], before: Stored[T] | None, after: T, *, events: Sequence[Any] = ()
+) -> Stored[T]:
+    """Write a record with its indexes, counters and feed entry; gives it with revision and times."""
+    scope = tx.scope
+    path = kind.path(after)
+    tail = keys.path(*path)
+    key = kind.prefix(scope) + tail
+    root = keys.root(kind.owner(path))
+    now = to_micros(scope.clock.now())
+    if before is None:
+        revision, created, updated, nonce, back = 1, now, now, os.urandom(NONCE_BYTES), NO_POINTER
+    else:
+        revision, created, updated = before.record.revision + 1, before.created, max(now, before.updated)
+        nonce, back = before.nonce, before.pointer
+    body = _encode(scope, kind, after, revision, created, updated)
+    packed_events = scope.codec.encode(list(events)) if events else None
+    wrapped = await blobs.keep(tx, root, key, body, 2)
+    if before is not None:
+        await blobs.drop(tx, root, before.wrapped)
+    op = "create" if before is None else "update"
+    entry = Entry(op, kind.name, kind.owner(path), path, back, now, wrapped, packed_events)
+    index = tx.append(root, feed_prefix(scope), encode(scope, entry))
+    value = seal(key, _HEAD.pack(0, index, nonce) + wrapped)
+    tx.put(root, key, value)
+    result = msgspec.structs.replace(
+        after, revision=revision, created_at=from_micros(created), updated_at=from_micros(updated)
+    )
+    _reindex(tx, kind, root, tail, before, result, updated)
+    return Stored(result, Row(key, value, PENDING), wrapped, (PENDING, index), nonce, created, updated)
+
+
+async def remove(tx: Transaction, kind: Kind[T], before: Stored[T], *, events: Sequence[Any] = ()) -> None:
+    """Remove a record with its indexes and counters; the deletion is in the feed."""
+    scope = tx.scope
+    path = kind.path(before.record)
+    tail = keys.path(*path)
+    root = keys.root(kind.owner(path))
+    packed_events = scope.codec.encode(list(events)) if events else None
+    now = to_micros(scope.clock.now())
+    entry = Entry("delete", kind.name, kind.owner(path), path, before.pointer, now, None, packed_events)
+    tx.append(root, feed_prefix(scope), encode(scope, entry))
+    tx.delete(root, kind.prefix(scope) + tail)
+    await blobs.drop(tx, root, before.wrapped)
+    _reindex(tx, kind, root, tail, before, None, 0)
+
+
+def _reindex(
+    tx: Transaction, kind: Kind[T], root: str, tail: bytes, before: Stored[T] | None, after: T | None, updated: int
+) -> None:
+    scope = tx.scope
+    old = index_rows(scope, kind, before.record, tail, before.updated) if before is not None else {}
+    new = index_rows(scope, kind, after, tail, updated) if after is not None else {}
+    for key in old:
+        if key not in new:
+            tx.delete(root, key)
+    for key, ordered in new.items():
+        if ordered or key not in old:
+            tx.put(root, key, b"")
+    counts: dict[bytes, int] = {}
+    for record, amount in ((before.record if before is not None else None, -1), (after, 1)):
+        if record is not None:
+            for counter in kind.counters(record):
+                counts[counter] = counts.get(counter, 0) + amount
+    for counter, amount in counts.items():
+        if amount:
+            tx.add(root, kind.counter(scope, counter), amount)

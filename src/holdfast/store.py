@@ -1,0 +1,282 @@
+"""The two front doors: `Store` blocks, `AsyncStore` is awaited; both do the same on any engine."""
+
+import os
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from . import session
+from . import url as urls
+from .bridge import Inline, Threaded, run_now
+from .check import Problem, check
+from .clock import Clock, SystemClock
+from .codec import Codec
+from .codec import default as default_codec
+from .engine import AsyncEngine, Engine
+from .errors import Closed, InvalidArgument
+from .families.lease import Lease
+from .operation import Blocking, M, Suspending
+from .session import BlockingTransaction, Families, OpenTransaction, SuspendingTransaction
+from .transaction import Scope, Transaction
+
+R = TypeVar("R")
+
+
+class _Gone:
+    """Stands where the engine was, once a store is closed."""
+
+    def __init__(self, parts: int) -> None:
+        self.parts = parts
+
+    def __getattr__(self, name: str) -> Any:
+        raise Closed("this store is closed; open it again")
+
+
+class _Base(Families[M]):
+    """What both front doors share."""
+
+    def __init__(self, face: M, url: str, *, owner: bool) -> None:
+        self._face = face
+        self._scope = face.scope
+        self._owner = owner
+        self._closed = False
+        self.url = url
+        """What was opened, with any password left out."""
+
+    def __repr__(self) -> str:
+        state = " closed" if self._closed else ""
+        return f"<{type(self).__name__} {self.url!r} namespace={self._scope.namespace!r}{state}>"
+
+    def _shut(self) -> AsyncEngine | None:
+        """Close this door; gives the engine if it is ours to close."""
+        if self._closed:
+            return None
+        self._closed = True
+        engine: AsyncEngine = self._scope.engine
+        gone: Any = _Gone(self._scope.parts)
+        self._scope.engine = gone
+        self._scope.direct = gone
+        return engine if self._owner else None
+
+
+class Store(_Base[Blocking]):
+    """A store whose calls block. Thread-safe and fork-safe; a context manager. Made by `holdfast.open`."""
+
+    def __init__(
+        self, engine: Engine, url: str, *, namespace: str, codec: Codec, clock: Clock, owner: bool = True
+    ) -> None:
+        super().__init__(Blocking(Scope(Inline(engine), engine, namespace, codec, clock)), url, owner=owner)
+        self._engine = engine
+
+    def namespace(self, name: str) -> "Store":
+        """The same database for another tenant, fully isolated. Raises `InvalidArgument`."""
+        self._check_open()
+        scope = self._scope
+        return Store(self._engine, self.url, namespace=name, codec=scope.codec, clock=scope.clock, owner=False)
+
+    def transaction(self, *, lease: Lease | None = None, any_root: bool = False) -> BlockingTransaction:
+        """All or nothing at exit; an exception discards everything; raises `Conflict` where others came first.
+
+        `lease`: commits only while its token is current (`LostLease`). `any_root`: more than one root, on an embedded
+        store only (`InvalidArgument`).
+        """
+        self._check_open()
+        return BlockingTransaction(self._scope, lease, any_root)
+
+    def transact(
+        self, function: Callable[[OpenTransaction[Blocking]], R], *, tries: int = 20, once: str | None = None
+    ) -> R:
+        """Run a function in a transaction, again after each `Conflict` up to `tries` times; so it must be pure.
+
+        `once`: an idempotency key in the root that it changes; done before, the stored return value comes back and
+        nothing is done.
+        """
+        self._check_open()
+
+        async def body(tx: Transaction) -> R:
+            return function(OpenTransaction(Blocking(self._scope, tx), tx, None))
+
+        return run_now(session.transact(self._scope, body, tries, once))
+
+    def check(self) -> list[Problem]:
+        """Whether indexes, counters, dependents and feed agree with the records; none: empty."""
+        self._check_open()
+        return run_now(check(self._scope))
+
+    def close(self) -> None:
+        """Close the store; a second call does nothing; later calls raise `Closed`."""
+        engine = self._shut()
+        if engine is not None:
+            run_now(engine.close())
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed("this store is closed; open it again")
+
+    def __enter__(self) -> Self:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncStore(_Base[Suspending]):
+    """A store whose calls are awaited. Made by `holdfast.open_async`, or over an open `Store`."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        direct: Engine | None,
+        url: str,
+        *,
+        namespace: str,
+        codec: Codec,
+        clock: Clock,
+        owner: bool = True,
+    ) -> None:
+        scope = Scope(engine, direct, namespace, codec, clock)
+        scope.suspends = True
+        super().__init__(Suspending(scope), url, owner=owner)
+
+    @classmethod
+    def over(cls, store: Store) -> "AsyncStore":
+        """The same database for an event loop; `store` goes on owning the engine."""
+        store._check_open()
+        scope, engine = store._scope, store._engine
+        return cls(
+            Threaded(engine), engine, store.url, namespace=scope.namespace, codec=scope.codec, clock=scope.clock,
+            owner=False,
+        )  # fmt: skip
+
+    def namespace(self, name: str) -> "AsyncStore":
+        """The same database for another tenant, fully isolated. Raises `InvalidArgument`."""
+        self._check_open()
+        scope = self._scope
+        return AsyncStore(
+            scope.engine, scope.direct, self.url, namespace=name, codec=scope.codec, clock=scope.clock, owner=False
+        )
+
+    def transaction(self, *, lease: Lease | None = None, any_root: bool = False) -> SuspendingTransaction:
+        """As `Store.transaction`, for ``async with``."""
+        self._check_open()
+        return SuspendingTransaction(self._scope, lease, any_root)
+
+    async def transact(
+        self,
+        function: Callable[[OpenTransaction[Suspending]], Awaitable[R]],
+        *,
+        tries: int = 20,
+        once: str | None = None,
+    ) -> R:
+        """As `Store.transact`; the function is a coroutine function."""
+        self._check_open()
+
+        async def body(tx: Transaction) -> R:
+            return await function(OpenTransaction(Suspending(self._scope, tx), tx, None))
+
+        return await session.transact(self._scope, body, tries, once)
+
+    async def check(self) -> list[Problem]:
+        """As `Store.check`."""
+        self._check_open()
+        return await check(self._scope)
+
+    async def close(self) -> None:
+        """Close the store; a second call does nothing; later calls raise `Closed`."""
+        engine = self._shut()
+        if engine is not None:
+            await engine.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed("this store is closed; open it again")
+
+    async def __aenter__(self) -> Self:
+        self._check_open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def _prepare(durability: str, codec: Codec | None, key_ring: Any) -> Codec:
+    if durability not in ("full", "normal"):
+        raise InvalidArgument(
+            f"durability is {durability!r}; full (survives power loss) or normal (process death only)",
+            what="durability",
+            value=durability,
+        )
+    chosen = default_codec if codec is None else codec
+    if not isinstance(chosen, Codec):
+        raise InvalidArgument(f"codec must be a Codec, not {type(codec).__name__}", what="codec", value=codec)
+    return chosen if key_ring is None else chosen.with_key_ring(key_ring)
+
+
+def _shown(url: str) -> str:
+    """A url without its password."""
+    head, at, tail = url.rpartition("@")
+    if not at or "://" not in head:
+        return url
+    start, _, user = head.partition("://")
+    return f"{start}://{user.partition(':')[0]}@{tail}"
+
+
+def open(
+    url: "str | os.PathLike[str] | None" = None,
+    *,
+    namespace: str = "default",
+    durability: str = "full",
+    codec: Codec | None = None,
+    clock: Clock | None = None,
+    key_ring: Any = None,
+    parts: int | None = None,
+    create: bool = True,
+) -> Store:
+    """Open a store, and make it where there is none unless `create` is False (`NotFound`).
+
+    `url`: a path, "sqlite:///rel.db", "sqlite:////abs.db", "memory:", "postgresql://...", or a scheme of an installed
+    engine; None: $HOLDFAST_URL, else ``holdfast.db`` here. `durability`: "full" survives power loss, "normal" process
+    death only. `parts`: only when a database is made. Raises `InvalidArgument`, `UnsupportedFormat`, `Unavailable`.
+    """
+    where = urls.resolve(url)
+    chosen = _prepare(durability, codec, key_ring)
+    keys_of(namespace)
+    engine = urls.connect(where)(where, durability=durability, create=create, parts=parts)
+    return Store(engine, _shown(where), namespace=namespace, codec=chosen, clock=clock or SystemClock())
+
+
+async def open_async(
+    url: "str | os.PathLike[str] | None" = None,
+    *,
+    namespace: str = "default",
+    durability: str = "full",
+    codec: Codec | None = None,
+    clock: Clock | None = None,
+    key_ring: Any = None,
+    parts: int | None = None,
+    create: bool = True,
+) -> AsyncStore:
+    """As `open`, for an event loop."""
+    where = urls.resolve(url)
+    chosen = _prepare(durability, codec, key_ring)
+    keys_of(namespace)
+    options: dict[str, Any] = {"durability": durability, "create": create, "parts": parts}
+    native = urls.connect_async(where)
+    now = clock or SystemClock()
+    if native is not None:
+        engine: AsyncEngine = await native(where, **options)
+        return AsyncStore(engine, None, _shown(where), namespace=namespace, codec=chosen, clock=now)
+    blocking: Engine = urls.connect(where)(where, **options)
+    return AsyncStore(Threaded(blocking), blocking, _shown(where), namespace=namespace, codec=chosen, clock=now)
+
+
+def keys_of(namespace: str) -> bytes:
+    """The prefix of a namespace's keys, checked before anything is opened."""
+    from .keys import namespace as prefix
+
+    return prefix(namespace)
