@@ -41,8 +41,17 @@ _SETTINGS = {
     "wal_retrieve_retry_interval": "100ms",
     "log_min_messages": "warning",
 }
-# The server must not outlive a test run that is killed: the kernel is asked to stop it, where it can be asked.
-_DIE_WITH_PARENT = "import ctypes,os,sys; ctypes.CDLL(None).prctl(1, 2); os.execvp(sys.argv[1], sys.argv[1:])"
+# The server must not outlive a test run that is killed: a process between the two sees our end of a pipe close.
+# (The kernel's parent-death signal would come with the end of the thread that started it, and only on Linux.)
+_KEEPER = """
+import signal, subprocess, sys, threading
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+threading.Thread(target=lambda: (sys.stdin.read(), child.send_signal(signal.SIGINT)), daemon=True).start()
+code = child.wait()
+import os
+os._exit(code if code >= 0 else 1)
+"""
 
 
 def _folders() -> Iterator[Path]:
@@ -127,20 +136,20 @@ class Server:
             raise RuntimeError(f"{program} failed: {done.stdout[-1000:]}{done.stderr[-1000:]}")
 
     def start(self, *, wait: bool = True) -> "Server":
-        """Start it as a child of this process, so that a killed one is reaped and can be started again."""
-        launcher = [sys.executable, "-ISc", _DIE_WITH_PARENT] if sys.platform == "linux" else []
-        settings = [f"-c{name}={value}" for name, value in self.settings.items()]
+        """Start it so that it ends with this process, and so that a killed one is reaped and can be started again."""
         command = [
-            *launcher,
+            sys.executable,
+            "-ISc",
+            _KEEPER,
             *_as_nobody(),
             str(self.programs / "postgres"),
             "-D",
             str(self.data),
-            f"-cport={self.port}",
         ]
+        settings = [f"-c{name}={value}" for name, value in {**self.settings, "port": self.port}.items()]
         with open(self.folder / "log", "ab") as log:
             self._process = subprocess.Popen(
-                [*command, *settings], stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd="/"
+                [*command, *settings], stdout=log, stderr=log, stdin=subprocess.PIPE, cwd="/", start_new_session=True
             )
         if wait:
             self.wait_ready()
@@ -170,20 +179,24 @@ class Server:
             cursor = connection.execute(sql.encode())
             return cursor.fetchall() if cursor.description else []
 
-    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """Stop it: SIGINT disconnects everybody first (fast shutdown)."""
+    def stop(self) -> None:
+        """Stop it, disconnecting everybody first."""
         if self._process is not None and os.getpid() == self._owner:
-            if self._process.poll() is None:
-                self._process.send_signal(how)
-                self._process.wait(30)
-            self._process = None
+            self._end()
+
+    def _end(self) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(30)
+        self._process = None
 
     def kill9(self) -> None:
         """End the postmaster as a crash would; its children follow by themselves."""
         if self._process is not None:
             os.kill(int((self.data / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
             self._process.wait(30)
-            self._process = None
+            self._end()
 
     def restart(self) -> None:
         """Stop and start on the same port."""

@@ -111,13 +111,16 @@ class AsyncPostgresEngine:
 
     async def _give_back(self, connection: AsyncConnection) -> None:
         pgconn = connection.pgconn
-        if pgconn.transaction_status == TransactionStatus.INERROR:
-            with contextlib.suppress(psycopg.Error):  # seen below: a connection in any other state is dropped
+        try:
+            if pgconn.transaction_status == TransactionStatus.INERROR:
                 await connection.wait(Trip([ROLLBACK]).talk(pgconn))
-        if pgconn.transaction_status == TransactionStatus.IDLE:
-            self._pool.release(connection)
-        else:
-            self._pool.drop(connection)
+        except psycopg.Error:
+            pgconn.finish()
+        finally:
+            if pgconn.transaction_status == TransactionStatus.IDLE:
+                self._pool.release(connection)
+            else:
+                self._pool.drop(connection)
 
     def _forget(self) -> None:
         self._pool.forget()
@@ -248,16 +251,16 @@ class AsyncEar:
             connection = await connect(self._target.listen, self._target.where)
         except (StoreError, OSError):
             return  # polling goes on, and reports a server that is away
-        trip = Trip([self._listen])
+        trip, listening = Trip([self._listen]), False
         try:
             await connection.wait(trip.talk(connection.pgconn))
+            listening = trip.failure() is None
         except psycopg.Error:
-            connection.pgconn.finish()
             return
-        if trip.failure() is not None:
-            connection.pgconn.finish()
-            return
-        self._connection = connection
+        finally:
+            if not listening:
+                connection.pgconn.finish()
+        self._connection = connection if listening else None
 
     async def hear(self, seconds: float) -> dict[int, int]:
         """What was said within `seconds`, at once when something is."""

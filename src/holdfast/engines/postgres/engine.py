@@ -1,12 +1,12 @@
 """The blocking engine."""
 
-import contextlib
 import os
 import weakref
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from holdfast.engine import Batch, Row
 from holdfast.errors import InvalidArgument
@@ -19,7 +19,6 @@ from .statements import ROLLBACK, Statements
 from .wire import Trip
 
 T = TypeVar("T")
-_IDLE = psycopg.pq.TransactionStatus.IDLE
 
 
 class PostgresEngine:
@@ -108,13 +107,16 @@ class PostgresEngine:
     def _give_back(self, connection: Connection) -> None:
         """Keep a connection that is between transactions; end a refused transaction first; drop any other."""
         pgconn = connection.pgconn
-        if pgconn.transaction_status == psycopg.pq.TransactionStatus.INERROR:
-            with contextlib.suppress(psycopg.Error):  # seen below: a connection in any other state is dropped
+        try:
+            if pgconn.transaction_status == TransactionStatus.INERROR:
                 connection.wait(Trip([ROLLBACK]).talk(pgconn))
-        if pgconn.transaction_status == _IDLE:
-            self._pool.release(connection)
-        else:
-            self._pool.drop(connection)
+        except psycopg.Error:
+            pgconn.finish()
+        finally:
+            if pgconn.transaction_status == TransactionStatus.IDLE:
+                self._pool.release(connection)
+            else:
+                self._pool.drop(connection)
 
     def _versions(self, parts: list[int]) -> dict[int, int]:
         return self._run(lambda: self._plans.versions(parts))

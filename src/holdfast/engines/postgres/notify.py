@@ -186,16 +186,16 @@ class Ear:
             connection = self._connect()
         except (StoreError, OSError):
             return  # polling goes on, and reports a server that is away
-        trip = Trip([self._listen])
+        trip, listening = Trip([self._listen]), False
         try:
             connection.wait(trip.talk(connection.pgconn))
+            listening = trip.failure() is None
         except psycopg.Error:
-            connection.close()
             return
-        if trip.failure() is not None:
-            connection.close()
-            return
-        self._connection = connection
+        finally:
+            if not listening:
+                connection.close()
+        self._connection = connection if listening else None
 
     def hear(self, seconds: float, stop: threading.Event) -> dict[int, int]:
         """What was said within `seconds`, at once when something is."""
