@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pytest
 
 from ..engine import AsyncEngine, Batch, Row
-from .harness import FOREVER, PATIENCE, EngineTests, put
+from .harness import FOREVER, PATIENCE, EngineTests, Running, put
 
 T = TypeVar("T")
 
@@ -101,7 +101,7 @@ class AsyncExtras(EngineTests):
             await asyncio.wait_for(waiting, PATIENCE)
             return int(version)
 
-        assert engine.run(both()) == 1
+        assert Running(lambda: engine.run(both())).result() == 1
 
     def test_a_cancelled_wait_leaves_the_engine_usable(self, engine: Any) -> None:
         async def cancelled() -> None:

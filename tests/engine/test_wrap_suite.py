@@ -1,0 +1,58 @@
+"""Every wrapper, set to let things pass, meets the contract; so does a stack of all of them."""
+
+from holdfast.engines.memory import MemoryEngine
+from holdfast.engines.wrap import Conflicting, Faulty, Prefixed, Recording, Slow, Traced, Wrapper
+from holdfast.errors import StoreError
+from holdfast.testing import engine_suite
+
+
+class Submitting(MemoryEngine):
+    """The memory engine with a submit that answers at once."""
+
+    def submit(self, part, batch, done, /):
+        try:
+            outcome = self.commit(part, batch)
+        except StoreError as error:
+            outcome = error
+        done(outcome)
+
+
+def memory():
+    return Submitting(3)
+
+
+class Behind:
+    """A prefix, over an engine where somebody else has rows before, between and after."""
+
+    overhead = 4
+
+    def __call__(self):
+        return Prefixed(memory(), b"mine")
+
+
+class Stack:
+    overhead = 4
+
+    def __call__(self):
+        engine = Recording(Prefixed(Prefixed(memory(), b"ab"), b"cd"))
+        return Traced(Slow(Conflicting(Faulty(engine, 10**9)), lambda name, part: None), lambda span: None)
+
+
+class TestSubmittingMemory(engine_suite(memory)):
+    pass
+
+
+class TestWrapper(engine_suite(lambda: Wrapper(memory()))):
+    pass
+
+
+class TestWrapperWithoutSubmit(engine_suite(lambda: Wrapper(MemoryEngine()))):
+    pass
+
+
+class TestPrefixed(engine_suite(Behind())):
+    pass
+
+
+class TestStack(engine_suite(Stack())):
+    pass
