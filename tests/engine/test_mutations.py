@@ -232,7 +232,8 @@ def test_the_suite_notices(mutation):
 def test_random_batches_notice_alone(mutation):
     suite = engine_suite(lambda: mutation(2))
     # A failure is enough: it need not be made small. Always the same batches, so that it is always found.
-    suite.draws = settings(suite.draws, max_examples=300, phases=[Phase.generate], derandomize=True)
+    suite.examples = 300
+    suite.draws = settings(suite.draws, phases=[Phase.generate], derandomize=True)
     assert failing(suite, RANDOM) == {RANDOM}
 
 

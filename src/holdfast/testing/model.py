@@ -79,14 +79,16 @@ class Model:
 class Random(EngineTests):
     """Everything together."""
 
-    draws = settings(max_examples=40, deadline=None, database=None)
-    """How random batches are made; a derived class may ask for more of them."""
+    examples = 40
+    """How often random batches are tried; a derived class may ask for another number."""
+    draws = settings(deadline=None, database=None)
+    """How they are made otherwise."""
 
     def test_random_batches_do_what_they_do_to_a_dict(self, engine: Engine) -> None:
         # One engine for all examples, since some are slow to make; each example has keys of its own.
         fresh = count()
 
-        @self.draws
+        @settings(self.draws, max_examples=self.examples)
         @given(st.lists(st.tuples(st.integers(0, 2), BATCHES), min_size=1, max_size=8), KEYS, KEYS, st.integers(0, 5))
         def check(steps: list[tuple[int, dict[str, Any]]], start: bytes, stop: bytes, limit: int) -> None:
             prefix = b"%06d" % next(fresh)
