@@ -222,7 +222,6 @@ def test_the_suite_notices(mutation):
         NoExpect,
         AbsentIsAnything,
         ForgetsClear,
-        ClearsItsLastKey,
         ClearsLast,
         StampsWithoutIndex,
         AddKeepsTheRowsVersion,
