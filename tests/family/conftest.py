@@ -1,0 +1,141 @@
+"""The fixtures of every family's tests.
+
+`store`: an open store, once for each engine and face; everything it holds is checked when the test ends. `clock` moves
+only by `clock.advance(seconds)`. `other`: a second client of the same database. `reopen()` closes the store and opens
+the database anew. `database` is what they come from, for tests that need more (`database.engine` is its kind,
+`database.asynchronous` its face, `database.embedded` whether it has one part).
+
+A test runs on memory and SQLite, on both faces; marked ``everywhere`` on PostgreSQL as well.
+"""
+
+import itertools
+import os
+
+import pytest
+
+import holdfast
+from holdfast import AsyncStore, Store, codec
+from holdfast.bridge import Threaded
+from holdfast.engines import memory
+from holdfast.testing.faces import Driven, LoopThread, ManualClock
+
+EMBEDDED = ("memory", "memory-async", "sqlite", "sqlite-async")
+SERVERS = ("postgresql", "postgresql-async")
+
+
+def pytest_generate_tests(metafunc):
+    if "database" in metafunc.fixturenames:
+        everywhere = metafunc.definition.get_closest_marker("everywhere")
+        metafunc.parametrize("database", EMBEDDED + (SERVERS if everywhere else ()), indirect=True)
+
+
+_numbers = itertools.count()
+
+
+class Database:
+    """A database of one test, on one face: gives stores on it, and closes what is left open."""
+
+    def __init__(self, name, clock, where):
+        self.engine, _, face = name.partition("-")
+        self.asynchronous = bool(face)
+        self.embedded = self.engine != "postgresql"
+        self.clock = clock
+        self.url = where
+        self.namespace = "default" if self.embedded else f"t{os.getpid()}-{next(_numbers)}"
+        self._thread = LoopThread() if self.asynchronous else None
+        self._opened = []
+        self._memory = memory.connect("memory:") if self.engine == "memory" else None
+
+    def open(self, **options):
+        """Another client."""
+        options = {"namespace": self.namespace, "clock": self.clock, **options}
+        store = self._open_memory(options) if self._memory is not None else self._open_url(options)
+        self._opened.append(store)
+        return store
+
+    def over(self, engine, **options):
+        """A store over an engine of the test's own (a wrapper), on this face."""
+        store = self._store(engine, {"namespace": self.namespace, "clock": self.clock, **options})
+        self._opened.append(store)
+        return store
+
+    def raw(self):
+        """The blocking engine underneath a new client: to wrap it, or to look at rows."""
+        if self._memory is not None:
+            return self._memory
+        store = holdfast.open(self.url, namespace=self.namespace, clock=self.clock)
+        self._opened.append(store)
+        return store._engine
+
+    def _open_memory(self, options):
+        return self._store(self._memory, options)
+
+    def _store(self, engine, options):
+        options = {"codec": codec.default, **options}
+        if not self.asynchronous:
+            return Store(engine, "memory:", owner=False, **options)
+        return Driven(AsyncStore(Threaded(engine), engine, "memory:", owner=False, **options), self._thread)
+
+    def _open_url(self, options):
+        if not self.asynchronous:
+            return holdfast.open(self.url, **options)
+        return Driven(self._thread.run(holdfast.open_async(self.url, **options)), self._thread)
+
+    def close(self):
+        for store in reversed(self._opened):
+            store.close()
+        if self._memory is not None:
+            self._memory.close()
+        if self._thread is not None:
+            self._thread.close()
+
+
+@pytest.fixture
+def clock():
+    return ManualClock()
+
+
+@pytest.fixture(scope="session")
+def _schema():
+    from holdfast.testing.postgres import fresh_schema
+
+    with fresh_schema() as url:
+        yield url
+
+
+@pytest.fixture
+def database(request, clock, tmp_path):
+    name = request.param
+    if name in SERVERS:
+        pytest.importorskip("psycopg")
+        where = request.getfixturevalue("_schema")
+    else:
+        where = str(tmp_path / "store.db") if name.startswith("sqlite") else "memory:"
+    database = Database(name, clock, where)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+@pytest.fixture
+def store(database):
+    store = database.open()
+    yield store
+    checker = database.open()
+    assert checker.check() == []
+    checker.close()
+
+
+@pytest.fixture
+def other(database, store):
+    return database.open()
+
+
+@pytest.fixture
+def reopen(database, store):
+    def again(**options):
+        store.close()
+        return database.open(**options)
+
+    return again
