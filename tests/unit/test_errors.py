@@ -164,12 +164,19 @@ def raised():
     for file in SOURCE.rglob("*.py"):
         if file == SOURCE / "errors.py" or "testing" in file.parts:
             continue
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+        imports = [
+            node for node in nodes if isinstance(node, ast.ImportFrom) and (node.module or "").endswith("errors")
+        ]
+        names = {alias.asname or alias.name: alias.name for node in imports for alias in node.names}
+        for node in nodes:
             made = [node.func] if isinstance(node, ast.Call) else []
             made += node.values if isinstance(node, ast.Dict) else []
             made += [node.exc] if isinstance(node, ast.Raise) else []
-            found |= {each.id for each in made if isinstance(each, ast.Name)}
-            found |= {each.attr for each in made if isinstance(each, ast.Attribute)}
+            found |= {names[each.id] for each in made if isinstance(each, ast.Name) and each.id in names}
+            found |= {
+                each.attr for each in made if isinstance(each, ast.Attribute) and "errors" in ast.unparse(each.value)
+            }
     return found & set(errors.__all__)
 
 
