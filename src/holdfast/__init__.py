@@ -5,6 +5,8 @@ processors, DAG runners and job schedulers. Start with `holdfast.open`.
 from . import codec, errors
 from .check import Problem
 from .clock import new_id
+from .families.checkpoints import Checkpoint
+from .families.dead_letters import DeadLetter
 from .families.executions import Event, Execution
 from .families.instance_record import Context, HistoryEntry, Instance
 from .families.lease import Lease
@@ -12,14 +14,18 @@ from .feed import Change, Changes
 from .pages import Page
 from .positions import BEGINNING, LATEST
 from .store import AsyncStore, Store, open, open_async
+from .watch import AsyncWatcher, Watcher
 
 __all__ = [
     "BEGINNING",
     "LATEST",
     "AsyncStore",
+    "AsyncWatcher",
     "Change",
     "Changes",
+    "Checkpoint",
     "Context",
+    "DeadLetter",
     "Event",
     "Execution",
     "HistoryEntry",
@@ -28,6 +34,7 @@ __all__ = [
     "Page",
     "Problem",
     "Store",
+    "Watcher",
     "codec",
     "errors",
     "new_id",

@@ -22,6 +22,8 @@ ONCE = b"O"
 SWEEP = b"S"
 CHUNK, CHUNK_COUNT, UPLOAD = b"BC", b"BN", b"BU"
 DEFINITION, POLICY = b"D", b"P"
+CHECKPOINT = b"W"
+DEAD_LETTER, RETRY = b"QL", b"QR"
 
 END = b"\xff"
 """After every path that starts alike: no UTF-8 and no tag has this byte."""

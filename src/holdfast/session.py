@@ -9,12 +9,14 @@ from . import keys
 from .bridge import run_now
 from .codec import seal, unseal
 from .errors import Conflict, InvalidArgument, LostLease
+from .families.checkpoints import Checkpoints
+from .families.dead_letters import DeadLetters
 from .families.executions import Executions
 from .families.instances import Instances
 from .families.lease import Lease, Leases, fence, token_key
-from .feed import Feed
 from .operation import Blocking, M, Suspending
 from .transaction import Scope, Transaction, backoff
+from .watch import WatchedFeed
 
 R = TypeVar("R")
 
@@ -40,9 +42,23 @@ class Families(Generic[M]):
         return Leases(self._face)
 
     @cached_property
-    def feed(self) -> Feed[M]:
+    def feed(self) -> WatchedFeed[M]:
         """Every change, in order."""
-        return Feed(self._face)
+        return WatchedFeed(self._face)
+
+    @cached_property
+    def checkpoints(self) -> Checkpoints[M]:
+        """Consumers' positions in the feed."""
+        return Checkpoints(self._face)
+
+    @cached_property
+    def dead_letters(self) -> DeadLetters[M]:
+        """Changes that watchers gave up on."""
+        return DeadLetters(self._face)
+
+    def watch(self, *args: Any, **kwargs: Any) -> Any:
+        """Refused on a transaction."""
+        raise InvalidArgument("watch cannot be used inside a transaction", what="watch")
 
     @property
     def transaction(self) -> Any:

@@ -1,11 +1,11 @@
 """The two front doors: `Store` blocks, `AsyncStore` is awaited; both do the same on any engine."""
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from . import session
+from . import keys, session
 from . import url as urls
 from .bridge import Inline, Threaded, run_now
 from .check import Problem, check
@@ -13,11 +13,14 @@ from .clock import Clock, SystemClock
 from .codec import Codec
 from .codec import default as default_codec
 from .engine import AsyncEngine, Engine
-from .errors import Closed, InvalidArgument
+from .errors import AlreadyExists, Closed, InvalidArgument
 from .families.lease import Lease
+from .feed import Change
 from .operation import Blocking, M, Suspending
+from .positions import BEGINNING
 from .session import BlockingTransaction, Families, OpenTransaction, SuspendingTransaction
 from .transaction import Scope, Transaction
+from .watch import AsyncWatcher, Loop, Watcher, make_options
 
 R = TypeVar("R")
 
@@ -32,20 +35,32 @@ class _Gone:
         raise Closed("this store is closed; open it again")
 
 
+W = TypeVar("W", bound=Watcher | AsyncWatcher)
+
+
 class _Base(Families[M]):
     """What both front doors share."""
+
+    _watchers: dict[str, Any]
 
     def __init__(self, face: M, url: str, *, owner: bool) -> None:
         self._face = face
         self._scope = face.scope
         self._owner = owner
         self._closed = False
+        self._watchers = {}
         self.url = url
         """What was opened, with any password left out."""
 
     def __repr__(self) -> str:
         state = " closed" if self._closed else ""
         return f"<{type(self).__name__} {self.url!r} namespace={self._scope.namespace!r}{state}>"
+
+    def _add(self, name: str, watcher: W) -> W:
+        if name in self._watchers and self._watchers[name].live:
+            raise AlreadyExists(f"watcher {name!r} is live in this store; stop it first", kind="watchers", id=name)
+        self._watchers[name] = watcher
+        return watcher
 
     def _shut(self) -> AsyncEngine | None:
         """Close this door; gives the engine if it is ours to close."""
@@ -74,9 +89,7 @@ class Store(_Base[Blocking]):
         scope = self._scope
         return Store(self._engine, self.url, namespace=name, codec=scope.codec, clock=scope.clock, owner=False)
 
-    def transaction(  # pyright: ignore[reportIncompatibleMethodOverride] - a transaction has none of its own
-        self, *, lease: Lease | None = None, any_root: bool = False
-    ) -> BlockingTransaction:
+    def transaction(self, *, lease: Lease | None = None, any_root: bool = False) -> BlockingTransaction:
         """All or nothing at exit; an exception discards everything; raises `Conflict` where others came first.
 
         `lease`: commits only while its token is current (`LostLease`). `any_root`: more than one root, on an embedded
@@ -100,6 +113,41 @@ class Store(_Base[Blocking]):
 
         return run_now(session.transact(self._scope, body, tries, once))
 
+    def watch(
+        self,
+        name: str,
+        handler: Callable[[Change], object],
+        *,
+        families: Collection[str] | None = None,
+        ops: Collection[str] | None = None,
+        start: str = BEGINNING,
+        batch: int = 100,
+        on_error: str = "block",
+        max_retries: int = 3,
+        backoff: tuple[float, float] = (0.2, 180),
+        ephemeral: bool = False,
+        checkpoint_every: int = 1,
+    ) -> Watcher:
+        """A watcher, not started: `handler` is called with every change that matches, at least once, in order.
+
+        A stored checkpoint of this name beats `start`. After an error: "block" tries for ever, "skip" 1 + `max_retries`
+        times and then leaves a dead letter, with pauses from the first to the second number of seconds of `backoff`.
+        `checkpoint_every`: changes between checkpoints; 0: only by `.checkpoint()`. `ephemeral`: no checkpoint, no
+        lease. Otherwise one watcher of a name is active at a time, over all processes.
+        Raises `AlreadyExists` when the name is live in this store, `InvalidArgument`.
+        """
+        self._check_open()
+        keys.name(name, "name")
+        options = make_options(
+            families=families, ops=ops, start=start, batch=batch, on_error=on_error, max_retries=max_retries,
+            backoff=backoff, ephemeral=ephemeral, checkpoint_every=checkpoint_every,
+        )  # fmt: skip
+        return self._add(name, Watcher(Loop(self._scope, name, handler, options)))
+
+    def watchers(self) -> tuple[Watcher, ...]:
+        """The watchers that were made here and are not stopped."""
+        return tuple(watcher for watcher in self._watchers.values() if watcher.live)
+
     def check(self) -> list[Problem]:
         """Whether indexes, counters, dependents and feed agree with the records; none: empty."""
         self._check_open()
@@ -107,6 +155,8 @@ class Store(_Base[Blocking]):
 
     def close(self) -> None:
         """Close the store; a second call does nothing; later calls raise `Closed`."""
+        for watcher in () if self._closed else self.watchers():
+            watcher.stop()
         engine = self._shut()
         if engine is not None:
             run_now(engine.close())
@@ -161,9 +211,7 @@ class AsyncStore(_Base[Suspending]):
             scope.engine, scope.direct, self.url, namespace=name, codec=scope.codec, clock=scope.clock, owner=False
         )
 
-    def transaction(  # pyright: ignore[reportIncompatibleMethodOverride] - a transaction has none of its own
-        self, *, lease: Lease | None = None, any_root: bool = False
-    ) -> SuspendingTransaction:
+    def transaction(self, *, lease: Lease | None = None, any_root: bool = False) -> SuspendingTransaction:
         """As `Store.transaction`, for ``async with``."""
         self._check_open()
         return SuspendingTransaction(self._scope, lease, any_root)
@@ -183,6 +231,41 @@ class AsyncStore(_Base[Suspending]):
 
         return await session.transact(self._scope, body, tries, once)
 
+    def watch(
+        self,
+        name: str,
+        handler: Callable[[Change], object],
+        *,
+        families: Collection[str] | None = None,
+        ops: Collection[str] | None = None,
+        start: str = BEGINNING,
+        batch: int = 100,
+        on_error: str = "block",
+        max_retries: int = 3,
+        backoff: tuple[float, float] = (0.2, 180),
+        ephemeral: bool = False,
+        checkpoint_every: int = 1,
+    ) -> AsyncWatcher:
+        """A watcher, not started: `handler` is called with every change that matches, at least once, in order.
+
+        A stored checkpoint of this name beats `start`. After an error: "block" tries for ever, "skip" 1 + `max_retries`
+        times and then leaves a dead letter, with pauses from the first to the second number of seconds of `backoff`.
+        `checkpoint_every`: changes between checkpoints; 0: only by `.checkpoint()`. `ephemeral`: no checkpoint, no
+        lease. Otherwise one watcher of a name is active at a time, over all processes.
+        Raises `AlreadyExists` when the name is live in this store, `InvalidArgument`.
+        """
+        self._check_open()
+        keys.name(name, "name")
+        options = make_options(
+            families=families, ops=ops, start=start, batch=batch, on_error=on_error, max_retries=max_retries,
+            backoff=backoff, ephemeral=ephemeral, checkpoint_every=checkpoint_every,
+        )  # fmt: skip
+        return self._add(name, AsyncWatcher(Loop(self._scope, name, handler, options)))
+
+    def watchers(self) -> tuple[AsyncWatcher, ...]:
+        """The watchers that were made here and are not stopped."""
+        return tuple(watcher for watcher in self._watchers.values() if watcher.live)
+
     async def check(self) -> list[Problem]:
         """As `Store.check`."""
         self._check_open()
@@ -190,6 +273,8 @@ class AsyncStore(_Base[Suspending]):
 
     async def close(self) -> None:
         """Close the store; a second call does nothing; later calls raise `Closed`."""
+        for watcher in () if self._closed else self.watchers():
+            await watcher.stop()
         engine = self._shut()
         if engine is not None:
             await engine.close()
@@ -249,7 +334,7 @@ def open(
     """
     where = urls.resolve(url)
     chosen = _prepare(durability, codec, key_ring)
-    keys_of(namespace)
+    keys.namespace(namespace)
     engine = urls.connect(where)(where, durability=durability, create=create, parts=parts)
     return Store(engine, _shown(where), namespace=namespace, codec=chosen, clock=clock or SystemClock())
 
@@ -268,7 +353,7 @@ async def open_async(
     """As `open`, for an event loop."""
     where = urls.resolve(url)
     chosen = _prepare(durability, codec, key_ring)
-    keys_of(namespace)
+    keys.namespace(namespace)
     options: dict[str, Any] = {"durability": durability, "create": create, "parts": parts}
     native = urls.connect_async(where)
     now = clock or SystemClock()
@@ -277,10 +362,3 @@ async def open_async(
         return AsyncStore(engine, None, _shown(where), namespace=namespace, codec=chosen, clock=now)
     blocking: Engine = urls.connect(where)(where, **options)
     return AsyncStore(Threaded(blocking), blocking, _shown(where), namespace=namespace, codec=chosen, clock=now)
-
-
-def keys_of(namespace: str) -> bytes:
-    """The prefix of a namespace's keys, checked before anything is opened."""
-    from .keys import namespace as prefix
-
-    return prefix(namespace)

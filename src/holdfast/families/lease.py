@@ -139,6 +139,35 @@ def _ttl(seconds: Any) -> int:
     return max(1, round(seconds * 1_000_000))
 
 
+async def acquire(tx: Transaction, key: str, owner: str, ttl: float) -> Lease:
+    """See `Leases.acquire`."""
+    held = await _held(tx, key)
+    now = to_micros(tx.scope.clock.now())
+    until = now + _ttl(ttl)
+    if held.owner is not None and held.owner != owner and held.until > now:
+        raise lost(key, held)
+    _write(tx, key, owner, held.token + 1)
+    _write_until(tx, key, held.token + 1, until)
+    return Lease(key, owner, held.token + 1, from_micros(until))
+
+
+async def renew(tx: Transaction, lease: Lease, ttl: float) -> Lease:
+    """See `Leases.renew`."""
+    until = to_micros(tx.scope.clock.now()) + _ttl(ttl)
+    await fence(tx, lease)
+    _write_until(tx, lease.key, lease.token, until)
+    return Lease(lease.key, lease.owner, lease.token, from_micros(until))
+
+
+async def release(tx: Transaction, lease: Lease) -> bool:
+    """See `Leases.release`."""
+    held = await _held(tx, lease.key)
+    if held.token != lease.token or held.owner is None:
+        return False
+    _write(tx, lease.key, None, held.token)
+    return True
+
+
 class Leases(Family[M]):
     """``store.leases``: ownership with fencing tokens, across processes."""
 
@@ -150,33 +179,19 @@ class Leases(Family[M]):
         """
         keys.name(key, "key")
         keys.name(owner, "owner")
-        held = await _held(tx, key)
-        now = to_micros(self._scope.clock.now())
-        until = now + _ttl(ttl)
-        if held.owner is not None and held.owner != owner and held.until > now:
-            raise lost(key, held)
-        _write(tx, key, owner, held.token + 1)
-        _write_until(tx, key, held.token + 1, until)
-        return Lease(key, owner, held.token + 1, from_micros(until))
+        return await acquire(tx, key, owner, ttl)
 
     @operation
     async def renew(self, tx: Transaction, lease: Lease, ttl: float) -> Lease:
         """Hold it for `ttl` seconds from now. Raises `LostLease` when it was superseded or has expired."""
-        until = to_micros(self._scope.clock.now()) + _ttl(ttl)
-        await fence(tx, lease)
-        _write_until(tx, lease.key, lease.token, until)
-        return Lease(lease.key, lease.owner, lease.token, from_micros(until))
+        return await renew(tx, lease, ttl)
 
     @operation
     async def release(self, tx: Transaction, lease: Lease) -> bool:
         """Give it up; False when it was superseded already. The token survives, so that the next one is higher."""
         if not isinstance(lease, Lease):
             raise InvalidArgument(f"lease must be a Lease, not {type(lease).__name__}", what="lease", value=lease)
-        held = await _held(tx, lease.key)
-        if held.token != lease.token or held.owner is None:
-            return False
-        _write(tx, lease.key, None, held.token)
-        return True
+        return await release(tx, lease)
 
     @reading
     async def holder(self, tx: Reader, key: str) -> Lease | None:
