@@ -11,7 +11,6 @@ READY := $(VENV)/.ready
 SYSTEM := $(VENV)/.system
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench torture clean

@@ -29,5 +29,5 @@ if [ ! -x "$venv/bin/pip" ]; then
 fi
 
 # Dependency groups need pip 25.1.
-"$venv/bin/python" -m pip install --quiet --upgrade 'pip>=25.1'
-"$venv/bin/python" -m pip install --quiet --editable . --group dev
+"$venv/bin/python" -m pip install -qq --upgrade 'pip>=25.1'
+"$venv/bin/python" -m pip install -qq --editable . --group dev

@@ -89,7 +89,9 @@ class Store(_Base[Blocking]):
         scope = self._scope
         return Store(self._engine, self.url, namespace=name, codec=scope.codec, clock=scope.clock, owner=False)
 
-    def transaction(self, *, lease: Lease | None = None, any_root: bool = False) -> BlockingTransaction:
+    def transaction(  # pyright: ignore[reportIncompatibleMethodOverride] - a transaction has none of its own
+        self, *, lease: Lease | None = None, any_root: bool = False
+    ) -> BlockingTransaction:
         """All or nothing at exit; an exception discards everything; raises `Conflict` where others came first.
 
         `lease`: commits only while its token is current (`LostLease`). `any_root`: more than one root, on an embedded
@@ -211,7 +213,9 @@ class AsyncStore(_Base[Suspending]):
             scope.engine, scope.direct, self.url, namespace=name, codec=scope.codec, clock=scope.clock, owner=False
         )
 
-    def transaction(self, *, lease: Lease | None = None, any_root: bool = False) -> SuspendingTransaction:
+    def transaction(  # pyright: ignore[reportIncompatibleMethodOverride] - a transaction has none of its own
+        self, *, lease: Lease | None = None, any_root: bool = False
+    ) -> SuspendingTransaction:
         """As `Store.transaction`, for ``async with``."""
         self._check_open()
         return SuspendingTransaction(self._scope, lease, any_root)

@@ -1,6 +1,9 @@
 """Values to bytes and back, checksums, and encryption at rest."""
 
 from .codec import Codec, default, register
+from .crypto import KeyRing
+from .failure import ErrorRecord, describe
 from .seal import seal, unseal
+from .unpacking import Raw
 
-__all__ = ["Codec", "default", "register", "seal", "unseal"]
+__all__ = ["Codec", "ErrorRecord", "KeyRing", "Raw", "default", "describe", "register", "seal", "unseal"]

@@ -1,0 +1,30 @@
+"""What conductor and worker both call things."""
+
+from datetime import UTC, datetime
+
+WORKFLOW = "index-stdlib"
+STEP = "index"
+LIVE = ("bid_accepted", "running", "publishing")
+
+STARTED = "worker"
+"""Type of the change a worker emits when it holds the lease."""
+
+COMPLETED = "completed"
+RECOVERY = "recovery"
+"""Topic of the event that restarts what a dead worker left behind."""
+
+LEASE_SECONDS = 1.5
+RENEW_SECONDS = 0.4
+
+LOST_LEASE = 3
+"""Exit code of a worker whose lease somebody else has."""
+
+
+def run_id() -> str:
+    """The id of a run: the root of everything that belongs to it."""
+    return f"stdlib-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+
+
+def execution_id(run: str, path: str) -> str:
+    """The execution of one file; it shares the run's root, so both can change in one transaction."""
+    return f"{run}/{path}"

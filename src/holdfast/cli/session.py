@@ -1,0 +1,35 @@
+"""What the options before the noun say: which database, which namespace, which form of output."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import typer
+
+import holdfast
+
+from .output import Output
+
+
+@dataclass(frozen=True)
+class Session:
+    """One run of the command."""
+
+    url: str | None
+    namespace: str
+    output: Output
+
+
+def session(context: typer.Context) -> Session:
+    """The session of a verb's context."""
+    found = context.find_object(Session)
+    assert found is not None, "the callback of the command makes it"
+    return found
+
+
+@contextmanager
+def opened(context: typer.Context) -> Iterator[tuple[holdfast.Store, Output]]:
+    """The store and the output. A verb never creates a database: a mistyped path is `NotFound`."""
+    here = session(context)
+    with holdfast.open(here.url, namespace=here.namespace, create=False) as store:
+        yield store, here.output

@@ -1,0 +1,194 @@
+"""Values to bytes.
+
+Plain data goes through ormsgpack in one call. What it does not know comes back through a callback, one function per
+level of nesting, so that depth is counted without any state to carry. Only when that call fails is the value walked in
+Python: to give dicts with other than plain keys a form of their own, or to find the path of what is refused.
+"""
+
+from collections.abc import Callable
+from typing import Any, Union
+
+import msgspec
+import ormsgpack
+from ormsgpack import Ext
+
+from . import arrays, failure, scalars, tags
+from .depth import EXTENSIONS, limit
+from .registry import Registered
+
+OPTIONS = (
+    ormsgpack.OPT_PASSTHROUGH_BIG_INT
+    | ormsgpack.OPT_PASSTHROUGH_DATACLASS
+    | ormsgpack.OPT_PASSTHROUGH_DATETIME
+    | ormsgpack.OPT_PASSTHROUGH_ENUM
+    | ormsgpack.OPT_PASSTHROUGH_SUBCLASS
+    | ormsgpack.OPT_PASSTHROUGH_TUPLE
+    | ormsgpack.OPT_PASSTHROUGH_UUID
+)
+_ANY_KEYS = OPTIONS | ormsgpack.OPT_NON_STR_KEYS
+_PLAIN_KEYS = frozenset((str, float, bool, type(None), bytes))
+_LEAVES = frozenset((str, int, float, bool, type(None), bytes))
+# ormsgpack writes these as if they were something else, without asking.
+_DISGUISED = (memoryview, Ext, ormsgpack.Fragment)
+# Down to here encoding is tried first and the value walked only after it failed. Deeper, each try would double the
+# work.
+_TRIED = 3
+_INT_FROM, _INT_TO = -(1 << 63), (1 << 64) - 1
+
+_Plain: Any = Union[None, bool, int, float, str]  # noqa: UP007 - built up in the loop below
+for _ in range(6):
+    _Plain = Union[None, bool, int, float, str, list[_Plain], dict[str, _Plain]]  # noqa: UP007
+
+
+_OnlyPlain = msgspec.defstruct("_OnlyPlain", [("value", _Plain)])
+
+
+class Refused(TypeError):
+    """A value that is not kept; the text says why."""
+
+
+class Packer:
+    """Encodes values, with the registered types of one codec."""
+
+    def __init__(self) -> None:
+        self._encoders: dict[type, Callable[[Any, int], Ext]] = {
+            tuple: lambda value, depth: Ext(tags.TUPLE, self.pack(list(value), depth)),
+            set: lambda value, depth: Ext(tags.SET, self._pack_set(value, depth)),
+            frozenset: lambda value, depth: Ext(tags.FROZENSET, self._pack_set(value, depth)),
+            failure.ErrorRecord: lambda value, _: Ext(tags.ERROR, ormsgpack.packb(failure.to_state(value))),
+        }
+        for kind, (tag, function) in scalars.ENCODERS.items():
+            self._encoders[kind] = _simple(tag, function)
+        self._callbacks = [self._callback(depth) for depth in range(EXTENSIONS + 1)]
+
+    def add(self, entry: Registered) -> None:
+        """Encode instances of a registered type, and only of exactly that type."""
+
+        def encode(value: Any, depth: int) -> Ext:
+            return Ext(tags.NAMED, self.pack([entry.name, entry.version, entry.dump(value)], depth))
+
+        self._encoders[entry.type] = encode
+
+    def pack(self, value: Any, depth: int = 0) -> bytes:
+        """The bytes of a value under `depth` extensions. Raises TypeError or RecursionError."""
+        if depth > EXTENSIONS:
+            raise Refused("nested too deep")
+        callback = self._callbacks[depth]
+        if depth >= _TRIED:
+            return ormsgpack.packb(self._rewritten(value, depth, 0), callback, _ANY_KEYS)
+        try:
+            data = ormsgpack.packb(value, callback, OPTIONS)
+        except TypeError:
+            return ormsgpack.packb(self._rewritten(value, depth, 0), callback, _ANY_KEYS)
+        if b"\xc4" in data or (len(data) > 256 and (b"\xc5" in data or b"\xc6" in data)):
+            return self._without_disguise(value, depth, data)
+        return data
+
+    def encode_alone(self, value: Any) -> None:
+        """Raise what encoding this one value raises."""
+        if type(value) not in _LEAVES or (type(value) is int and not _INT_FROM <= value <= _INT_TO):
+            encoder = self._encoders.get(type(value)) or self._encoder(value)
+            encoder(value, 1)
+
+    def _without_disguise(self, value: Any, depth: int, data: bytes) -> bytes:
+        """`data`, unless bytes in it came from a bytearray or memoryview, which ormsgpack writes as bytes."""
+        if _is_plain(value):
+            return data
+        rewritten = self._rewritten(value, depth, 0)
+        return data if rewritten is value else ormsgpack.packb(rewritten, self._callbacks[depth], _ANY_KEYS)
+
+    def _callback(self, depth: int) -> Callable[[Any], Ext]:
+        encoders = self._encoders
+        below = depth + 1
+
+        def encode(value: Any) -> Ext:
+            encoder = encoders.get(type(value)) or self._encoder(value)
+            return encoder(value, below)
+
+        return encode
+
+    def _encoder(self, value: Any) -> Callable[[Any, int], Ext]:
+        """How to encode what is not in the table."""
+        known = arrays.encoder(value)
+        if known is not None:
+            return _simple(*known)
+        if isinstance(value, BaseException):
+            return lambda error, _: Ext(
+                tags.ERROR, ormsgpack.packb(failure.to_state(failure.describe(error)), option=OPTIONS)
+            )
+        raise Refused(refusal(value))
+
+    def _pack_set(self, value: Any, depth: int) -> bytes:
+        """In an order that depends on the members alone: equal sets have equal bytes, whatever the hash seed."""
+        kinds = set(map(type, value))
+        if len(kinds) == 1 and (str in kinds or int in kinds):
+            return self.pack(sorted(value), depth)
+        members = sorted(self.pack(member, depth) for member in value)
+        size = len(members)
+        head = b"\xdc" + size.to_bytes(2, "big") if size < 1 << 16 else b"\xdd" + size.to_bytes(4, "big")
+        return (bytes((0x90 | size,)) if size < 16 else head) + b"".join(members)
+
+    def _rewritten(self, value: Any, depth: int, level: int) -> Any:
+        """`value` with extensions in place of what ormsgpack refuses or disguises; itself where there is none."""
+        kind = type(value)
+        # An extension's own list around its members, and a registered type's around its state, do not count.
+        if level > limit(depth) + 2 and kind in (list, dict):
+            raise Refused("nested too deep")
+        if kind is list:
+            return self._rewritten_list(value, depth, level + 1)
+        if kind is dict:
+            if not all(map(_is_plain_key, value)):
+                flat = [item for pair in value.items() for item in pair]
+                return Ext(tags.MAPPING, self.pack(flat, depth + 1))
+            items = list(value.values())
+            changed = self._rewritten_list(items, depth, level + 1)
+            return value if changed is items else dict(zip(value, changed, strict=True))
+        if kind is bytearray:
+            return Ext(tags.BYTEARRAY, bytes(value))
+        if kind in _DISGUISED:
+            raise Refused(refusal(value))
+        return value
+
+    def _rewritten_list(self, items: list[Any], depth: int, level: int) -> list[Any]:
+        changed = items
+        for at, item in enumerate(items):
+            if type(item) not in _LEAVES:
+                other = self._rewritten(item, depth, level)
+                if other is not item:
+                    if changed is items:
+                        changed = list(items)
+                    changed[at] = other
+        return changed
+
+
+def _simple(tag: int, function: Callable[[Any], bytes]) -> Callable[[Any, int], Ext]:
+    return lambda value, _: Ext(tag, function(value))
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value holds nothing but JSON's types, a few levels deep; False says nothing. Runs in C."""
+    try:
+        msgspec.convert({"value": value}, _OnlyPlain)
+    except Exception:  # noqa: BLE001 - it raises different things for different types; any says "not plain"
+        return False
+    return True
+
+
+def _is_plain_key(key: Any) -> bool:
+    kind = type(key)
+    return kind in _PLAIN_KEYS or (kind is int and _INT_FROM <= key <= _INT_TO)
+
+
+def refusal(value: Any) -> str:
+    """Why a value of this type is not kept, and what to do."""
+    kind = type(value)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    for base in (str, int, float, bytes, list, tuple, dict, set, frozenset):
+        if isinstance(value, base):
+            return (
+                f"a {name}, which is a subclass of {base.__name__}, is not kept; "
+                f"store a plain {base.__name__}, or register the type"
+            )
+    if kind is memoryview:
+        return "a memoryview is not kept; store bytes(view)"
+    return f"a value of type {name} is not kept; register the type, or store what it is made of"

@@ -1,0 +1,60 @@
+"""Every Python example in the documentation runs, in the order of its page, in a folder of its own.
+
+The blocks of a page share their names, as a reader would type them one after the other. A block that cannot run is
+marked in the line before it, with the reason: ``<!-- not run: needs a server -->``.
+"""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"(?:^<!-- not run: (?P<reason>[^\n]+?) -->\n)?^```python\n(?P<code>.*?)^```$", re.M | re.S)
+
+
+class Block(NamedTuple):
+    line: int
+    code: str
+    reason: str | None
+
+
+def pages() -> list[Path]:
+    if not (ROOT / "README.md").exists():
+        return []
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(text: str) -> list[Block]:
+    return [
+        Block(text.count("\n", 0, found.start("code")), found["code"], found["reason"])
+        for found in BLOCK.finditer(text)
+    ]
+
+
+PAGES = [page for page in pages() if blocks(page.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_examples_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HOLDFAST_URL", raising=False)
+    names: dict[str, object] = {"__name__": "__main__"}
+    for block in blocks(page.read_text(encoding="utf-8")):
+        if block.reason is None:
+            # The line numbers of the page, so that a failure points into it.
+            code = compile("\n" * block.line + block.code, str(page), "exec")
+            exec(code, names)
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}, which is not there"
+
+
+def test_the_harness_finds_blocks_and_reasons() -> None:
+    text = "a\n```python\nx = 1\n```\n<!-- not run: needs a server -->\n```python\ny = 2\n```\n```sh\nls\n```\n"
+    assert blocks(text) == [Block(2, "x = 1\n", None), Block(6, "y = 2\n", "needs a server")]
