@@ -1,5 +1,9 @@
 """The run as people see it: a bar while it goes, a table at its end."""
 
+import os
+import shutil
+import sys
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -82,7 +86,7 @@ def report(console: Console, outcome: Outcome, seconds: float) -> None:
 
 def signpost(console: Console, where: str, url: str, outcome: Outcome, example: str) -> None:
     """Where the database is, and which commands to look with."""
-    command = f"holdfast --url {url}"
+    command = f"{program()} --url {url}"
     console.print(Text.assemble("\nThe database is ", (where, "bold"), ". Look at it with"))
     for line in (
         f"{command} instance list",
@@ -91,3 +95,13 @@ def signpost(console: Console, where: str, url: str, outcome: Outcome, example: 
         f"{command} feed tail",
     ):
         console.print(Text(f"  {line}", "cyan"), soft_wrap=True)
+
+
+def program() -> str:
+    """The command as it can be typed here: `holdfast` where it is found, else the path of this environment's."""
+    beside = Path(sys.executable).parent / "holdfast"
+    if shutil.which("holdfast"):
+        return "holdfast"
+    if beside.exists():
+        return os.path.relpath(beside) if beside.is_relative_to(Path.cwd()) else str(beside)
+    return f"{sys.executable} -m holdfast"
