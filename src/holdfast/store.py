@@ -20,7 +20,8 @@ from .operation import Blocking, M, Suspending
 from .positions import BEGINNING
 from .session import BlockingTransaction, Families, OpenTransaction, SuspendingTransaction
 from .transaction import Scope, Transaction
-from .watch import AsyncWatcher, Loop, Watcher, make_options
+from .watch import AsyncWatcher, Watcher
+from .watch_loop import Loop, make_options
 
 R = TypeVar("R")
 

@@ -16,7 +16,7 @@ LAYERS = (
     {"transaction", "operation", "bridge"},
     {"records", "entry", "positions", "pages", "feed", "blobs", "check"},
     {"families"},
-    {"watch", "retention", "transfer"},
+    {"watch", "watch_loop", "retention", "transfer"},
     {"session", "url", "store"},
     {"", "cli", "web", "adapters", "node", "testing", "__main__"},
 )
