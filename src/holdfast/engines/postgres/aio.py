@@ -15,7 +15,7 @@ from holdfast.engine import Batch, Row
 from holdfast.errors import Closed, StoreError
 
 from . import dsn, faults
-from .aio_pool import AsyncConnection, AsyncPool, connect
+from .aio_pool import AsyncLink, AsyncPool, connect
 from .engine import flushes
 from .notify import DEAF_SECONDS, FIRST_POLL, HINT_EVERY, LAST_POLL, LINGER, Board, collect
 from .plans import Plan, Plans
@@ -79,48 +79,48 @@ class AsyncPostgresEngine:
     async def _run(self, make: Callable[[], Plan[T]], *, writes: bool = False) -> T:
         again = True
         while True:
-            connection = await self._pool.acquire()
+            link = await self._pool.acquire()
             try:
-                return await self._drive(connection, make())
+                return await self._drive(link, make())
+            except faults.Unprepared:
+                # Only raised with sessions that prepare, so this is not passed twice in one call for long.
+                self._pool.prepare = False
+                link.finish()
             except faults.Lost as lost:
-                error = faults.of_loss(lost, self._target.where, writes=writes)
                 if not again or (writes and lost.trip.sent):
-                    raise error from lost.__cause__
+                    raise faults.of_loss(lost, self._target.where, writes=writes) from lost.__cause__
                 again = False
             finally:
-                await self._give_back(connection)
+                await self._give_back(link)
 
-    async def _drive(self, connection: AsyncConnection, plan: Plan[T]) -> T:
+    async def _drive(self, link: AsyncLink, plan: Plan[T]) -> T:
         try:
             statements = next(plan)
             while True:
                 trip = Trip(statements)
                 try:
-                    await connection.wait(trip.talk(connection.pgconn))
+                    await link.connection.wait(trip.talk(link.pgconn, link.prepared))
                 except psycopg.OperationalError as error:
                     if not trip.committed():
                         raise faults.Lost(trip) from error
-                failure = trip.failure()
-                if failure is None:
-                    statements = plan.send(trip.answers)
-                else:
-                    statements = plan.throw(faults.of_answer(trip, *failure, self._target.where))
+                refusal = faults.check(trip, self._target.where, prepared=link.prepared is not None)
+                statements = plan.send(trip.answers) if refusal is None else plan.throw(refusal)
         except StopIteration as done:
             result: T = done.value
             return result
 
-    async def _give_back(self, connection: AsyncConnection) -> None:
-        pgconn = connection.pgconn
+    async def _give_back(self, link: AsyncLink) -> None:
+        """Keep a connection that is between transactions; end a refused transaction first; drop any other."""
         try:
-            if pgconn.transaction_status == TransactionStatus.INERROR:
-                await connection.wait(Trip([ROLLBACK]).talk(pgconn))
+            if link.status == TransactionStatus.INERROR:
+                await link.connection.wait(Trip([ROLLBACK]).talk(link.pgconn, None))
         except psycopg.Error:
-            pgconn.finish()
+            link.finish()
         finally:
-            if pgconn.transaction_status == TransactionStatus.IDLE:
-                self._pool.release(connection)
+            if link.status == TransactionStatus.IDLE:
+                self._pool.release(link)
             else:
-                self._pool.drop(connection)
+                self._pool.drop(link)
 
     def _forget(self) -> None:
         self._pool.forget()
@@ -239,35 +239,35 @@ class AsyncEar:
 
     def __init__(self, target: dsn.Target, listen: Statement) -> None:
         self._target, self._listen = target, listen
-        self._connection: AsyncConnection | None = None
+        self._link: AsyncLink | None = None
         self._retry_at = 0.0
 
     async def open(self) -> None:
         """Listen, if that is possible; what fails is tried again after a while."""
-        if self._connection is not None or time.monotonic() < self._retry_at:
+        if self._link is not None or time.monotonic() < self._retry_at:
             return
         self._retry_at = time.monotonic() + DEAF_SECONDS
         try:
-            connection = await connect(self._target.listen, self._target.where)
+            link = await connect(self._target.listen, self._target.where)
         except (StoreError, OSError):
             return  # polling goes on, and reports a server that is away
         trip, listening = Trip([self._listen]), False
         try:
-            await connection.wait(trip.talk(connection.pgconn))
+            await link.connection.wait(trip.talk(link.pgconn, None))
             listening = trip.failure() is None
         except psycopg.Error:
             return
         finally:
             if not listening:
-                connection.pgconn.finish()
-        self._connection = connection if listening else None
+                link.finish()
+        self._link = link if listening else None
 
     async def hear(self, seconds: float) -> dict[int, int]:
         """What was said within `seconds`, at once when something is."""
-        if self._connection is None:
+        if self._link is None:
             await asyncio.sleep(seconds)
             return {}
-        loop, pgconn = asyncio.get_running_loop(), self._connection.pgconn
+        loop, pgconn = asyncio.get_running_loop(), self._link.pgconn
         said = asyncio.Event()
         loop.add_reader(pgconn.socket, said.set)
         try:
@@ -285,9 +285,9 @@ class AsyncEar:
 
     def close(self) -> None:
         """Hang up."""
-        if self._connection is not None:
-            self._connection.pgconn.finish()
-            self._connection = None
+        if self._link is not None:
+            self._link.finish()
+            self._link = None
 
 
 async def open_engine(url: str, *, durability: str, create: bool, parts: int | None) -> AsyncPostgresEngine:

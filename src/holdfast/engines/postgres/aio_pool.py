@@ -9,20 +9,19 @@ from holdfast.errors import Closed, Unavailable
 
 from .dsn import Target
 from .faults import cannot_connect
-from .pool import ACQUIRE_SECONDS, readable
-from .wire import prepare
+from .pool import ACQUIRE_SECONDS
+from .wire import Link
 
-AsyncConnection = psycopg.AsyncConnection[Any]
+AsyncLink = Link[psycopg.AsyncConnection[Any]]
 
 
-async def connect(conninfo: str, where: str) -> AsyncConnection:
-    """A fresh connection in the state a `Trip` needs. Raises `Unavailable` or `InvalidArgument`."""
+async def connect(conninfo: str, where: str, *, prepare: bool = False) -> AsyncLink:
+    """A fresh connection. Raises `Unavailable` or `InvalidArgument`."""
     try:
         connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
     except psycopg.Error as error:
         raise cannot_connect(error, where) from error
-    prepare(connection)
-    return connection
+    return Link(connection, prepare=prepare)
 
 
 class AsyncPool:
@@ -30,15 +29,16 @@ class AsyncPool:
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._kept: list[list[AsyncConnection]] = []
+        self.prepare = True
+        self._kept: list[list[AsyncLink]] = []
         self._reset()
 
     def _reset(self) -> None:
-        self._idle: list[AsyncConnection] = []
+        self._idle: list[AsyncLink] = []
         self._turns = asyncio.Semaphore(self._target.connections)
         self._closed = False
 
-    async def acquire(self) -> AsyncConnection:
+    async def acquire(self) -> AsyncLink:
         """A connection for one call. Raises `Closed`, or `Unavailable` when none gets free or can be made."""
         if self._closed:
             raise Closed("the store is closed")
@@ -50,11 +50,11 @@ class AsyncPool:
             if self._closed:
                 raise Closed("the store is closed")
             while self._idle:
-                connection = self._idle.pop()
-                if not readable(connection.pgconn.socket):
-                    return connection
-                connection.pgconn.finish()
-            return await connect(self._target.conninfo, self._target.where)
+                link = self._idle.pop()
+                if not link.readable():
+                    return link
+                link.finish()
+            return await connect(self._target.conninfo, self._target.where, prepare=self.prepare)
         except BaseException:
             self._turns.release()
             raise
@@ -69,25 +69,25 @@ class AsyncPool:
                 f" {ACQUIRE_SECONDS:.0f} s; raise ?connections= or use fewer tasks"
             ) from error
 
-    def release(self, connection: AsyncConnection) -> None:
+    def release(self, link: AsyncLink) -> None:
         """Give an unhurt connection back."""
         if self._closed:
-            self.drop(connection)
+            self.drop(link)
             return
-        self._idle.append(connection)
+        self._idle.append(link)
         self._turns.release()
 
-    def drop(self, connection: AsyncConnection) -> None:
+    def drop(self, link: AsyncLink) -> None:
         """Give up a connection that is of no more use."""
-        connection.pgconn.finish()
+        link.finish()
         self._turns.release()
 
     async def close(self) -> None:
         """Close what is unused; what is in use is closed as it comes back."""
         self._closed = True
         idle, self._idle = self._idle, []
-        for connection in idle:
-            await connection.close()
+        for link in idle:
+            link.finish()
 
     def forget(self) -> None:
         """In a forked child: keep the parent's connections, unclosed and unused, and begin with none."""

@@ -14,7 +14,7 @@ from holdfast.errors import InvalidArgument
 from . import dsn, faults
 from .notify import Watcher
 from .plans import Plan, Plans
-from .pool import Connection, Pool, connect
+from .pool import BlockingLink, Pool, connect
 from .statements import ROLLBACK, Statements
 from .wire import Trip
 
@@ -74,49 +74,48 @@ class PostgresEngine:
         """Carry out a plan; once more from the start where the connection was lost and nothing can have happened."""
         again = True
         while True:
-            connection = self._pool.acquire()
+            link = self._pool.acquire()
             try:
-                return self._drive(connection, make())
+                return self._drive(link, make())
+            except faults.Unprepared:
+                # Only raised with sessions that prepare, so this is not passed twice in one call for long.
+                self._pool.prepare = False
+                link.finish()
             except faults.Lost as lost:
-                error = faults.of_loss(lost, self._target.where, writes=writes)
                 if not again or (writes and lost.trip.sent):
-                    raise error from lost.__cause__
+                    raise faults.of_loss(lost, self._target.where, writes=writes) from lost.__cause__
                 again = False
             finally:
-                self._give_back(connection)
+                self._give_back(link)
 
-    def _drive(self, connection: Connection, plan: Plan[T]) -> T:
+    def _drive(self, link: BlockingLink, plan: Plan[T]) -> T:
         try:
             statements = next(plan)
             while True:
                 trip = Trip(statements)
                 try:
-                    connection.wait(trip.talk(connection.pgconn))
+                    link.connection.wait(trip.talk(link.pgconn, link.prepared))
                 except psycopg.OperationalError as error:
                     if not trip.committed():
                         raise faults.Lost(trip) from error
-                failure = trip.failure()
-                if failure is None:
-                    statements = plan.send(trip.answers)
-                else:
-                    statements = plan.throw(faults.of_answer(trip, *failure, self._target.where))
+                refusal = faults.check(trip, self._target.where, prepared=link.prepared is not None)
+                statements = plan.send(trip.answers) if refusal is None else plan.throw(refusal)
         except StopIteration as done:
             result: T = done.value
             return result
 
-    def _give_back(self, connection: Connection) -> None:
+    def _give_back(self, link: BlockingLink) -> None:
         """Keep a connection that is between transactions; end a refused transaction first; drop any other."""
-        pgconn = connection.pgconn
         try:
-            if pgconn.transaction_status == TransactionStatus.INERROR:
-                connection.wait(Trip([ROLLBACK]).talk(pgconn))
+            if link.status == TransactionStatus.INERROR:
+                link.connection.wait(Trip([ROLLBACK]).talk(link.pgconn, None))
         except psycopg.Error:
-            pgconn.finish()
+            link.finish()
         finally:
-            if pgconn.transaction_status == TransactionStatus.IDLE:
-                self._pool.release(connection)
+            if link.status == TransactionStatus.IDLE:
+                self._pool.release(link)
             else:
-                self._pool.drop(connection)
+                self._pool.drop(link)
 
     def _versions(self, parts: list[int]) -> dict[int, int]:
         return self._run(lambda: self._plans.versions(parts))
@@ -124,7 +123,7 @@ class PostgresEngine:
     def _notify(self, versions: dict[int, int]) -> None:
         self._run(lambda: self._plans.notify(versions))
 
-    def _connect_ear(self) -> Connection:
+    def _connect_ear(self) -> BlockingLink:
         return connect(self._target.listen, self._target.where)
 
     def _forget(self) -> None:

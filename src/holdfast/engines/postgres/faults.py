@@ -11,6 +11,9 @@ from holdfast.errors import Conflict, Damaged, InvalidArgument, NotFound, Outcom
 
 from .wire import Trip
 
+UNPREPARED = frozenset({"26000", "42P05", "0A000"})
+"""A prepared statement is missing, is there already, or has outlived the table it was made for."""
+
 _CONFLICT = frozenset({"40001", "40P01"})
 _COUNTER = frozenset({"22003", "23502"})
 _DAMAGED = frozenset({"XX001", "XX002"})
@@ -28,6 +31,21 @@ class Lost(Exception):
     def __init__(self, trip: Trip) -> None:
         super().__init__("connection lost")
         self.trip = trip
+
+
+class Unprepared(Exception):
+    """The session is not what we left it: a pooler stands in between. Nothing happened; go on without preparing."""
+
+
+def check(trip: Trip, where: str, *, prepared: bool) -> StoreError | None:
+    """The error for the first refusal of a trip, if there is one."""
+    failure = trip.failure()
+    if failure is None:
+        return None
+    code = (failure[1].error_field(DiagnosticField.SQLSTATE) or b"").decode()
+    if prepared and code in UNPREPARED:
+        raise Unprepared(code)
+    return of_answer(trip, *failure, where)
 
 
 def sqlstate(error: StoreError) -> str:

@@ -15,7 +15,7 @@ from psycopg.pq.abc import PGconn
 
 from holdfast.errors import Closed, StoreError
 
-from .pool import Connection, readable
+from .pool import BlockingLink
 from .statements import Statement
 from .wire import Trip
 
@@ -67,7 +67,7 @@ class Watcher:
         self,
         poll: Callable[[list[int]], dict[int, int]],
         send: Callable[[dict[int, int]], None],
-        connect: Callable[[], Connection],
+        connect: Callable[[], BlockingLink],
         listen: Statement,
     ) -> None:
         self._poll, self._send, self._connect, self._listen = poll, send, connect, listen
@@ -172,49 +172,48 @@ class Watcher:
 class Ear:
     """The one connection that listens. Without it (a pooler, another server) everything still comes by polling."""
 
-    def __init__(self, connect: Callable[[], Connection], listen: Statement) -> None:
+    def __init__(self, connect: Callable[[], BlockingLink], listen: Statement) -> None:
         self._connect, self._listen = connect, listen
-        self._connection: Connection | None = None
+        self._link: BlockingLink | None = None
         self._retry_at = 0.0
 
     def open(self) -> None:
         """Listen, if that is possible; what fails is tried again after a while."""
-        if self._connection is not None or time.monotonic() < self._retry_at:
+        if self._link is not None or time.monotonic() < self._retry_at:
             return
         self._retry_at = time.monotonic() + DEAF_SECONDS
         try:
-            connection = self._connect()
+            link = self._connect()
         except (StoreError, OSError):
             return  # polling goes on, and reports a server that is away
         trip, listening = Trip([self._listen]), False
         try:
-            connection.wait(trip.talk(connection.pgconn))
+            link.connection.wait(trip.talk(link.pgconn, None))
             listening = trip.failure() is None
         except psycopg.Error:
             return
         finally:
             if not listening:
-                connection.close()
-        self._connection = connection if listening else None
+                link.finish()
+        self._link = link if listening else None
 
     def hear(self, seconds: float, stop: threading.Event) -> dict[int, int]:
         """What was said within `seconds`, at once when something is."""
-        if self._connection is None:
+        if self._link is None:
             stop.wait(seconds)
             return {}
-        pgconn = self._connection.pgconn
         try:
-            readable(pgconn.socket, seconds)
-            return collect(pgconn)
+            self._link.readable(seconds)
+            return collect(self._link.pgconn)
         except psycopg.Error:
             self.close()
             return {}
 
     def close(self) -> None:
         """Hang up."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        if self._link is not None:
+            self._link.finish()
+            self._link = None
 
 
 def collect(pgconn: PGconn) -> dict[int, int]:

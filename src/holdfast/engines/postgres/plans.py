@@ -228,7 +228,8 @@ class Plans:
 
     def notify(self, versions: dict[int, int]) -> Plan[None]:
         """Tell whoever listens how far some parts are."""
-        yield [self._sql.notify(" ".join(f"{part}:{version}" for part, version in versions.items()))]
+        hint = " ".join(f"{part}:{version}" for part, version in versions.items())
+        yield [BEGIN, NOT_FLUSHED, self._sql.notify(hint), COMMIT]  # a hint need not wait for the disk
 
     def check_part(self, part: int) -> None:
         """Raise `InvalidArgument` for a part that does not exist."""

@@ -1,7 +1,6 @@
 """A bounded set of connections, made when they are needed. Nothing about a session outlives a call."""
 
 import os
-import select
 import threading
 import time
 from typing import Any
@@ -12,27 +11,19 @@ from holdfast.errors import Closed, Unavailable
 
 from .dsn import Target
 from .faults import cannot_connect
-from .wire import prepare
+from .wire import Link
 
-Connection = psycopg.Connection[Any]
+BlockingLink = Link[psycopg.Connection[Any]]
 ACQUIRE_SECONDS = 30.0
 
 
-def connect(conninfo: str, where: str) -> Connection:
-    """A fresh connection in the state a `Trip` needs. Raises `Unavailable` or `InvalidArgument`."""
+def connect(conninfo: str, where: str, *, prepare: bool = False) -> BlockingLink:
+    """A fresh connection. Raises `Unavailable` or `InvalidArgument`."""
     try:
         connection = psycopg.connect(conninfo, autocommit=True)
     except psycopg.Error as error:
         raise cannot_connect(error, where) from error
-    prepare(connection)
-    return connection
-
-
-def readable(descriptor: int, seconds: float = 0) -> bool:
-    """Whether a connection has something to say. For an unused one that nearly always is that the server has gone."""
-    poller = select.poll()
-    poller.register(descriptor, select.POLLIN)
-    return bool(poller.poll(seconds * 1000))
+    return Link(connection, prepare=prepare)
 
 
 class Pool:
@@ -40,32 +31,34 @@ class Pool:
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._kept: list[list[Connection]] = []
+        self.prepare = True
+        """Whether sessions are ours; turned off when they turn out to be a pooler's."""
+        self._kept: list[list[BlockingLink]] = []
         self._reset()
 
     def _reset(self) -> None:
-        self._idle: list[Connection] = []
+        self._idle: list[BlockingLink] = []
         self._open = 0
         self._closed = False
         self._free = threading.Condition(threading.Lock())
         self._process = os.getpid()
 
-    def acquire(self) -> Connection:
+    def acquire(self) -> BlockingLink:
         """A connection for one call. Raises `Closed`, or `Unavailable` when none gets free or can be made."""
         while True:
             found = self._take()
             if found is None:
                 break
-            if not readable(found.pgconn.socket):
+            if not found.readable():
                 return found
             self.drop(found)
         try:
-            return connect(self._target.conninfo, self._target.where)
+            return connect(self._target.conninfo, self._target.where, prepare=self.prepare)
         except BaseException:
             self._forget_one()
             raise
 
-    def _take(self) -> Connection | None:
+    def _take(self) -> BlockingLink | None:
         """An unused connection, or None with the right to make one."""
         with self._free:
             if not self._idle and self._open >= self._target.connections and not self._closed:
@@ -86,18 +79,18 @@ class Pool:
                     f" {ACQUIRE_SECONDS:.0f} s; raise ?connections= or use fewer threads"
                 )
 
-    def release(self, connection: Connection) -> None:
+    def release(self, link: BlockingLink) -> None:
         """Give an unhurt connection back."""
         with self._free:
             if not self._closed and self._process == os.getpid():
-                self._idle.append(connection)
+                self._idle.append(link)
                 self._free.notify()
                 return
-        self.drop(connection)
+        self.drop(link)
 
-    def drop(self, connection: Connection) -> None:
+    def drop(self, link: BlockingLink) -> None:
         """Give up a connection that is of no more use."""
-        connection.close()
+        link.finish()
         self._forget_one()
 
     def _forget_one(self) -> None:
@@ -112,8 +105,8 @@ class Pool:
             idle, self._idle = self._idle, []
             self._open -= len(idle)
             self._free.notify_all()
-        for connection in idle:
-            connection.close()
+        for link in idle:
+            link.finish()
 
     def forget(self) -> None:
         """In a forked child: keep the parent's connections, unclosed and unused, and begin with none.

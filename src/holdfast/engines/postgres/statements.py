@@ -1,12 +1,14 @@
 """Every SQL string of the engine but the tables themselves (`schema.py`).
 
 Each one names one part in every table it touches, and decides nothing by time, chance, sequence or session: the same
-strings run on one server, behind a transaction pooler and on Citus. Nothing is prepared, so each is planned for the
-values it has (generic plans were 10 to 90 times slower) and nothing is left behind on a pooled connection.
+strings run on one server, behind a transaction pooler and on Citus.
+
+A few keys are written out one by one, more of them go as one array: the planner takes an array parameter for ten keys,
+finds that planning for the one it really gets is cheaper, and would then plan at every call.
 """
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 _INT4, _INT8 = struct.Struct("!i"), struct.Struct("!q")
@@ -32,9 +34,9 @@ _COUNTER = """CASE WHEN length({0}) > 8 THEN NULL WHEN length({0}) = 0 THEN 0::b
 
 TEMPLATES = {
     "meta": "SELECT key, value FROM {s}.rows WHERE part = $1::int4",
-    "read": "SELECT key, value, version FROM {s}.rows WHERE part = $1::int4 AND key = ANY($2::bytea[])",
+    "read": "SELECT key, value, version FROM {s}.rows WHERE part = $1::int4 AND key = ANY({keys})",
     "read_with_part": (
-        "SELECT key, value, version FROM {s}.rows WHERE part = $1::int4 AND key = ANY($2::bytea[])"
+        "SELECT key, value, version FROM {s}.rows WHERE part = $1::int4 AND key = ANY({keys})"
         " UNION ALL SELECT ''::bytea, ''::bytea, version FROM {s}.parts WHERE part = $1::int4"
     ),
     "part": "SELECT ''::bytea, ''::bytea, version FROM {s}.parts WHERE part = $1::int4",
@@ -53,7 +55,7 @@ TEMPLATES = {
     "check": (
         "UPDATE {s}.parts AS p SET version = p.version - 1, writer = 0 FROM ("
         "SELECT e.key, e.version AS expected, coalesce(r.version, 0) AS actual"
-        " FROM unnest($3::bytea[], $4::bigint[]) AS e (key, version)"
+        " FROM unnest({keys}, {versions}) AS e (key, version)"
         " LEFT JOIN {s}.rows AS r ON r.part = $1::int4 AND r.key = e.key"
         " WHERE e.version <> coalesce(r.version, 0) ORDER BY e.key LIMIT 1"
         ") AS bad WHERE p.part = $1::int4 AND p.writer = $2::bigint RETURNING bad.key, bad.expected, bad.actual"
@@ -63,7 +65,7 @@ TEMPLATES = {
         " AND EXISTS (SELECT FROM {s}.parts AS p WHERE p.part = $1::int4 AND p.writer = $2::bigint)"
     ),
     "remove": (
-        "DELETE FROM {s}.rows WHERE part = $1::int4 AND key = ANY($3::bytea[])"
+        "DELETE FROM {s}.rows WHERE part = $1::int4 AND key = ANY({keys})"
         " AND EXISTS (SELECT FROM {s}.parts AS p WHERE p.part = $1::int4 AND p.writer = $2::bigint)"
     ),
     # An index is that of an appended row, whose key ends with this commit's version and the index; -1 is a plain row.
@@ -89,44 +91,81 @@ TEMPLATES = {
 }
 """Name to SQL; ``{s}`` is the quoted schema. $1 is the part, $2 the writer where something is written."""
 
+_BEFORE_KEYS = {"read": 1, "read_with_part": 1, "check": 2, "remove": 2}
+"""Name to the number of values before the keys."""
+_WRITTEN_OUT = 8
+
+
+def render(name: str, schema: str, keys: int = 0) -> str:
+    """The SQL for so many keys; 0 for an array of them."""
+    before = _BEFORE_KEYS.get(name, 0)
+    if not keys:
+        lists = {"keys": f"${before + 1}::bytea[]", "versions": f"${before + 2}::bigint[]"}
+    else:
+        lists = {
+            "keys": _list("bytea", range(before + 1, before + 1 + keys)),
+            "versions": _list("bigint", range(before + 1 + keys, before + 1 + 2 * keys)),
+        }
+    return TEMPLATES[name].format(s=f'"{schema}"', **lists)
+
+
+def _list(kind: str, numbers: Iterable[int]) -> str:
+    return f"ARRAY[{', '.join(f'${number}::{kind}' for number in numbers)}]"
+
+
+def every(schema: str) -> Iterator[str]:
+    """All that can be sent, for tests."""
+    for name in TEMPLATES:
+        yield render(name, schema)
+        if name in _BEFORE_KEYS:
+            yield from (render(name, schema, keys) for keys in range(1, _WRITTEN_OUT + 1))
+
 
 class Statements:
     """The strings for one schema, and how their values are written."""
 
     def __init__(self, schema: str) -> None:
         self.schema = schema
-        text = {name: template.format(s=f'"{schema}"').encode() for name, template in TEMPLATES.items()}
-        self._text = text
-        self._read, self._scan, self._scan_back = text["read"], text["scan"], text["scan_back"]
+        self._text = {name: render(name, schema).encode() for name in TEMPLATES}
+        self._keyed = {
+            name: [render(name, schema, keys).encode() for keys in range(_WRITTEN_OUT + 1)] for name in _BEFORE_KEYS
+        }
+
+    def _with_keys(
+        self, name: str, before: tuple[bytes, ...], keys: Sequence[bytes], versions: Sequence[int] = ()
+    ) -> Statement:
+        if len(keys) <= _WRITTEN_OUT:
+            return Statement(self._keyed[name][len(keys)], (*before, *keys, *map(int8, versions)))
+        arrays = (byteas(keys), bigints(versions)) if versions else (byteas(keys),)
+        return Statement(self._keyed[name][0], (*before, *arrays))
 
     def meta(self) -> Statement:
         """What is known about the whole database."""
         return Statement(self._text["meta"], (int4(META_PART),))
 
-    def read(self, part: int, keys: Iterable[bytes]) -> Statement:
+    def read(self, part: int, keys: Sequence[bytes]) -> Statement:
         """The rows under `keys`, in no order; the key b"" gives the part itself, from the same snapshot."""
-        keys = list(keys)
         if b"" not in keys:
-            return Statement(self._read, (int4(part), byteas(keys)))
+            return self._with_keys("read", (int4(part),), keys)
         if len(keys) == 1:
             return Statement(self._text["part"], (int4(part),))
-        return Statement(self._text["read_with_part"], (int4(part), byteas(keys)))
+        return self._with_keys("read_with_part", (int4(part),), keys)
 
     def scan(self, part: int, start: bytes, stop: bytes, limit: int, reverse: bool) -> Statement:
         """At most `limit` rows of a part, in key order."""
-        return Statement(self._scan_back if reverse else self._scan, (int4(part), start, stop, int8(limit)))
+        return Statement(self._text["scan_back" if reverse else "scan"], (int4(part), start, stop, int8(limit)))
 
     def take(self, part: int, writer: bytes) -> Statement:
         return Statement(self._text["take"], (int4(part), writer))
 
     def check(self, part: int, writer: bytes, keys: Sequence[bytes], versions: Sequence[int]) -> Statement:
-        return Statement(self._text["check"], (int4(part), writer, byteas(keys), bigints(versions)))
+        return self._with_keys("check", (int4(part), writer), keys, versions)
 
     def clear(self, part: int, writer: bytes, start: bytes, stop: bytes) -> Statement:
         return Statement(self._text["clear"], (int4(part), writer, start, stop))
 
     def remove(self, part: int, writer: bytes, keys: Sequence[bytes]) -> Statement:
-        return Statement(self._text["remove"], (int4(part), writer, byteas(keys)))
+        return self._with_keys("remove", (int4(part), writer), keys)
 
     def put(
         self, part: int, writer: bytes, keys: Sequence[bytes], values: Sequence[bytes], indexes: Sequence[int]
