@@ -80,16 +80,19 @@ class Once:
     def __init__(self, tx: Transaction, key: str) -> None:
         self._tx = tx
         self._key = key
-        self._tail = keys.ONCE + keys.path(key)
         self._checked = False
         tx.on_first_read = self._check
 
     async def _check(self, root: str) -> None:
         self._checked = True
-        key = self._tx.scope.key(self._tail)
+        key = self._row(root)
         row = await self._tx.get(root, key)
         if row is not None:
             raise AlreadyDone(self._tx.scope.codec.decode(unseal(key, row.value)))
+
+    def _row(self, root: str) -> bytes:
+        """The key's row; the root is in it, so that a copy to another number of parts finds its way."""
+        return self._tx.scope.key(keys.ONCE, keys.path(root, self._key))
 
     async def keep(self, value: Any) -> None:
         """Store the return value in the same commit."""
@@ -97,7 +100,7 @@ class Once:
         if not self._checked:
             self._tx.on_first_read = None
             await self._check(root)
-        key = self._tx.scope.key(self._tail)
+        key = self._row(root)
         self._tx.put(root, key, seal(key, self._tx.scope.codec.encode(value)))
 
 
