@@ -6,7 +6,7 @@ import typer
 
 from ..errors import NotFound
 from .options import All, Before, Limit, given, time_of
-from .output import Column, Output
+from .output import Column, clock
 from .session import opened
 
 app = typer.Typer(help="Executions of jobs: list, show, delete.", no_args_is_help=True)
@@ -23,7 +23,7 @@ COLUMNS = (
 
 EVENTS = (
     Column("#", lambda e: e.seq, "right"),
-    Column("AT", lambda e: e.at),
+    Column("AT", lambda e: clock(e.at)),
     Column("TOPIC", lambda e: e.topic),
     Column("MESSAGE", lambda e: e.message),
     Column("DETAILS", lambda e: e.details or None),
@@ -59,15 +59,10 @@ def show(context: typer.Context, id: Annotated[str, typer.Argument(help="The exe
         if output.as_json:
             output.json({"execution": found, "events": events})
             return
-        output.fields({name: getattr(found, name) for name in found.__struct_fields__})
+        output.record(found)
         if events:
             output.say("")
-            timeline(output, events)
-
-
-def timeline(output: Output, events: tuple[object, ...]) -> None:
-    """Events in the order they were written."""
-    output.table(EVENTS, events)
+            output.table(EVENTS, events)
 
 
 @app.command()

@@ -9,7 +9,7 @@ import typer
 import holdfast
 
 from .options import Limit, position_of
-from .output import Column, Output
+from .output import Column, Output, clock
 from .session import opened
 
 app = typer.Typer(help="Every change, in commit order: read, tail.", no_args_is_help=True)
@@ -45,7 +45,7 @@ def key_of(change: holdfast.Change) -> str:
 
 COLUMNS = (
     Column("POSITION", lambda c: c.position),
-    Column("AT", lambda c: c.at),
+    Column("AT", lambda c: clock(c.at)),
     Column("OP", lambda c: c.op),
     Column("FAMILY", lambda c: c.family),
     Column("ID", key_of, fold=True),

@@ -6,7 +6,7 @@ import typer
 
 from ..errors import NotFound
 from .options import After, All, Before, Limit, given, label_of, time_of
-from .output import Column
+from .output import Column, clock
 from .session import opened
 
 app = typer.Typer(help="Workflow instances: list, show, delete.", no_args_is_help=True)
@@ -62,15 +62,14 @@ def show(context: typer.Context, id: Annotated[str, typer.Argument(help="The ins
         if output.as_json:
             output.json(found)
             return
-        names = [name for name in found.__struct_fields__ if name not in {"history", "context"}]
-        output.fields({name: getattr(found, name) for name in names})
+        output.record(found, without=("context", "history"))
         if found.context.initial or found.context.steps:
             output.say("\ncontext", "bold")
             output.fields({"initial": found.context.initial, **found.context.steps})
         if found.history:
             output.say("")
             columns = (
-                Column("AT", lambda h: h.at),
+                Column("AT", lambda h: clock(h.at)),
                 Column("STEP", lambda h: h.step),
                 Column("EVENT", lambda h: h.event),
             )

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod, OverflowMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -35,7 +35,7 @@ class Column(NamedTuple):
 
     title: str
     cell: Callable[[Any], object]
-    align: str = "left"
+    align: JustifyMethod = "left"
     fold: bool = False
     """Ids are folded and never cut, so that they can be copied."""
 
@@ -79,17 +79,23 @@ class Output:
         if limit is not None and len(items) == limit and next(rows, None) is not None:
             self.note(f"the first {limit}; --limit N or --all shows more")
 
-    def table(self, columns: Sequence[Column], items: Iterable[Any], title: str | None = None) -> None:
-        """Aligned columns, no lines."""
-        table = Table(
-            box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", title=title, title_justify="left"
-        )
-        for column in columns:
-            overflow = "fold" if column.fold else "ellipsis"
-            table.add_column(column.title, justify=column.align, overflow=overflow, no_wrap=not column.fold)  # type: ignore[arg-type]
-        for item in items:
-            table.add_row(*(cell(column.cell(item)) for column in columns))
+    def table(self, columns: Sequence[Column], items: Iterable[Any]) -> None:
+        """Aligned columns, no lines; columns that are empty throughout are left out."""
+        rows = [[cell(column.cell(item)) for column in columns] for item in items]
+        used = [number for number in range(len(columns)) if any(row[number] for row in rows)]
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        for column in (columns[number] for number in used):
+            overflow: OverflowMethod = "fold" if column.fold else "ellipsis"
+            table.add_column(column.title, justify=column.align, overflow=overflow, no_wrap=not column.fold)
+        for row in rows:
+            table.add_row(*(row[number] for number in used))
         self.console.print(table)
+
+    def record(self, record: Any, *, without: Sequence[str] = ()) -> None:
+        """One record: what it says first, then its revision and times."""
+        last = ("revision", "created_at", "updated_at")
+        own = [name for name in record.__struct_fields__ if name not in last and name not in without]
+        self.fields({name: getattr(record, name) for name in (*own, *last) if hasattr(record, name)})
 
     def fields(self, pairs: Mapping[str, object]) -> None:
         """One record, a field a line; what is empty is left out."""
@@ -106,8 +112,7 @@ class Output:
 
     def change(self, at: datetime, op: str, family: str, id: str, state: object, words: str) -> None:
         """One change of the feed on a line of its own, in columns of fixed width."""
-        clock = at.astimezone().strftime("%H:%M:%S.%f")[:-3]
-        line = Text.assemble((clock, "dim"), "  ", (f"{op:<6}", STYLES.get(op, "")), f"  {family:<16}  {id:<40}  ")
+        line = Text.assemble(clock(at), "  ", (f"{op:<6}", STYLES.get(op, "")), f"  {family:<16}  {id:<40}  ")
         line.append(cell(state))
         if words:
             line.append(f"  {words}", "dim")
@@ -166,6 +171,10 @@ def moment(when: datetime) -> Text:
     return Text.assemble(when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + " UTC", (f"  {ago(when)}", "dim"))
 
 
-def counted(number: int) -> str:
-    """A number with thin groups: 12,345."""
-    return f"{number:,}"
+def clock(when: datetime | None) -> Text:
+    """The time of day, for things that follow each other closely; with the date where that is not today."""
+    if when is None:
+        return Text()
+    local = when.astimezone()
+    today = local.date() == datetime.now(UTC).astimezone().date()
+    return Text(local.strftime("%H:%M:%S.%f" if today else "%Y-%m-%d %H:%M:%S.%f")[:-3], "dim")

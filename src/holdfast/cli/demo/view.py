@@ -30,7 +30,7 @@ class Bar:
             console=console,
             disable=quiet or not console.is_terminal,
         )
-        self.task = self.bar.add_task("indexing", total=None)
+        self.task = self.bar.add_task("creating executions", total=None)
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -43,7 +43,7 @@ class Bar:
 
     def begin(self, run: str, files: int) -> None:
         self.say(f"run {run}: {files} files of Python's standard library")
-        self.bar.update(self.task, total=files)
+        self.bar.update(self.task, total=files, description="indexing")
 
     def progress(self, done: int) -> None:
         self.bar.update(self.task, completed=done)
