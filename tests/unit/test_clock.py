@@ -120,5 +120,6 @@ def test_a_child_makes_ids_though_the_lock_was_held_at_the_fork():
         child = context.Process(target=lambda: queue.put(new_id()))
         child.start()
     child.join(30)
+    child.kill()  # one that hangs would hold up the end of the run
     assert child.exitcode == 0
     assert queue.get() != new_id()
