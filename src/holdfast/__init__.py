@@ -11,6 +11,7 @@ from .families.executions import Event, Execution
 from .families.instance_record import Context, HistoryEntry, Instance
 from .families.lease import Lease
 from .feed import Change, Changes
+from .moves import copy, restore
 from .pages import Page
 from .positions import BEGINNING, LATEST
 from .store import AsyncStore, Store, open, open_async
@@ -36,8 +37,10 @@ __all__ = [
     "Store",
     "Watcher",
     "codec",
+    "copy",
     "errors",
     "new_id",
     "open",
     "open_async",
+    "restore",
 ]

@@ -139,10 +139,12 @@ def _encode(scope: Scope, kind: Kind[T], record: T, revision: int, created: int,
         raise
 
 
-def decode_body(scope: Scope, kind: Kind[T], path: Sequence[Any], body: bytes) -> tuple[T, int, int]:
+def decode_body(
+    scope: Scope, kind: Kind[T], path: Sequence[Any], body: bytes, *, raw: bool = False
+) -> tuple[T, int, int]:
     """The record in a body, and when it was made and changed, in microseconds."""
     try:
-        layout, revision, created, updated, *fields = scope.codec.decode(body)
+        layout, revision, created, updated, *fields = scope.codec.decode(body, raw=raw)
         if layout != kind.layout:
             raise Undecodable(f"layout {layout}; this version reads {kind.layout}", tag=layout)
         return kind.unpack(fields, revision, from_micros(created), from_micros(updated)), created, updated
@@ -154,20 +156,39 @@ def decode_body(scope: Scope, kind: Kind[T], path: Sequence[Any], body: bytes) -
         raise Damaged(f"{kind.name} {path!r} cannot be read", kind=kind.name, id=str(path)) from error
 
 
-async def open_row(reader: Reader, kind: Kind[T], path: Sequence[str | int], key: bytes, row: Row) -> Stored[T]:
-    """The record in a row. Raises `Damaged` or `Undecodable`."""
+async def open_row(
+    reader: Reader, kind: Kind[T], path: Sequence[str | int], key: bytes, row: Row, *, raw: bool = False
+) -> Stored[T]:
+    """The record in a row; `raw`: with an envelope in place of each value that cannot be rebuilt.
+
+    Raises `Damaged` or `Undecodable`.
+    """
     root = keys.root(kind.owner(path))
-    payload = unseal(key, row.value)
+    pointer, nonce, wrapped = _split(unseal(key, row.value), row.version)
+    body = await blobs.fetch(reader, root, key, wrapped)
+    record, created, updated = decode_body(reader.scope, kind, path, body, raw=raw)
+    return Stored(record, row, wrapped, pointer, nonce, created, updated)
+
+
+def _split(payload: bytes, version: int) -> tuple[tuple[int, int], bytes, bytes]:
+    """The pointer to the feed entry, the nonce and the wrapped body in a row's payload."""
     flags, index, nonce = _HEAD.unpack_from(payload)
     at = _HEAD.size
-    version = row.version
     if flags & _EXPLICIT:
         version = _POINTER.unpack_from(payload, at)[0]
         at += _POINTER.size
-    wrapped = payload[at:]
-    body = await blobs.fetch(reader, root, key, wrapped)
-    record, created, updated = decode_body(reader.scope, kind, path, body)
-    return Stored(record, row, wrapped, (version, index), nonce, created, updated)
+    return (version, index), nonce, payload[at:]
+
+
+def row_body(row: Row) -> bytes:
+    """The wrapped body in a record's row. Raises `Damaged`."""
+    return _split(unseal(row.key, row.value), row.version)[2]
+
+
+def moved_row(row: Row, pointer: tuple[int, int]) -> bytes:
+    """The value of a record's row for another database, where its feed entry stands elsewhere."""
+    _, nonce, wrapped = _split(unseal(row.key, row.value), row.version)
+    return seal(row.key, _HEAD.pack(_EXPLICIT, pointer[1], nonce) + _POINTER.pack(pointer[0]) + wrapped)
 
 
 async def load(reader: Reader, kind: Kind[T], path: Sequence[str | int]) -> Stored[T] | None:

@@ -1,5 +1,6 @@
 """The two front doors: `Store` blocks, `AsyncStore` is awaited; both do the same on any engine."""
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable, Collection
 from types import TracebackType
@@ -7,6 +8,7 @@ from typing import Any, Self, TypeVar
 
 from . import keys, session
 from . import url as urls
+from .backup import backup
 from .bridge import Inline, Threaded, run_now
 from .check import Problem, check
 from .clock import Clock, SystemClock
@@ -14,6 +16,7 @@ from .codec import Codec
 from .codec import default as default_codec
 from .engine import AsyncEngine, Engine
 from .errors import AlreadyExists, Closed, InvalidArgument
+from .families.dependents import sweep
 from .families.lease import Lease
 from .feed import Change
 from .operation import Blocking, M, Suspending
@@ -156,6 +159,21 @@ class Store(_Base[Blocking]):
         self._check_open()
         return run_now(check(self._scope))
 
+    def backup(self, path: "str | os.PathLike[str]") -> None:
+        """Write the whole database, every namespace, to a new SQLite file while others go on.
+
+        Raises `InvalidArgument` where there is something at `path` already.
+        """
+        self._check_open()
+        run_now(backup(self._scope, path))
+
+    def compact(self) -> int:
+        """Empty what deletions left behind and give free space back to the disk; gives the bytes the file shrank by."""
+        self._check_open()
+        run_now(sweep(self._scope))
+        shrink = getattr(self._scope.direct, "compact", None)
+        return 0 if shrink is None else int(shrink())
+
     def close(self) -> None:
         """Close the store; a second call does nothing; later calls raise `Closed`."""
         for watcher in () if self._closed else self.watchers():
@@ -275,6 +293,21 @@ class AsyncStore(_Base[Suspending]):
         """As `Store.check`."""
         self._check_open()
         return await check(self._scope)
+
+    async def backup(self, path: "str | os.PathLike[str]") -> None:
+        """Write the whole database, every namespace, to a new SQLite file while others go on.
+
+        Raises `InvalidArgument` where there is something at `path` already.
+        """
+        self._check_open()
+        await backup(self._scope, path)
+
+    async def compact(self) -> int:
+        """Empty what deletions left behind and give free space back to the disk; gives the bytes the file shrank by."""
+        self._check_open()
+        await sweep(self._scope)
+        shrink = getattr(self._scope.direct, "compact", None)
+        return 0 if shrink is None else int(await asyncio.to_thread(shrink))
 
     async def close(self) -> None:
         """Close the store; a second call does nothing; later calls raise `Closed`."""

@@ -39,6 +39,12 @@ class Scope:
         self.parts = engine.parts
         self.reader = Reader(self)
 
+    def sibling(self, namespace: str) -> "Scope":
+        """Another namespace of the same database."""
+        other = Scope(self.engine, self.direct, namespace, self.codec, self.clock)
+        other.suspends = self.suspends
+        return other
+
     def part(self, root: str) -> int:
         return keys.part_of(self.prefix, root, self.parts) if self.parts > 1 else 0
 

@@ -16,8 +16,8 @@ LAYERS = (
     {"transaction", "operation", "bridge"},
     {"records", "entry", "positions", "pages", "feed", "blobs", "check"},
     {"families"},
-    {"watch", "watch_loop", "retention", "transfer"},
-    {"session", "url", "store"},
+    {"watch", "watch_loop", "retention", "transfer", "backup"},
+    {"session", "url", "store", "moves"},
     {"", "cli", "web", "adapters", "node", "testing", "__main__"},
 )
 """From the bottom up; a folder stands for everything in it, "" for the package itself."""

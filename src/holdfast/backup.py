@@ -1,0 +1,46 @@
+"""A consistent copy of a whole database in one SQLite file, made while others go on."""
+
+import asyncio
+import contextlib
+import os
+
+from .bridge import Inline
+from .engines import sqlite
+from .errors import InvalidArgument
+from .transaction import Scope
+from .transfer import copy_database
+
+
+async def backup(scope: Scope, path: "str | os.PathLike[str]") -> None:
+    """Write the database of `scope` to a new SQLite file. Raises `InvalidArgument`, `Conflict`, `Unavailable`."""
+    where = os.path.abspath(os.fspath(path))
+    if os.path.lexists(where):
+        raise InvalidArgument(f"{where} exists; name a file that does not", what="path", value=where)
+    hot = getattr(scope.direct, "backup", None)
+    if hot is None:
+        await _copied(scope, where)
+    elif scope.suspends:
+        await asyncio.to_thread(hot, where)
+    else:
+        hot(where)
+
+
+async def _copied(scope: Scope, where: str) -> None:
+    partial = f"{where}.partial"
+    _forget(partial)
+    try:
+        engine = sqlite.connect(partial)
+        try:
+            target = Scope(Inline(engine), engine, scope.namespace, scope.codec, scope.clock)
+            await copy_database(scope, target, verify=True)
+        finally:
+            engine.close()
+        os.replace(partial, where)
+    finally:
+        _forget(partial)
+
+
+def _forget(path: str) -> None:
+    for suffix in ("", "-wal", "-shm", ".lock"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path + suffix)
