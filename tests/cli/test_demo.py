@@ -44,6 +44,16 @@ def test_a_killed_worker_loses_and_repeats_nothing(run: Run, url: str) -> None:
     assert run("execution", "show", completed[0].id).code == 0
 
 
+def test_it_runs_on_a_server(run: Run) -> None:
+    postgres = pytest.importorskip("holdfast.testing.postgres")
+    with postgres.fresh_schema() as server:
+        ran = run("--json", "demo", "--files", "12", "--kills", "1", "--seed", "3", "--pace", "0.1", url=server)
+        assert ran.code == 0, ran.err
+        assert (ran.json["kills_survived"], ran.json["executions_completed_twice"]) == (1, 0)
+        assert len(run("--json", "execution", "list", "--state", "completed", url=server).json) == 12
+        assert run("check", url=server).code == 0
+
+
 def test_without_kills_it_says_where_to_look(run: Run, url: str) -> None:
     ran = run("demo", "--files", "5", "--kills", "0")
     assert ran.code == 0, ran.err

@@ -1,6 +1,7 @@
 """The run as people see it: a bar while it goes, a table at its end."""
 
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -86,12 +87,12 @@ def report(console: Console, outcome: Outcome, seconds: float) -> None:
 
 def signpost(console: Console, where: str, url: str, outcome: Outcome, example: str) -> None:
     """Where the database is, and which commands to look with."""
-    command = f"{program()} --url {url}"
+    command = f"{program()} --url {shlex.quote(url)}"
     console.print(Text.assemble("\nThe database is ", (where, "bold"), ". Look at it with"))
     for line in (
         f"{command} instance list",
         f"{command} execution list --job {outcome.run}",
-        f"{command} execution show {example}",
+        f"{command} execution show {shlex.quote(example)}",
         f"{command} feed tail",
     ):
         console.print(Text(f"  {line}", "cyan"), soft_wrap=True)
