@@ -18,6 +18,9 @@ STEP_PAGES = 1000
 LOG_PAGES = 4000
 """Pages (of 4 KiB) from which writers pause for the rest, so that the log starts anew under load without end."""
 
+RESTART_MS = 50
+"""How long that pause may wait for readers and for other processes; then the next step tries again."""
+
 
 class Checkpoints:
     """A thread, started when the log is first long enough."""
@@ -59,10 +62,10 @@ class Checkpoints:
         try:
             connection = self._connections.open()
             try:
-                pages, copied = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-                if pages >= LOG_PAGES and copied <= pages:
+                pages, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                if pages >= LOG_PAGES:
                     with self.lock:
-                        connection.set_busy_handler(None)
+                        connection.set_busy_timeout(RESTART_MS)
                         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
             finally:
                 connection.close()

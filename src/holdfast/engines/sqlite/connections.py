@@ -20,16 +20,34 @@ _GONE = (apsw.ConnectionClosedError, apsw.CursorClosedError, apsw.ThreadingViola
 """What a thread sees whose connection was closed under it: by `close`, or because another thread forks."""
 
 
+class Reader:
+    """A thread's own connection. Its thread reads without a lock, so others stop it by taking the connection away."""
+
+    __slots__ = ("__weakref__", "connection", "execute")
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self.connection: apsw.Connection | None = connection
+        self.execute: Callable[..., apsw.Cursor] = connection.execute
+
+    def stop(self) -> None:
+        self.connection, self.execute = None, _stopped
+
+
+def _stopped(*_arguments: object) -> apsw.Cursor:
+    raise apsw.ConnectionClosedError("stopped")
+
+
 class Connections:
     """Opened at first use, closed with their thread, with the engine, or before a fork."""
 
     def __init__(self, path: str, *, durability: str, patience: float, vfs: str) -> None:
         self.path = path
         self.local = threading.local()
-        """`execute` of this thread's own connection; absent before its first read."""
+        """`reader` of this thread; absent before its first read."""
         self._settings = (path, patience, vfs)
         self._synchronous = "FULL" if durability == "full" else "NORMAL"
         self._open: weakref.WeakSet[apsw.Connection] = weakref.WeakSet()
+        self._readers: weakref.WeakSet[Reader] = weakref.WeakSet()
         self._writer: apsw.Connection | None = None
         self._refusal: StoreError | None = None
         self.log_pages = 0
@@ -53,9 +71,10 @@ class Connections:
         """What `run` gives on this thread's connection, which is opened where there is none or it was closed."""
         while True:
             try:
-                return run(getattr(self.local, "connection", None) or self._open_reader())
+                reader = getattr(self.local, "reader", None)
+                return run((reader and reader.connection) or self._open_reader())
             except _GONE:
-                self.local.connection = None
+                self.local.reader = None
             except apsw.Error as error:
                 raise mapped(error, self.path) from error
 
@@ -84,16 +103,21 @@ class Connections:
 
         The last one to close a file copies its log into it, unless `checkpoint` is False.
         """
-        self._writer = None
-        for opened in list(self._open):
-            _close(opened, checkpoint)
-        self._open = weakref.WeakSet()
+        with gate:
+            self._writer = None
+            for reader in list(self._readers):
+                reader.stop()
+            for opened in list(self._open):
+                _close(opened, checkpoint)
+            self._open = weakref.WeakSet()
 
     def _open_reader(self) -> apsw.Connection:
-        opened = self.open()
-        opened.pragma("query_only", True)
-        self.local.connection, self.local.execute = opened, opened.execute
-        return opened
+        with gate:
+            opened = self.open()
+            opened.pragma("query_only", True)
+            self.local.reader = Reader(opened)
+            self._readers.add(self.local.reader)
+            return opened
 
     def _note_log(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
         self.log_pages = pages

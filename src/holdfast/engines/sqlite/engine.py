@@ -2,9 +2,10 @@
 
 import heapq
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import islice
 from operator import itemgetter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import apsw
 
@@ -14,7 +15,6 @@ from .checkpoint import Checkpoints
 from .connections import Connections, closed
 from .fork import guard
 from .group import READ
-from .opening import gate
 from .upkeep import Upkeep
 from .waiting import Waiters
 from .writer import Writer
@@ -26,6 +26,7 @@ _ALL_PARTS = "SELECT total(version) FROM parts"
 _SCAN = "SELECT key, value, version FROM rows WHERE part = ? AND key >= ? AND key < ? ORDER BY key LIMIT ?"
 _SCAN_BACK = "SELECT key, value, version FROM rows WHERE part = ? AND key >= ? AND key < ? ORDER BY key DESC LIMIT ?"
 _key = itemgetter(0)
+_as_row: Callable[[Any], Row] = partial(tuple.__new__, Row)
 T = TypeVar("T")
 
 
@@ -58,7 +59,7 @@ class SqliteEngine:
             key = keys[0]
             if key:
                 try:
-                    found = self._local.execute(READ, (part, key)).get
+                    found = self._local.reader.execute(READ, (part, key)).get
                 except (apsw.Error, AttributeError):
                     found = self._connections.reading(lambda connection: connection.execute(READ, (part, key)).get)
                 return [found and Row(key, found[0], found[1])]
@@ -75,7 +76,7 @@ class SqliteEngine:
 
         def run(connection: apsw.Connection) -> list[Row]:
             if len(parts) == 1:
-                return list(map(Row._make, connection.execute(statement, (parts[0], start, stop, limit))))
+                return list(map(_as_row, connection.execute(statement, (parts[0], start, stop, limit))))
             return _merged(connection, statement, [(each, start, stop, limit) for each in parts], limit, reverse)
 
         return self._connections.reading(run)
@@ -99,20 +100,21 @@ class SqliteEngine:
         with self._upkeep.lock, self._writer.lock:
             self._connections.close_all(checkpoint=True)
 
-    def before_fork(self) -> None:
-        """Leave nothing open that a child could inherit, and let nobody open anything until the fork is done."""
+    def hold(self) -> None:
+        """Before a fork: wait for the running commit and let no other begin."""
         self._upkeep.lock.acquire()
         self._writer.lock.acquire()
-        gate.acquire()
+
+    def part_with(self) -> None:
+        """Then close every connection."""
         self._connections.close_all(checkpoint=False)
 
-    def after_fork(self, *, child: bool) -> None:
-        """Go on; in the child with no thread, no waiter and nothing queued."""
+    def go_on(self, *, child: bool) -> None:
+        """After a fork; in the child with no thread, no waiter and nothing queued."""
         if child:
             self._waiters.after_fork_in_child()
             self._checkpoints.after_fork_in_child()
             self._writer.after_fork_in_child()
-        gate.release()
         self._writer.lock.release()
         self._upkeep.lock.release()
 
@@ -151,7 +153,7 @@ def _merged(
 ) -> list[Row]:
     def run() -> list[Row]:
         found = [connection.execute(statement, each) for each in bindings]
-        return list(map(Row._make, islice(heapq.merge(*found, key=_key, reverse=reverse), limit)))
+        return list(map(_as_row, islice(heapq.merge(*found, key=_key, reverse=reverse), limit)))
 
     return _in_one_view(connection, run)
 

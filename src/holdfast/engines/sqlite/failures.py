@@ -37,7 +37,9 @@ def mapped(error: apsw.Error, path: str) -> StoreError:
         case apsw.CorruptError() | apsw.NotADBError():
             return Damaged(f"{path} is damaged ({text}); restore a backup, or look at it with `holdfast doctor`")
         case apsw.IOError() if _extended(error) in _DAMAGE:
-            return Damaged(f"a page of {path} fails its checksum ({text}); restore a backup")
+            return Damaged(
+                f"a page of {path} fails its checksum: changed by the disk or another program; restore a backup"
+            )
         case apsw.IOError() | apsw.CantOpenError():
             return Unavailable(
                 f"the disk of {path} failed ({text}); nothing was written; look at the disk, then try again"

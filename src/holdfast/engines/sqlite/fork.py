@@ -11,14 +11,20 @@ from typing import Protocol
 
 from .opening import gate
 
-__all__ = ["guard"]
+__all__ = ["Forking", "guard"]
 
 
 class Forking(Protocol):
     """What takes part in a fork."""
 
-    def before_fork(self) -> None: ...
-    def after_fork(self, *, child: bool) -> None: ...
+    def hold(self) -> None:
+        """Let the running work end and no other begin."""
+
+    def part_with(self) -> None:
+        """Close what a child must not inherit. Nobody can open anything now."""
+
+    def go_on(self, *, child: bool) -> None:
+        """Undo `hold`; in the child forget what only the parent has."""
 
 
 _guarded: "weakref.WeakSet[Forking]" = weakref.WeakSet()
@@ -32,14 +38,27 @@ def guard(engine: Forking) -> None:
 
 
 def _before() -> None:
-    for engine in list(_guarded):
-        engine.before_fork()
-        _held.append(engine)
+    while True:
+        # Engines first, the gate last: whoever holds an engine's lock may be waiting for the gate.
+        for engine in _missing():
+            _held.append(engine)
+            engine.hold()
+        gate.acquire()
+        if not _missing():
+            break
+        gate.release()
+    for engine in _held:
+        engine.part_with()
+
+
+def _missing() -> list[Forking]:
+    return [engine for engine in list(_guarded) if engine not in _held]
 
 
 def _after(child: bool) -> None:
+    gate.release()
     while _held:
-        _held.pop().after_fork(child=child)
+        _held.pop().go_on(child=child)
 
 
 if hasattr(os, "register_at_fork"):

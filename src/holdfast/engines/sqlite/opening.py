@@ -77,7 +77,7 @@ def prepare(path: str, *, create: bool, parts: int | None, patience: float, vfs:
 def connection(path: str, patience: float, vfs: str, *, synchronous: str = "FULL") -> apsw.Connection:
     """A connection that waits up to `patience` seconds for other processes and leaves checkpoints to us."""
     with gate:
-        opened = apsw.Connection(path, flags=_OPEN, vfs=vfs or _checksums())
+        opened = apsw.Connection(path, flags=_OPEN, vfs=vfs or _checksums() or None)
         opened.set_busy_handler(_BusyHandler(patience))
         opened.wal_autocheckpoint(0)
         opened.execute(f"PRAGMA synchronous = {synchronous}; PRAGMA journal_size_limit = 67108864").get  # noqa: B018

@@ -43,8 +43,13 @@ class Upkeep:
         with self._connection() as connection:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(partial)
-            connection.execute("VACUUM INTO ?", (partial,))
-        _publish(partial, target)
+            try:
+                connection.execute("VACUUM INTO ?", (partial,))
+                _publish(partial, target)
+            except BaseException:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(partial)
+                raise
 
     def compact(self) -> int:
         """Give free pages back to the disk, a few at a time; how many bytes the file is smaller for it."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import apsw
 
 from ...engine import Batch, Outcome, validate
-from ...errors import Closed, OutcomeUnknown, StoreError
+from ...errors import Closed, InvalidArgument, OutcomeUnknown, StoreError
 from .connections import Connections, closed
 from .failures import flush_failed, mapped
 from .group import Group
@@ -16,6 +16,8 @@ from .group import Group
 __all__ = ["Writer"]
 
 _log = logging.getLogger("holdfast.sqlite")
+
+_BYTES = {bytes, type(None)}
 
 GROUP_BATCHES = 512
 GROUP_BYTES = 16 << 20
@@ -45,7 +47,7 @@ class Writer:
 
     def commit(self, part: int, batch: Batch) -> int:
         """The version `batch` makes of its part."""
-        validate(batch)
+        _validate(batch)
         self._connections.check()
         job = _Job(part, batch, None)
         self._queue.append(job)
@@ -64,7 +66,7 @@ class Writer:
         """Queue `batch`; `done` gets every outcome, refusals before it was queued included."""
         job = _Job(part, batch, done)
         try:
-            validate(batch)
+            _validate(batch)
             self._connections.check()
         except StoreError as refusal:
             job.outcome = refusal
@@ -211,6 +213,17 @@ class Writer:
                 job.outcome = closed(self._connections.path)
                 jobs.append(job)
         _deliver(jobs)
+
+
+def _validate(batch: Batch) -> None:
+    """The limits, and that all is bytes: SQLite would notice only when the whole group is being written."""
+    validate(batch)
+    found = {*map(type, batch.write), *map(type, batch.write.values()), *map(type, batch.expect), *map(type, batch.add)}
+    for prefix, value in batch.append:
+        found.update((type(prefix), type(value)))
+    if not found <= _BYTES:
+        names = ", ".join(sorted(kind.__name__ for kind in found - _BYTES))
+        raise InvalidArgument(f"a batch holds {names}; keys and values are bytes", what="batch")
 
 
 def _deliver(jobs: list[_Job]) -> None:
