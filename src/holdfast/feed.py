@@ -337,7 +337,8 @@ class Feed(Family[M]):
     @reading
     async def latest(self, tx: Reader) -> str:
         """The position after the newest change."""
-        return await positions.write(self._scope, await positions.latest(self._scope.reader))
+        database = await positions.identity(self._scope)  # first: where it is made now, that is a commit of its own
+        return positions.format_token(self._scope, database, await positions.latest(self._scope.reader))
 
     @operation
     async def emit(self, tx: Transaction, type: str, object: Any, id: str | None = None) -> None:

@@ -35,14 +35,15 @@ _numbers = itertools.count()
 class Database:
     """A database of one test, on one face: gives stores on it, and closes what is left open."""
 
-    def __init__(self, name, clock, where):
+    def __init__(self, name, clock, where, servers=None):
+        self._servers = servers
         self.engine, _, face = name.partition("-")
         self.asynchronous = bool(face)
         self.embedded = self.engine != "postgresql"
         self.clock = clock
         self.url = where
         self.namespace = "default" if self.embedded else f"t{os.getpid()}-{next(_numbers)}"
-        self._thread = LoopThread() if self.asynchronous else None
+        self._thread = None if not self.asynchronous else servers.thread if servers else LoopThread()
         self._opened = []
         self._memory = memory.connect("memory:") if self.engine == "memory" else None
 
@@ -77,6 +78,8 @@ class Database:
         return Driven(AsyncStore(Threaded(engine), engine, "memory:", owner=False, **options), self._thread)
 
     def _open_url(self, options):
+        if self._servers is not None and len(self._opened) < 2 and not options.keys() - {"namespace", "clock"}:
+            return self._servers.store(len(self._opened), self.asynchronous, options)
         if not self.asynchronous:
             return holdfast.open(self.url, **options)
         return Driven(self._thread.run(holdfast.open_async(self.url, **options)), self._thread)
@@ -86,8 +89,36 @@ class Database:
             store.close()
         if self._memory is not None:
             self._memory.close()
-        if self._thread is not None:
+        if self._thread is not None and self._servers is None:
             self._thread.close()
+
+
+class Servers:
+    """Open connections to one schema, kept for all tests: each has a namespace of its own, and opening is slow."""
+
+    def __init__(self, url):
+        self.url = url
+        self.thread = LoopThread()
+        self._stores = {}
+
+    def store(self, number, asynchronous, options):
+        """A store over a kept engine; `number` keeps the clients of one test apart."""
+        options = {"codec": codec.default, "owner": False, **options}
+        kept = self._stores.get((number, asynchronous))
+        if kept is None:
+            kept = self.thread.run(holdfast.open_async(self.url)) if asynchronous else holdfast.open(self.url)
+            self._stores[number, asynchronous] = kept
+        if asynchronous:
+            return Driven(AsyncStore(kept._scope.engine, None, kept.url, **options), self.thread)
+        return Store(kept._engine, kept.url, **options)
+
+    def close(self):
+        for (_, asynchronous), store in self._stores.items():
+            if asynchronous:
+                self.thread.run(store.close())
+            else:
+                store.close()
+        self.thread.close()
 
 
 @pytest.fixture
@@ -96,22 +127,26 @@ def clock():
 
 
 @pytest.fixture(scope="session")
-def _schema():
+def servers():
+    pytest.importorskip("psycopg")
     from holdfast.testing.postgres import fresh_schema
 
     with fresh_schema() as url:
-        yield url
+        holdfast.open(url, parts=3).close()  # several, and few enough that looking at all of them is quick
+        servers = Servers(url)
+        yield servers
+        servers.close()
 
 
 @pytest.fixture
 def database(request, clock, tmp_path):
     name = request.param
     if name in SERVERS:
-        pytest.importorskip("psycopg")
-        where = request.getfixturevalue("_schema")
+        servers = request.getfixturevalue("servers")
+        database = Database(name, clock, servers.url, servers)
     else:
         where = str(tmp_path / "store.db") if name.startswith("sqlite") else "memory:"
-    database = Database(name, clock, where)
+        database = Database(name, clock, where)
     try:
         yield database
     finally:

@@ -143,7 +143,7 @@ def _check(record: Execution) -> None:
     if record.node_id is not None:
         keys.name(record.node_id, "node_id")
     _check_state(record.state)
-    if record.desired_state not in DESIRED:
+    if not isinstance(record.desired_state, str) or record.desired_state not in DESIRED:
         allowed = ", ".join(sorted(DESIRED))
         raise InvalidArgument(
             f"unknown desired_state {record.desired_state!r}; one of {allowed}",

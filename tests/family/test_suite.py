@@ -1,0 +1,77 @@
+"""The published cases of the families, on every engine and face."""
+
+import os
+import shutil
+from itertools import count
+from tempfile import mkdtemp
+
+import pytest
+
+import holdfast
+from holdfast.clock import SystemClock
+from holdfast.testing import family_suite
+from holdfast.testing.faces import drive
+
+_numbers = count()
+
+
+class Embedded:
+    """Opens stores in this process, in memory or in a fresh folder."""
+
+    def __init__(self, *, asynchronous=False, file=False):
+        self._asynchronous, self._file = asynchronous, file
+        self._folders = {}
+
+    def __call__(self):
+        folder = mkdtemp(prefix="holdfast-suite-") if self._file else None
+        url = f"{folder}/store.db" if folder else "memory:"
+        store = drive(lambda: holdfast.open_async(url)) if self._asynchronous else holdfast.open(url)
+        self._folders[id(store)] = folder
+        return store
+
+    def destroy(self, store):
+        folder = self._folders.pop(id(store))
+        if folder is not None:
+            shutil.rmtree(folder)
+
+
+class Server:
+    """Stores on one schema, each in a namespace of its own."""
+
+    def __init__(self, *, asynchronous=False):
+        self._asynchronous = asynchronous
+        self.servers = None
+
+    def __call__(self):
+        options = {"namespace": f"s{os.getpid()}-{next(_numbers)}", "clock": SystemClock()}
+        return self.servers.store(0, self._asynchronous, options)
+
+
+class TestMemory(family_suite(Embedded())):
+    pass
+
+
+class TestMemoryAsync(family_suite(Embedded(asynchronous=True))):
+    pass
+
+
+class TestSqlite(family_suite(Embedded(file=True))):
+    pass
+
+
+class TestSqliteAsync(family_suite(Embedded(file=True, asynchronous=True))):
+    pass
+
+
+class _OnServer:
+    @pytest.fixture(autouse=True)
+    def _connected(self, servers):
+        self.factory.servers = servers
+
+
+class TestPostgresql(_OnServer, family_suite(Server())):
+    pass
+
+
+class TestPostgresqlAsync(_OnServer, family_suite(Server(asynchronous=True))):
+    pass
