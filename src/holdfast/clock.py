@@ -44,7 +44,7 @@ def to_micros(at: datetime, what: str = "time") -> int:
 
 def from_micros(micros: int) -> datetime:
     """The aware UTC datetime of `to_micros`."""
-    return EPOCH + timedelta(microseconds=micros)
+    return EPOCH + timedelta(0, 0, micros)
 
 
 _lock = threading.Lock()
