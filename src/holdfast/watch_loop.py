@@ -82,6 +82,7 @@ def make_options(
     keys.check_number(checkpoint_every, "checkpoint_every")
     if on_error not in ("block", "skip"):
         raise InvalidArgument(f"on_error is {on_error!r}; block or skip", what="on_error", value=on_error)
+    least, most = 0.0, 0.0
     try:
         least, most = backoff
         allowed = 0 <= least <= most < 1e6
