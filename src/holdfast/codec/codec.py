@@ -1,14 +1,17 @@
 """Values to bytes and back."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Self, TypeVar, overload
+
+from ormsgpack import packb
 
 from ..errors import InvalidArgument, Undecodable
 from . import crypto
 from .locate import locate
-from .packing import Packer
+from .packing import OPTIONS, Packer, calls, clear
 from .registry import Registry, Upgrade
-from .unpacking import Failed, Unpacker
+from .unpacking import SHORT, Failed, Unpacker, stack_is_safe
 
 T = TypeVar("T")
 
@@ -25,11 +28,24 @@ class Codec:
         self._registry = Registry()
         self._packer = Packer()
         self._unpacker = Unpacker(self._registry)
+        self._callback = self._packer.callbacks[0]
+        self._decode = self._unpacker.fast
 
     def encode(self, value: Any) -> bytes:
         """The bytes of a value. Raises `InvalidArgument` with `path` (``$.a[3].b``) and the type that is refused."""
+        # `Packer.pack` in place, for this is called for every record.
+        before = next(calls)
         try:
-            return self._packer.pack(value)
+            data = packb(value, self._callback, OPTIONS)
+        except TypeError:
+            return self._walked(value)
+        return data if clear(data) else self._walked(value, data, before)
+
+    def _walked(self, value: Any, data: bytes | None = None, before: int = 0) -> bytes:
+        try:
+            if data is None:
+                return self._packer.walked(value)
+            return self._packer.checked(value, data, before)
         except Exception as error:
             path, reason = locate(value, self._packer, self._registry)
             raise InvalidArgument(f"cannot be stored: {path}: {reason}", what="value", path=path) from error
@@ -41,14 +57,19 @@ class Codec:
         bytes that are no encoded value at all raise then.
         """
         try:
-            return self._unpacker.unpack(data)
+            return self._decode(data) if len(data) <= SHORT or stack_is_safe() else self._unpacker.bounded(data)
         except Exception as error:  # noqa: BLE001 - raised again as Undecodable, unless a slower way succeeds
             return self._explained(data, raw, error)
 
     def _explained(self, data: bytes, raw: bool, error: Exception) -> Any:
         try:
-            # A thread with a nearly full stack may fail above and succeed here: then there is a value, and no error.
-            return self._unpacker.explain(data, raw=raw)
+            if isinstance(error, RecursionError):
+                with suppress(ValueError):
+                    return self._unpacker.bounded(data)
+            value = self._unpacker.explain(data, raw=raw)
+            if raw or isinstance(error, RecursionError):
+                return value
+            raise Undecodable(f"a stored value cannot be decoded: $: {error}", path="$") from error
         except Failed as failed:
             what = f"{failed.path} ({failed.tag})" if failed.tag else failed.path
             raise Undecodable(

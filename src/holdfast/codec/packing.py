@@ -6,14 +6,16 @@ Python: to give dicts with other than plain keys a form of their own, or to find
 """
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any, Union
 
 import msgspec
 import ormsgpack
-from ormsgpack import Ext
+from ormsgpack import Ext, packb
 
 from . import arrays, failure, scalars, tags
 from .depth import EXTENSIONS, limit
+from .disguise import may_hold_bytes
 from .registry import Registered
 
 OPTIONS = (
@@ -43,6 +45,10 @@ for _ in range(6):
 _OnlyPlain = msgspec.defstruct("_OnlyPlain", [("value", _Plain)])
 
 
+calls = count()
+"""Goes up at least with each callback. `next` is atomic, so it needs no lock."""
+
+
 class Refused(TypeError):
     """A value that is not kept; the text says why."""
 
@@ -55,11 +61,11 @@ class Packer:
             tuple: lambda value, depth: Ext(tags.TUPLE, self.pack(list(value), depth)),
             set: lambda value, depth: Ext(tags.SET, self._pack_set(value, depth)),
             frozenset: lambda value, depth: Ext(tags.FROZENSET, self._pack_set(value, depth)),
-            failure.ErrorRecord: lambda value, _: Ext(tags.ERROR, ormsgpack.packb(failure.to_state(value))),
+            failure.ErrorRecord: lambda value, _: _failure(value),
         }
         for kind, (tag, function) in scalars.ENCODERS.items():
             self._encoders[kind] = _simple(tag, function)
-        self._callbacks = [self._callback(depth) for depth in range(EXTENSIONS + 1)]
+        self.callbacks = [self._callback(depth) for depth in range(EXTENSIONS + 1)]
 
     def add(self, entry: Registered) -> None:
         """Encode instances of a registered type, and only of exactly that type."""
@@ -73,16 +79,30 @@ class Packer:
         """The bytes of a value under `depth` extensions. Raises TypeError or RecursionError."""
         if depth > EXTENSIONS:
             raise Refused("nested too deep")
-        callback = self._callbacks[depth]
+        callback = self.callbacks[depth]
         if depth >= _TRIED:
-            return ormsgpack.packb(self._rewritten(value, depth, 0), callback, _ANY_KEYS)
+            return self.walked(value, depth)
+        before = next(calls)
         try:
-            data = ormsgpack.packb(value, callback, OPTIONS)
+            data = packb(value, callback, OPTIONS)
         except TypeError:
-            return ormsgpack.packb(self._rewritten(value, depth, 0), callback, _ANY_KEYS)
-        if b"\xc4" in data or (len(data) > 256 and (b"\xc5" in data or b"\xc6" in data)):
-            return self._without_disguise(value, depth, data)
-        return data
+            return self.walked(value, depth)
+        return data if clear(data) else self.checked(value, data, before, depth)
+
+    def walked(self, value: Any, depth: int = 0) -> bytes:
+        """The bytes of a value that ormsgpack refused as it is, or would not keep exactly."""
+        return packb(self._rewritten(value, depth, 0), self.callbacks[depth], _ANY_KEYS)
+
+    def checked(self, value: Any, data: bytes, before: int, depth: int = 0) -> bytes:
+        """`data`, unless bytes in it came from a bytearray or memoryview, which ormsgpack writes as bytes."""
+        # Had there been a callback meanwhile, in any thread, the count would be further on.
+        plain = next(calls) == before + 1
+        if plain and not may_hold_bytes(data):
+            return data
+        if _is_plain(value):
+            return data
+        rewritten = self._rewritten(value, depth, 0)
+        return data if rewritten is value else packb(rewritten, self.callbacks[depth], _ANY_KEYS)
 
     def encode_alone(self, value: Any) -> None:
         """Raise what encoding this one value raises."""
@@ -90,18 +110,12 @@ class Packer:
             encoder = self._encoders.get(type(value)) or self._encoder(value)
             encoder(value, 1)
 
-    def _without_disguise(self, value: Any, depth: int, data: bytes) -> bytes:
-        """`data`, unless bytes in it came from a bytearray or memoryview, which ormsgpack writes as bytes."""
-        if _is_plain(value):
-            return data
-        rewritten = self._rewritten(value, depth, 0)
-        return data if rewritten is value else ormsgpack.packb(rewritten, self._callbacks[depth], _ANY_KEYS)
-
     def _callback(self, depth: int) -> Callable[[Any], Ext]:
         encoders = self._encoders
         below = depth + 1
 
         def encode(value: Any) -> Ext:
+            next(calls)
             encoder = encoders.get(type(value)) or self._encoder(value)
             return encoder(value, below)
 
@@ -113,9 +127,7 @@ class Packer:
         if known is not None:
             return _simple(*known)
         if isinstance(value, BaseException):
-            return lambda error, _: Ext(
-                tags.ERROR, ormsgpack.packb(failure.to_state(failure.describe(error)), option=OPTIONS)
-            )
+            return lambda error, _: _failure(failure.describe(error))
         raise Refused(refusal(value))
 
     def _pack_set(self, value: Any, depth: int) -> bytes:
@@ -159,6 +171,15 @@ class Packer:
                         changed = list(items)
                     changed[at] = other
         return changed
+
+
+def clear(data: bytes) -> bool:
+    """Whether no byte of `data` looks like the header of a byte string."""
+    return 0xC4 not in data and (len(data) <= 256 or (0xC5 not in data and 0xC6 not in data))
+
+
+def _failure(record: failure.ErrorRecord) -> Ext:
+    return Ext(tags.ERROR, packb(failure.to_state(record)))
 
 
 def _simple(tag: int, function: Callable[[Any], bytes]) -> Callable[[Any, int], Ext]:

@@ -4,6 +4,7 @@ Plain data and known extensions are rebuilt in one call, with one callback per l
 bytes are read again part by part, to say where the part is that cannot be rebuilt, or to put a `Raw` in its place.
 """
 
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,6 +17,10 @@ from .locate import short, step
 from .registry import Registry
 
 _OPTIONS = ormsgpack.OPT_NON_STR_KEYS
+# Bytes this short cannot nest deep enough to harm a thread's stack; of longer ones msgspec is held by the recursion
+# limit.
+SHORT = 4096
+_SAFE_RECURSION = 4000
 _ALONE = scalars.DECODERS | arrays.DECODERS
 
 
@@ -63,17 +68,37 @@ _COLLECTIONS: dict[int, Callable[[Any], Any]] = {
 }
 
 
+def stack_is_safe() -> bool:
+    """Whether the recursion limit keeps `Unpacker.fast` from overflowing the C stack."""
+    return sys.getrecursionlimit() <= _SAFE_RECURSION
+
+
 class Unpacker:
     """Decodes bytes, with the registered types of one codec."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+        self._decoders = [msgspec.msgpack.Decoder(ext_hook=self._hook(depth)).decode for depth in range(EXTENSIONS + 1)]
         self._callbacks = [self._callback(depth) for depth in range(EXTENSIONS + 1)]
-        self._first = self._callbacks[0]
+        self.fast: Callable[[bytes], Any] = self._decoders[0]
+        """Decodes well-formed bytes. Raises whatever stands in the way; see `stack_is_safe`."""
 
-    def unpack(self, data: bytes) -> Any:
-        """The value. Raises whatever stands in its way."""
-        return ormsgpack.unpackb(data, ext_hook=self._first, option=_OPTIONS)
+    def bounded(self, data: bytes) -> Any:
+        """As `fast`, within `depth`'s bounds whatever the recursion limit is. Raises whatever stands in its way."""
+        return ormsgpack.unpackb(data, ext_hook=self._callbacks[0], option=_OPTIONS)
+
+    def _hook(self, depth: int) -> Callable[[int, memoryview], Any]:
+        below = depth + 1
+
+        def rebuild(tag: int, data: memoryview) -> Any:
+            alone = _ALONE.get(tag)
+            if alone is not None:
+                return alone(bytes(data))
+            if below > EXTENSIONS:
+                raise ValueError("nested too deep")
+            return self._rebuild(tag, self._decoders[below](data))
+
+        return rebuild
 
     def _callback(self, depth: int) -> Callable[[int, bytes], Any]:
         below = depth + 1
