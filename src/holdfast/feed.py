@@ -268,7 +268,7 @@ async def changes_of(reader: Reader, seen: Sequence[Seen]) -> tuple[Change, ...]
         events: tuple[Any, ...] = ()
         try:
             record = None if error is not None else await record_of(reader, entry)
-            events = tuple(map(_event, scope.codec.decode(entry.events))) if entry.events is not None else ()
+            events = () if entry.events is None else _events(scope, entry)
         except Damaged as found:
             error = found
         after = positions.format_token(scope, database, one.after)
@@ -280,6 +280,12 @@ async def changes_of(reader: Reader, seen: Sequence[Seen]) -> tuple[Change, ...]
             )
         )  # fmt: skip
     return tuple(changes)
+
+
+def _events(scope: Scope, entry: Entry) -> tuple[Any, ...]:
+    """What was given as events with a change of a record."""
+    bound = KINDS[entry.family].prefix(scope) + keys.path(*entry.path)
+    return tuple(map(_event, scope.codec.decode(scope.codec.reveal(bound, entry.events or b""))))
 
 
 def _event(value: Any) -> Any:

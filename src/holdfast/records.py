@@ -148,10 +148,6 @@ def decode_body(
         if layout != kind.layout:
             raise Undecodable(f"layout {layout}; this version reads {kind.layout}", tag=layout)
         return kind.unpack(fields, revision, from_micros(created), from_micros(updated)), created, updated
-    except Undecodable as error:
-        id = "/".join(map(str, path))
-        message = f"{kind.name} {id!r}: {error.message}"
-        raise Undecodable(message, kind=kind.name, id=id, path=error.path, tag=error.tag) from error
     except (ValueError, TypeError) as error:
         raise Damaged(f"{kind.name} {path!r} cannot be read", kind=kind.name, id=str(path)) from error
 
@@ -163,13 +159,23 @@ async def open_row(
 
     Raises `Damaged` or `Undecodable`.
     """
-    pointer, nonce, wrapped = _split(unseal(key, row.value), row.version)
-    if wrapped[:1] == blobs.INLINE:  # what every small record is: no detour
-        body = reader.scope.codec.reveal(key, wrapped[1:])
-    else:
-        body = await blobs.fetch(reader, keys.root(kind.owner(path)), key, wrapped)
-    record, created, updated = decode_body(reader.scope, kind, path, body, raw=raw)
+    try:
+        pointer, nonce, wrapped = _split(unseal(key, row.value), row.version)
+        if wrapped[:1] == blobs.INLINE:  # what every small record is: no detour
+            body = reader.scope.codec.reveal(key, wrapped[1:])
+        else:
+            body = await blobs.fetch(reader, keys.root(kind.owner(path)), key, wrapped)
+        record, created, updated = decode_body(reader.scope, kind, path, body, raw=raw)
+    except Damaged as error:
+        raise _named(error, kind, path) from error
     return Stored(record, row, wrapped, pointer, nonce, created, updated)
+
+
+def _named(error: Damaged, kind: Kind[Any], path: Sequence[Any]) -> Damaged:
+    """The same error, saying which record it is about."""
+    id = "/".join(map(str, path))
+    known = {**error.fields, "kind": kind.name, "id": id}
+    return type(error)(f"{kind.name} {id!r}: {error.message}", **known)
 
 
 def _split(payload: bytes, version: int) -> tuple[tuple[int, int], bytes, bytes]:
@@ -228,7 +234,7 @@ async def save(
         revision, created, updated = before.record.revision + 1, before.created, max(now, before.updated)
         nonce, back = before.nonce, before.pointer
     body = _encode(scope, kind, after, revision, created, updated)
-    packed_events = scope.codec.encode(list(events)) if events else None
+    packed_events = scope.codec.protect(key, scope.codec.encode(list(events))) if events else None
     wrapped = await blobs.keep(tx, root, key, body, 2)
     if before is not None:
         await blobs.drop(tx, root, before.wrapped)
@@ -250,11 +256,12 @@ async def remove(tx: Transaction, kind: Kind[T], before: Stored[T], *, events: S
     path = kind.path(before.record)
     tail = keys.path(*path)
     root = keys.root(kind.owner(path))
-    packed_events = scope.codec.encode(list(events)) if events else None
+    key = kind.prefix(scope) + tail
+    packed_events = scope.codec.protect(key, scope.codec.encode(list(events))) if events else None
     now = to_micros(scope.clock.now())
     entry = Entry("delete", kind.name, kind.owner(path), path, before.pointer, now, None, packed_events)
     tx.append(root, feed_prefix(scope), encode(scope, entry))
-    tx.delete(root, kind.prefix(scope) + tail)
+    tx.delete(root, key)
     await blobs.drop(tx, root, before.wrapped)
     _reindex(tx, kind, root, tail, before, None, 0)
 

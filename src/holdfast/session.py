@@ -88,7 +88,8 @@ class Once:
         key = self._row(root)
         row = await self._tx.get(root, key)
         if row is not None:
-            raise AlreadyDone(self._tx.scope.codec.decode(unseal(key, row.value)))
+            codec = self._tx.scope.codec
+            raise AlreadyDone(codec.decode(codec.reveal(key, unseal(key, row.value))))
 
     def _row(self, root: str) -> bytes:
         """The key's row; the root is in it, so that a copy to another number of parts finds its way."""
@@ -101,7 +102,8 @@ class Once:
             self._tx.on_first_read = None
             await self._check(root)
         key = self._row(root)
-        self._tx.put(root, key, seal(key, self._tx.scope.codec.encode(value)))
+        codec = self._tx.scope.codec
+        self._tx.put(root, key, seal(key, codec.protect(key, codec.encode(value))))
 
 
 async def commit(tx: Transaction, lease: Lease | None) -> None:

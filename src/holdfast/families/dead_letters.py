@@ -58,7 +58,7 @@ def write_letter(tx: Transaction, letter: DeadLetter) -> None:
             to_micros(letter.at), letter.retry,
         ]
     )  # fmt: skip
-    tx.put(keys.root(letter.watcher), key, seal(key, packed))
+    tx.put(keys.root(letter.watcher), key, seal(key, tx.scope.codec.protect(key, packed)))
 
 
 def delete_letter(tx: Transaction, letter: DeadLetter) -> None:
@@ -77,7 +77,8 @@ def make_letter(scope: Scope, watcher: str, change: Change, error: BaseException
 
 def _decode(scope: Scope, row: Row) -> DeadLetter:
     watcher, id = keys.parse(row.key[len(letters_prefix(scope)) :], (str, str))
-    position, before, family, key, op, error, attempts, at, retry = msgspec.msgpack.decode(unseal(row.key, row.value))
+    packed = scope.codec.reveal(row.key, unseal(row.key, row.value))
+    position, before, family, key, op, error, attempts, at, retry = msgspec.msgpack.decode(packed)
     return DeadLetter(
         str(id), str(watcher), position, before, family, tuple(key), op, error, attempts, from_micros(at), retry
     )

@@ -24,7 +24,7 @@ async def append(tx: Transaction, kind: Kind[Any], stored: Stored[Any], values: 
     rows = prefix(tx.scope, keys.EVENTS, kind, stored)
     for number, value in enumerate(values, first):
         key = rows + keys.number(number)
-        tx.put(root, key, seal(key, value))
+        tx.put(root, key, seal(key, tx.scope.codec.protect(key, value)))
     if values:
         tx.put(root, prefix(tx.scope, keys.HEADS, kind, stored), write_counter(first + len(values) - 1))
 
@@ -44,7 +44,7 @@ async def read(tx: Reader, kind: Kind[Any], stored: Stored[Any]) -> list[bytes]:
     values: list[bytes] = []
     while True:
         rows = await tx.scan(root, start, stop, limit=SWEEP_ROWS)
-        values += [unseal(row.key, row.value) for row in rows]
+        values += [tx.scope.codec.reveal(row.key, unseal(row.key, row.value)) for row in rows]
         if len(rows) < SWEEP_ROWS:
             return values
         start = rows[-1].key + b"\0"
