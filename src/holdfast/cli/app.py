@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InvalidArgument, StoreError
-from . import checkpoint, execution, feed, instance, whole
+from . import checkpoint, execution, feed, instance, moves, whole
 from .demo import command as demo
 from .output import Output
 from .session import Session
@@ -24,6 +24,10 @@ app.add_typer(execution.app, name="execution")
 app.add_typer(feed.app, name="feed")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.command("check")(whole.check)
+app.command("backup")(moves.backup)
+app.command("restore")(moves.restore)
+app.command("copy")(moves.copy)
+app.command("compact")(moves.compact)
 app.command("demo")(demo.demo)
 
 
