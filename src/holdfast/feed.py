@@ -32,6 +32,9 @@ LOOKED_AT = 2000
 PLAIN: dict[str, Callable[[Any], Any]] = {}
 """What builds the object of a family that is no record, from the value it was stored as."""
 
+EVENTS: dict[str, Callable[[Any], Any]] = {}
+"""What builds the events of a family's changes, from the values they were stored as; others stay as they are."""
+
 
 class Change(msgspec.Struct, frozen=True):
     """One change."""
@@ -268,7 +271,7 @@ async def changes_of(reader: Reader, seen: Sequence[Seen]) -> tuple[Change, ...]
         events: tuple[Any, ...] = ()
         try:
             record = None if error is not None else await record_of(reader, entry)
-            events = () if entry.events is None else _events(scope, entry)
+            events = _events(scope, entry)
         except Damaged as found:
             error = found
         after = positions.format_token(scope, database, one.after)
@@ -284,12 +287,12 @@ async def changes_of(reader: Reader, seen: Sequence[Seen]) -> tuple[Change, ...]
 
 def _events(scope: Scope, entry: Entry) -> tuple[Any, ...]:
     """What was given as events with a change of a record."""
+    if entry.events is None:
+        return ()
     bound = KINDS[entry.family].prefix(scope) + keys.path(*entry.path)
-    return tuple(map(_event, scope.codec.decode(scope.codec.reveal(bound, entry.events or b""))))
-
-
-def _event(value: Any) -> Any:
-    return PLAIN["execution_events"](value) if isinstance(value, list) and "execution_events" in PLAIN else value
+    values = scope.codec.decode(scope.codec.reveal(bound, entry.events))
+    build = EVENTS.get(entry.family)
+    return tuple(values) if build is None else tuple(map(build, values))
 
 
 async def read_changes(reader: Reader, after: str, wanted: Filter, limit: int, wait: float) -> Changes:

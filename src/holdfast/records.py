@@ -125,7 +125,8 @@ def register(kind: K) -> K:
     return kind
 
 
-def _encode(scope: Scope, kind: Kind[T], record: T, revision: int, created: int, updated: int) -> bytes:
+def encode_body(scope: Scope, kind: Kind[T], record: T, revision: int, created: int, updated: int) -> bytes:
+    """The bytes of a record, times in microseconds. Raises `InvalidArgument` with the path of a value it refuses."""
     fields = kind.pack(record)
     try:
         return scope.codec.encode([kind.layout, revision, created, updated, *fields])
@@ -233,7 +234,7 @@ async def save(
     else:
         revision, created, updated = before.record.revision + 1, before.created, max(now, before.updated)
         nonce, back = before.nonce, before.pointer
-    body = _encode(scope, kind, after, revision, created, updated)
+    body = encode_body(scope, kind, after, revision, created, updated)
     packed_events = scope.codec.protect(key, scope.codec.encode(list(events))) if events else None
     wrapped = await blobs.keep(tx, root, key, body, 2)
     if before is not None:
@@ -248,6 +249,23 @@ async def save(
     )
     _reindex(tx, kind, root, tail, before, result, updated)
     return Stored(result, Row(key, value, PENDING), wrapped, (PENDING, index), nonce, created, updated)
+
+
+async def announce(tx: Transaction, kind: Kind[T], stored: Stored[T], *, events: Sequence[Any] = ()) -> None:
+    """Put a record into the feed again, as an update with events: it keeps its revision, times and index rows."""
+    scope = tx.scope
+    path = kind.path(stored.record)
+    key = kind.prefix(scope) + keys.path(*path)
+    root = keys.root(kind.owner(path))
+    record = stored.record
+    body = encode_body(scope, kind, record, record.revision, stored.created, stored.updated)
+    wrapped = await blobs.keep(tx, root, key, body, 2)
+    await blobs.drop(tx, root, stored.wrapped)
+    packed = scope.codec.protect(key, scope.codec.encode(list(events))) if events else None
+    now = to_micros(scope.clock.now())
+    entry = Entry("update", kind.name, kind.owner(path), path, stored.pointer, now, wrapped, packed)
+    index = tx.append(root, feed_prefix(scope), encode(scope, entry))
+    tx.put(root, key, seal(key, _HEAD.pack(0, index, stored.nonce) + wrapped))
 
 
 async def remove(tx: Transaction, kind: Kind[T], before: Stored[T], *, events: Sequence[Any] = ()) -> None:

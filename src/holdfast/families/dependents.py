@@ -5,12 +5,16 @@ from typing import Any
 
 import ormsgpack
 
-from .. import keys
+from .. import blobs, keys
 from ..codec import seal, unseal
-from ..engine import read_counter, write_counter
-from ..limits import SWEEP_ROWS
+from ..engine import Row, read_counter, write_counter
+from ..errors import Conflict
+from ..limits import SWEEP_ROWS, TRIES
 from ..records import Kind, Stored
 from ..transaction import Reader, Scope, Transaction, transact
+
+_LARGE_AT_ONCE = 16
+"""Values in chunks that are given up in one batch: each touches rows for all of its chunks."""
 
 
 def prefix(scope: Scope, tag: bytes, kind: Kind[Any], stored: Stored[Any]) -> bytes:
@@ -64,10 +68,25 @@ async def drop(tx: Transaction, kind: Kind[Any], stored: Stored[Any]) -> None:
         leave_sweep(tx, root, start, start + keys.END * 9)
 
 
-def leave_sweep(tx: Transaction, root: str, start: bytes, stop: bytes) -> None:
-    """Leave a note of a range that nothing refers to any more, for `sweep` to empty in small batches."""
+def leave_sweep(tx: Transaction, root: str, start: bytes, stop: bytes, *, holding: bool = False) -> None:
+    """Leave a note of a range that nothing refers to any more, for `sweep` to empty in small batches.
+
+    `holding`: each row is the sealed wrapper of a value, which is given up with it.
+    """
     key = tx.scope.key(keys.SWEEP, start)
-    tx.put(root, key, seal(key, ormsgpack.packb([root, start, stop])))
+    tx.put(root, key, seal(key, ormsgpack.packb([root, start, stop, holding])))
+
+
+def affordable(rows: Sequence[Row]) -> list[Row]:
+    """The first of some rows that are sealed wrappers: as many as one batch can give up, few of them being large."""
+    found: list[Row] = []
+    large = 0
+    for row in rows:
+        large += unseal(row.key, row.value)[:1] != blobs.INLINE
+        if large > _LARGE_AT_ONCE:
+            break
+        found.append(row)
+    return found
 
 
 async def sweep(scope: Scope, *, max_rows: int = 1_000_000) -> int:
@@ -85,18 +104,28 @@ async def sweep(scope: Scope, *, max_rows: int = 1_000_000) -> int:
 
 
 async def _sweep_one(scope: Scope, note: bytes, value: bytes, max_rows: int) -> int:
-    root, start, stop = ormsgpack.unpackb(unseal(note, value))
+    root, start, stop, holding = ormsgpack.unpackb(unseal(note, value))
     removed = 0
     while removed < max_rows:
         rows = await scope.reader.scan(root, start, stop, limit=min(SWEEP_ROWS, max_rows - removed))
+        if holding:
+            rows = affordable(rows)
 
-        async def batch(tx: Transaction, found: tuple[bytes, ...] = tuple(row.key for row in rows)) -> None:
-            for key in found:
-                tx.delete(root, key)
+        async def batch(tx: Transaction, found: Sequence[Row] = tuple(rows)) -> None:
+            for row in found:
+                if holding:
+                    tx.expect(row.key, row)  # another sweeper may have given it up already
+                    await blobs.drop(tx, root, unseal(row.key, row.value))
+                tx.delete(root, row.key)
             if not found:
                 tx.delete(root, note)
 
-        await transact(scope, batch)
+        try:
+            await transact(scope, batch, tries=1 if holding else TRIES)
+        except Conflict:
+            if not holding:
+                raise
+            continue  # look again at what is left
         if not rows:
             break
         removed += len(rows)

@@ -12,7 +12,7 @@ import msgspec
 from .. import keys
 from ..clock import from_micros, to_micros
 from ..errors import AlreadyExists, InvalidArgument, NotFound, StaleRevision, WrongState
-from ..feed import PLAIN, append_plain
+from ..feed import EVENTS, PLAIN, append_plain
 from ..operation import Family, M, iteration, operation, procedure, reading
 from ..pages import Page, fingerprint
 from ..records import Index, Kind, Record, Stored, load, register, remove, save
@@ -106,7 +106,7 @@ def _event(value: list[Any]) -> Event:
     return Event(message, topic, details, from_micros(at), seq)
 
 
-PLAIN["execution_events"] = _event
+PLAIN["execution_events"] = EVENTS["executions"] = _event
 
 
 def _check_events(events: Iterable[Event]) -> tuple[Event, ...]:

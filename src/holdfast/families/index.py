@@ -69,11 +69,18 @@ def _first(positions: list[Any], reverse: bool) -> int:
 
 
 async def by_id(
-    reader: Reader, prefix: bytes, after: bytes | None, size: int, *, records: bool = False, root: str | None = None
+    reader: Reader,
+    prefix: bytes,
+    after: bytes | None,
+    size: int,
+    *,
+    records: bool = False,
+    root: str | None = None,
+    within: bytes = b"",
 ) -> AsyncIterator[Found]:
-    """Places under a prefix in the order of ids; `records`: the rows are the records themselves."""
-    start = prefix if after is None else prefix + after + b"\0"
-    async for row in _range(reader, root, start, prefix + keys.END, size):
+    """Places under a prefix in the order of ids, which begin with `within`; `records`: the rows are the records."""
+    start = prefix + within if after is None else prefix + after + b"\0"
+    async for row in _range(reader, root, start, prefix + within + keys.END, size):
         tail = row.key[len(prefix) :]
         yield Found(tail, tail, row if records else None)
 
@@ -124,6 +131,8 @@ class Query(Generic[T]):
         self.newest = False
         self.least, self.most = 0, INT64_MAX - 1
         self.root: str | None = None
+        self.within = b""
+        """What the keys of all that can match begin with; for the order of ids."""
 
     async def page(self, limit: int, cursor: str | None) -> Page[T]:
         """One page. Raises `InvalidArgument` for a limit or cursor that is not allowed."""
@@ -167,11 +176,12 @@ class Query(Generic[T]):
             return _one(self.only, after)
         if self.prefixes is None:
             prefix = self.kind.prefix(self.reader.scope)
-            return by_id(self.reader, prefix, after, size, records=True, root=self.root)
+            return by_id(self.reader, prefix, after, size, records=True, root=self.root, within=self.within)
         if self.newest:
             options = {"least": self.least, "most": self.most}
             return merge([newest(self.reader, one, after, size, **options) for one in self.prefixes], reverse=True)
-        return merge([by_id(self.reader, one, after, size, root=self.root) for one in self.prefixes])
+        narrow: dict[str, Any] = {"root": self.root, "within": self.within}
+        return merge([by_id(self.reader, one, after, size, **narrow) for one in self.prefixes])
 
     async def _open(self, places: list[Found], found: list[tuple[Stored[T], Any]]) -> int:
         """Read the records of some places, keep those that match; gives how many could not be decoded."""
