@@ -10,6 +10,9 @@ from .families.dead_letters import DeadLetter
 from .families.executions import Event, Execution
 from .families.instance_record import Context, HistoryEntry, Instance
 from .families.lease import Lease
+from .families.machine_record import Failure, Snapshot
+from .families.omitted import OMITTED
+from .families.timers import Timer
 from .feed import Change, Changes
 from .moves import copy, restore
 from .pages import Page
@@ -20,6 +23,7 @@ from .watch import AsyncWatcher, Watcher
 __all__ = [
     "BEGINNING",
     "LATEST",
+    "OMITTED",
     "AsyncStore",
     "AsyncWatcher",
     "Change",
@@ -29,13 +33,16 @@ __all__ = [
     "DeadLetter",
     "Event",
     "Execution",
+    "Failure",
     "HistoryEntry",
     "Instance",
     "Lease",
     "Page",
     "Problem",
+    "Snapshot",
     "Store",
     "Watcher",
+    "Timer",
     "codec",
     "copy",
     "errors",

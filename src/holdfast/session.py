@@ -14,6 +14,8 @@ from .families.dead_letters import DeadLetters
 from .families.executions import Executions
 from .families.instances import Instances
 from .families.lease import Lease, Leases, fence, token_key
+from .families.machines import Machines
+from .families.timers import Timers
 from .operation import Blocking, M, Suspending
 from .transaction import Scope, Transaction, backoff
 from .watch import WatchedFeed
@@ -35,6 +37,16 @@ class Families(Generic[M]):
     def executions(self) -> Executions[M]:
         """Guarded executions with their own events."""
         return Executions(self._face)
+
+    @cached_property
+    def machines(self) -> Machines[M]:
+        """State-machine snapshots."""
+        return Machines(self._face)
+
+    @cached_property
+    def timers(self) -> Timers[M]:
+        """Durable timers."""
+        return Timers(self._face)
 
     @cached_property
     def leases(self) -> Leases[M]:
