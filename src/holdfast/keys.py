@@ -56,8 +56,8 @@ def namespace(value: str) -> bytes:
 
 def path(*steps: str | int) -> bytes:
     """Names, each ended by a NUL, and numbers as 8 bytes."""
-    if len(steps) == 1 and steps[0].__class__ is str:  # most keys are one id
-        return steps[0].encode() + b"\0"
+    if len(steps) == 1 and isinstance(only := steps[0], str):  # most keys are one id
+        return only.encode() + b"\0"
     return b"".join(step.encode() + b"\0" if isinstance(step, str) else number(step) for step in steps)
 
 
