@@ -1,6 +1,7 @@
 """The table of what is kept: each row is a promise of docs/reference/values.md, which is made from it."""
 
 import dataclasses
+import subprocess
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from datetime import UTC, date, datetime, time, timedelta, timezone
@@ -346,3 +347,10 @@ def test_what_is_not_kept_is_refused_with_its_path_and_type(name: str, value: An
     assert "$.a[2][1].b" in str(caught.value)
     kind = type(value).__name__
     assert kind in str(caught.value) or "dtype" in str(caught.value)
+
+
+def test_the_page_of_types_is_what_this_table_says() -> None:
+    tool = Path(__file__).parents[2] / "tools" / "values_page.py"
+    if not tool.exists():
+        pytest.skip("the tools are not beside the tests (an installed wheel)")
+    subprocess.run([sys.executable, str(tool), "--check"], check=True)
