@@ -26,7 +26,7 @@ CHECKPOINT = b"W"
 DEAD_LETTER, RETRY = b"QL", b"QR"
 MACHINE_HISTORY, MACHINE_FAILURE = b"MH", b"MF"
 TIMER, TIMER_DUE = b"TT", b"TD"
-RESULT_VALUE, RESULT_EXPIRY, RESULT_EPOCH, RESULT_CLAIM = b"VR", b"VX", b"VE", b"VC"
+RESULT_EXPIRY, RESULT_WRITES, RESULT_CLAIM = b"VX", b"VW", b"VC"
 
 END = b"\xff"
 """After every path that starts alike: no UTF-8 and no tag has this byte."""

@@ -115,6 +115,9 @@ class Kind(ABC, Generic[T]):
 KINDS: dict[str, Kind[Any]] = {}
 """Every kind by the name of its family: the feed, `check` and `copy` find them here."""
 
+HELD: dict[bytes, Callable[[Row], bytes]] = {}
+"""For each tag of a row that is no record and holds a value of any size: from the row to the value's wrapper."""
+
 
 K = TypeVar("K", bound=Kind[Any])
 

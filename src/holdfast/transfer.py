@@ -22,7 +22,7 @@ from .families.checkpoints import Checkpoint, all_checkpoints, checkpoint_key
 from .feed import before_of, floor_key, floors, place, plain_bound
 from .limits import BATCH_BYTES
 from .positions import BEGINNING, Vector
-from .records import KINDS, Kind, index_rows, moved_row, open_row, row_body
+from .records import HELD, KINDS, Kind, index_rows, moved_row, open_row, row_body
 from .transaction import PENDING, Scope
 
 _RUN = 500
@@ -37,6 +37,14 @@ OWNERS: dict[bytes, Callable[[bytes], str]] = {}
 def first_name(rest: bytes) -> str:
     """The owner where a key starts with its name."""
     return rest[: rest.index(b"\0")].decode()
+
+
+def _second_name(rest: bytes) -> str:
+    return first_name(rest[rest.index(b"\0") + 1 :])
+
+
+def _after_number(rest: bytes) -> str:
+    return first_name(rest[8:])
 
 
 def _of_record(rest: bytes) -> str:
@@ -57,6 +65,13 @@ OWNERS.update(
         keys.ONCE: first_name,
         keys.DEAD_LETTER: first_name,
         keys.RETRY: first_name,
+        keys.MACHINE_HISTORY: _second_name,
+        keys.MACHINE_FAILURE: _second_name,
+        keys.TIMER: first_name,
+        keys.TIMER_DUE: _after_number,
+        keys.RESULT_EXPIRY: _after_number,
+        keys.RESULT_WRITES: first_name,
+        keys.RESULT_CLAIM: first_name,
     }
 )
 
@@ -309,7 +324,10 @@ async def _copy_rows(source: Scope, target: Scope, writer: _Writer) -> None:
                 for there in range(target.parts) if part == 0 else ():
                     await writer.put(there, row.key, row.value)
                 continue
-            await writer.put(target.part(keys.root(owner_of(rest))), row.key, row.value)
+            root = keys.root(owner_of(rest))
+            if rest[:2] in HELD:
+                await blobs.transplant(source.reader, target, root, row.key, HELD[rest[:2]](row))
+            await writer.put(target.part(root), row.key, row.value)
 
 
 def owner_of(rest: bytes) -> str:

@@ -5,6 +5,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
+import holdfast
+import holdfast.moves
 from family.faults import at_every_call, over
 from holdfast.engine import Batch
 from holdfast.engines.memory import MemoryEngine
@@ -212,3 +214,21 @@ class MachinesAsDicts(RuleBasedStateMachine):
 
 TestMachinesAsDicts = MachinesAsDicts.TestCase
 TestMachinesAsDicts.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+
+
+def test_a_copy_has_everything_and_holds_together(tmp_path):
+    """History, failures, rules and timers come along, whatever the number of parts."""
+    source = over(MemoryEngine())
+    for name in ("a", "b", "c"):
+        _prepare(source)
+        source.machines.save("m", name, "a", b"large" * 50_000)
+        source.machines.fail("m", name, "x" * 100_000)
+        source.timers.set(name, holdfast.clock.EPOCH, "y" * 100_000)
+    target = over(MemoryEngine(parts=3))
+    holdfast.moves.copy_stores(source, target)
+    assert _view(target)[:5] == _view(source)[:5]
+    assert target.timers.due() == source.timers.due()
+    assert target.machines.last_error("m", "a") == source.machines.last_error("m", "a")
+    assert target.machines.definition("m") == source.machines.definition("m")
+    assert target.check() == []
+    assert target.machines.save("m", "a", "b", 1).previous_state == "a"

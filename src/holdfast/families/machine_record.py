@@ -14,7 +14,7 @@ from ..engine import Row
 from ..errors import AlreadyExists, Damaged, InvalidArgument, NotFound, StaleRevision
 from ..feed import EVENTS
 from ..limits import INLINE_BYTES, SWEEP_ROWS
-from ..records import Index, Kind, Record, Stored, decode_body, encode_body, register
+from ..records import HELD, Index, Kind, Record, Stored, decode_body, encode_body, register
 from ..transaction import Reader, Scope, Transaction
 from .dependents import affordable, leave_sweep
 from .machine_rules import audit as audit_definitions
@@ -278,6 +278,7 @@ def _unpack(packed: list[Any]) -> Failure:
 
 
 EVENTS["machines"] = _unpack
+HELD[keys.MACHINE_HISTORY] = HELD[keys.MACHINE_FAILURE] = lambda row: unseal(row.key, row.value)
 
 
 def check_names(machine: str, name: str) -> None:

@@ -16,7 +16,7 @@ from ..engine import Row
 from ..errors import Damaged, InvalidArgument, Undecodable
 from ..operation import Family, M, operation, reading
 from ..pages import check_limit
-from ..records import NONCE_BYTES, Record
+from ..records import HELD, NONCE_BYTES, Record
 from ..transaction import Reader, Scope, Transaction
 
 _LAYOUT = 1
@@ -225,3 +225,4 @@ async def _audit(reader: Reader, part: int) -> list[Problem]:
 
 
 AUDITS.append(_audit)
+HELD[keys.TIMER] = lambda row: _parse(row.key, row.value).wrapped
