@@ -12,7 +12,7 @@ from collections.abc import Generator, Sequence
 from typing import Generic, TypeVar
 
 import psycopg
-from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
+from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGconn, PGresult
 from psycopg.waiting import Ready, Wait
 
@@ -24,7 +24,7 @@ RENEW_USES, RENEW_SECONDS = 300, 30.0
 _SYNC, _FATAL, _DONE = ExecStatus.PIPELINE_SYNC, ExecStatus.FATAL_ERROR, ExecStatus.COMMAND_OK
 _BINARY = [[1] * count for count in range(32)]
 _R, _RW, _READY_R = Wait.R, Wait.RW, Ready.R
-_BAD, _IDLE = ConnStatus.BAD, TransactionStatus.IDLE
+_BAD, _SQLSTATE = ConnStatus.BAD, DiagnosticField.SQLSTATE
 
 C = TypeVar("C", bound="psycopg.Connection[tuple[object, ...]] | psycopg.AsyncConnection[tuple[object, ...]]")
 
@@ -142,6 +142,11 @@ class Trip:
         pgconn.pipeline_sync()
 
     def _take(self, index: int, result: PGresult, prepared: Prepared | None) -> None:
+        late = index == len(self._extras)
+        if late or (result.status == _FATAL and not result.error_field(_SQLSTATE)):
+            # The server ends the session after its last answer; or libpq made this up, without a code, in place of an
+            # answer that will not come.
+            raise psycopg.OperationalError(result.get_error_message() or "the connection was lost")
         extra = self._extras[index]
         if extra is None or prepared is None:
             self.answers.append(result)
