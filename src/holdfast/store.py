@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Collection
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from . import keys, session
+from . import described, keys, session
 from . import url as urls
 from .backup import backup
 from .bridge import Inline, Threaded, run_now
@@ -374,6 +374,9 @@ def open(
     chosen = _prepare(durability, codec, key_ring)
     keys.namespace(namespace)
     engine = urls.connect(where)(where, durability=durability, create=create, parts=parts)
+    describe = getattr(engine, "describe", None)
+    if describe is not None:
+        describe(described.NUMBER, described.views())
     return Store(engine, _shown(where), namespace=namespace, codec=chosen, clock=clock or SystemClock())
 
 
@@ -396,7 +399,10 @@ async def open_async(
     native = urls.connect_async(where)
     now = clock or SystemClock()
     if native is not None:
-        engine: AsyncEngine = await native(where, **options)
+        engine: Any = await native(where, **options)
+        describe = getattr(engine, "describe", None)
+        if describe is not None:
+            await describe(described.NUMBER, described.views())
         return AsyncStore(engine, None, _shown(where), namespace=namespace, codec=chosen, clock=now)
     blocking: Engine = urls.connect(where)(where, **options)
     return AsyncStore(Threaded(blocking), blocking, _shown(where), namespace=namespace, codec=chosen, clock=now)

@@ -17,7 +17,7 @@ LAYERS = (
     {"records", "entry", "positions", "pages", "feed", "blobs", "check"},
     {"families"},
     {"watch", "watch_loop", "retention", "transfer", "backup"},
-    {"session", "url", "store", "moves"},
+    {"session", "described", "url", "store", "moves"},
     {"", "cli", "web", "adapters", "node", "testing", "__main__"},
 )
 """From the bottom up; a folder stands for everything in it, "" for the package itself."""

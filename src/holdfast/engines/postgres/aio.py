@@ -20,6 +20,7 @@ from .engine import flushes
 from .notify import DEAF_SECONDS, FIRST_POLL, HINT_EVERY, LAST_POLL, LINGER, Board, collect
 from .plans import Plan, Plans
 from .statements import ROLLBACK, Statement, Statements
+from .views import View
 from .wire import Trip
 
 T = TypeVar("T")
@@ -44,6 +45,10 @@ class AsyncPostgresEngine:
             await self.close()
             raise
         return self
+
+    async def describe(self, number: int, views: Sequence[View]) -> None:
+        """Make the views for people who ask in SQL, where those that are there have a lower number."""
+        await self._run(lambda: self._plans.describe(number, views))
 
     @property
     def parts(self) -> int:

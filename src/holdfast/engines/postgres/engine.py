@@ -16,6 +16,7 @@ from .notify import Watcher
 from .plans import Plan, Plans
 from .pool import BlockingLink, Pool, connect
 from .statements import ROLLBACK, Statements
+from .views import View
 from .wire import Trip
 
 T = TypeVar("T")
@@ -40,6 +41,10 @@ class PostgresEngine:
             self.close()
             raise
         return self
+
+    def describe(self, number: int, views: Sequence[View]) -> None:
+        """Make the views for people who ask in SQL, where those that are there have a lower number."""
+        self._run(lambda: self._plans.describe(number, views))
 
     @property
     def parts(self) -> int:

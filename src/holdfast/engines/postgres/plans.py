@@ -21,6 +21,8 @@ from holdfast.limits import INT64_MAX
 from . import schema
 from .faults import sqlstate, unusable
 from .statements import BEGIN, COMMIT, NOT_FLUSHED, ROLLBACK, Statement, Statements
+from .views import View
+from .views import statements as view_statements
 
 T = TypeVar("T")
 Answers = Sequence[PGresult]
@@ -37,6 +39,7 @@ class Plans:
     def __init__(self, statements: Statements, where: str, *, flush: bool) -> None:
         self._sql, self._where, self._flush = statements, where, flush
         self.parts = 0
+        self.views = 0
 
     def open(self, wanted: int | None, create: bool) -> Plan[None]:
         """Find out how many parts there are; make or migrate the tables where that is needed and allowed."""
@@ -104,6 +107,24 @@ class Plans:
                 value=wanted,
             )
         self.parts = known["parts"]
+        self.views = known.get("views", 0)
+
+    def describe(self, number: int, views: Sequence[View]) -> Plan[None]:
+        """Make the views for people, where those that are there have a lower number."""
+        if self.views >= number:
+            return
+        made = [Statement(text.encode()) for text in view_statements(self._sql.schema, views)]
+        try:
+            yield [BEGIN, schema.lock(self._sql.schema)]
+            known = yield from self._meta()
+            if known is not None and known.get("views", 0) < number:
+                yield [*made, schema.remember_views(self._sql.schema, number)]
+            yield [COMMIT]
+        except StoreError as error:
+            yield [ROLLBACK]
+            if sqlstate(error) not in (*schema.RACE, *schema.NO_RIGHT):
+                raise
+        self.views = number
 
     def read(self, part: int, keys: Sequence[bytes]) -> Plan[list[Row | None]]:
         """One trip; nothing is asked for no keys."""

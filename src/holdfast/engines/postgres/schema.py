@@ -32,6 +32,14 @@ CREATE = (
 LOCK = "SELECT version FROM {s}.parts WHERE part = {meta} FOR UPDATE"
 SET_FORMAT = "UPDATE {s}.rows SET value = int8send({format}) WHERE part = {meta} AND key = 'format'"
 
+SET_VIEWS = (
+    "INSERT INTO {s}.rows (part, key, value, version) VALUES ({meta}, 'views', int8send({number}), 0)"
+    " ON CONFLICT (part, key) DO UPDATE SET value = excluded.value"
+)
+
+NO_RIGHT = frozenset({"42501"})
+"""The role may use the tables and make nothing: then there are no views for people."""
+
 MIGRATIONS: dict[int, tuple[str, ...]] = {}
 """Format to the statements that lead from it to the next one."""
 
@@ -67,3 +75,8 @@ def migrate(schema: str, found: int) -> list[Statement]:
     known = {"s": f'"{schema}"', "meta": META_PART, "format": FORMAT}
     steps = [text for number in range(found, FORMAT) for text in MIGRATIONS[number]]
     return [Statement(text.format(**known).encode()) for text in (*steps, SET_FORMAT)]
+
+
+def remember_views(schema: str, number: int) -> Statement:
+    """That the views of this number are there."""
+    return Statement(SET_VIEWS.format(s=f'"{schema}"', meta=META_PART, number=number).encode())
