@@ -17,7 +17,7 @@ from ...errors import Unavailable, WrongState
 from . import sources
 from .names import LOST_LEASE, STARTED, STEP, WORKFLOW, execution_id, run_id
 from .sources import Counts
-from .tally import Tally
+from .tally import Started, Tally
 
 CREATED_TOGETHER = 100
 RESTARTS = 10
@@ -101,7 +101,8 @@ class Conductor:
                     position, families=("executions", STARTED), limit=1000, wait=LOOK_SECONDS
                 )
                 position = changes.next
-                tally.take(changes.items)
+                for started in tally.take(changes.items):
+                    self.view.say(_takeover(started))
                 self.view.progress(tally.done)
                 if moments and tally.done >= moments[0] and ended is None:
                     moments.pop(0)
@@ -160,6 +161,12 @@ class Conductor:
         """Cancel a run that was interrupted, so that it does not look as if it still went on; else do nothing."""
         with contextlib.suppress(WrongState):
             self.store.instances.cancel(run)
+
+
+def _takeover(started: Started) -> str:
+    if started.token == 1:
+        return f"worker {started.pid} holds the lease"
+    return f"worker {started.pid} took over the lease (token {started.token}), {started.taken_over} attempts restarted"
 
 
 def _send(process: "subprocess.Popen[bytes]", document: object) -> None:

@@ -13,7 +13,7 @@ COMPLETED = "completed"
 RECOVERY = "recovery"
 """Topic of the event that restarts what a dead worker left behind."""
 
-LEASE_SECONDS = 1.5
+LEASE_SECONDS = 2.0
 RENEW_SECONDS = 0.4
 
 LOST_LEASE = 3

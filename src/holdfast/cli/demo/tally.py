@@ -4,11 +4,20 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 import holdfast
 
 from .names import COMPLETED, RECOVERY, STARTED
 from .sources import Counts, add
+
+
+class Started(NamedTuple):
+    """What a worker says when it holds the lease."""
+
+    pid: int
+    token: int
+    taken_over: int
 
 
 @dataclass
@@ -22,21 +31,23 @@ class Tally:
     restarted: list[str] = field(default_factory=list)
     """Executions that a later worker took over, once for each time."""
     commits: int = 0
-    workers: list[dict[str, object]] = field(default_factory=list)
+    workers: list[Started] = field(default_factory=list)
     _seconds: float = 0.0
     _since: datetime | None = None
     _last: datetime | None = None
 
-    def take(self, changes: Iterable[holdfast.Change]) -> None:
-        """Count some changes."""
+    def take(self, changes: Iterable[holdfast.Change]) -> list[Started]:
+        """Count some changes; gives the workers that started."""
+        before = len(self.workers)
         for change in changes:
             if change.op == "emit" and change.family == STARTED and change.id == self.run:
                 self._worker(change)
             elif change.op == "update" and getattr(change.record, "job_id", None) == self.run:
                 self._update(change)
+        return self.workers[before:]
 
     def _worker(self, change: holdfast.Change) -> None:
-        self.workers.append(dict(change.record))
+        self.workers.append(Started(**change.record))
         self._close()
         self._since = self._last = change.at
 

@@ -62,6 +62,7 @@ def numbers(outcome: Outcome) -> dict[str, int]:
         "lines": totals.lines,
         "definitions": totals.definitions,
         "kills survived": outcome.kills,
+        "lease takeovers": sum(worker.token > 1 for worker in outcome.tally.workers),
         "attempts restarted": len(outcome.tally.restarted),
         "executions completed twice": outcome.tally.twice,
         "commits/s": round(outcome.tally.rate()),

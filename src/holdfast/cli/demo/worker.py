@@ -60,7 +60,7 @@ class Worker:
 
     def facts(self, taken_over: int) -> dict[str, Any]:
         """What the feed says of this worker."""
-        return {"name": self.name, "pid": os.getpid(), "token": self.lease.token, "taken_over": taken_over}
+        return {"pid": os.getpid(), "token": self.lease.token, "taken_over": taken_over}
 
     async def index(self, one: Execution) -> None:
         """One file: accepted, running, completed; each a commit of its own, guarded by the revision before."""
