@@ -22,6 +22,7 @@ from .feed import Change
 from .operation import Blocking, M, Suspending
 from .positions import BEGINNING
 from .session import BlockingTransaction, Families, OpenTransaction, SuspendingTransaction
+from .stats import Stats, stats
 from .transaction import Scope, Transaction
 from .watch import AsyncWatcher, Watcher
 from .watch_loop import Loop, make_options
@@ -159,6 +160,11 @@ class Store(_Base[Blocking]):
         self._check_open()
         return run_now(check(self._scope))
 
+    def stats(self) -> Stats:
+        """What the namespace holds, from counters: the same cost however much there is."""
+        self._check_open()
+        return run_now(stats(self._scope))
+
     def backup(self, path: "str | os.PathLike[str]") -> None:
         """Write the whole database, every namespace, to a new SQLite file while others go on.
 
@@ -293,6 +299,11 @@ class AsyncStore(_Base[Suspending]):
         """As `Store.check`."""
         self._check_open()
         return await check(self._scope)
+
+    async def stats(self) -> Stats:
+        """What the namespace holds, from counters: the same cost however much there is."""
+        self._check_open()
+        return await stats(self._scope)
 
     async def backup(self, path: "str | os.PathLike[str]") -> None:
         """Write the whole database, every namespace, to a new SQLite file while others go on.

@@ -16,7 +16,7 @@ LAYERS = (
     {"transaction", "operation", "bridge"},
     {"records", "entry", "positions", "pages", "feed", "blobs", "check"},
     {"families"},
-    {"watch", "watch_loop", "retention", "transfer", "backup"},
+    {"watch", "watch_loop", "retention", "transfer", "backup", "stats"},
     {"session", "described", "url", "store", "moves"},
     {"", "cli", "web", "adapters", "node", "testing", "__main__"},
 )

@@ -23,6 +23,23 @@ def check(context: typer.Context) -> None:
             raise typer.Exit(1)
 
 
+def stats(context: typer.Context) -> None:
+    """Show what the store holds: counts, size, and how far each consumer of the feed is behind."""
+    with opened(context) as (store, output):
+        found = store.stats()
+        if output.as_json:
+            output.json(found)
+            return
+        size = "unknown" if found.bytes is None else f"{found.bytes:,} bytes"
+        output.say(f"namespace {found.namespace}, {found.parts} parts, {found.commits:,} commits, {size}")
+        for family in ("instances", "executions", "machines"):
+            for name, number in getattr(found, family).items():
+                output.say(f"  {family} {name}: {number:,}")
+        for lag in found.checkpoints:
+            output.say(f"  checkpoint {lag.name}: {lag.commits:,} commits behind")
+        output.say(f"  dead letters: {found.dead_letters:,}")
+
+
 def problem_columns(first: Any) -> tuple[Column, ...]:
     """A column for each field a problem has."""
     if not isinstance(first, dict):
