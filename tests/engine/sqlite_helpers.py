@@ -12,11 +12,19 @@ PATIENCE = 60.0
 """Seconds after which something that should have come back counts as hanging."""
 
 
-def start(code, *arguments, **options):
-    """A Python program that can import what this one can; its output is a pipe."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, **options)
+def environment():
+    """For a Python program that can import what this one can."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def python(code, *arguments):
+    """The command that runs `code`."""
+    return [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
+
+
+def start(code, *arguments):
+    """`code` in a process of its own; its output is a pipe."""
+    return subprocess.Popen(python(code, *arguments), env=environment(), stdout=subprocess.PIPE, text=True)
 
 
 def run(code, *arguments):

@@ -172,7 +172,8 @@ def test_the_connection_of_an_ended_thread_is_closed(engine, path):
 
 
 FORK = """
-import os, sys, threading
+import os, sys, threading, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
 from holdfast.engine import Batch
 from holdfast.engines.sqlite import connect
 from holdfast.errors import Closed

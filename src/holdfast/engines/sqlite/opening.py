@@ -164,6 +164,8 @@ def _locked(folder: str, path: str, patience: float) -> Iterator[int]:
                         f"another process has been opening a database in {folder} for too long"
                     ) from error
                 time.sleep(0.002)
+            except OSError as error:
+                raise _refused(path, f"its folder cannot be locked: {error.strerror}") from error
         yield handle
     finally:
         os.close(handle)

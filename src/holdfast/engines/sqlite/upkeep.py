@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import apsw
 
-from ...errors import InvalidArgument
+from ...errors import InvalidArgument, Unavailable
 from .connections import Connections
 from .failures import mapped
 
@@ -46,10 +46,11 @@ class Upkeep:
             try:
                 connection.execute("VACUUM INTO ?", (partial,))
                 _publish(partial, target)
-            except BaseException:
+            except OSError as error:
+                raise Unavailable(f"could not write {target}: {error.strerror}; there is no copy") from error
+            finally:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(partial)
-                raise
 
     def compact(self) -> int:
         """Give free pages back to the disk, a few at a time; how many bytes the file is smaller for it."""

@@ -1,5 +1,6 @@
 """One writer at a time: whoever holds the lock commits everything queued, in one transaction and one flush."""
 
+import copy
 import logging
 import threading
 from collections import deque
@@ -146,7 +147,7 @@ class Writer:
         except Exception as error:  # noqa: BLE001 - whatever it is, it becomes the outcome of the whole group
             self._take_rest(jobs, outcomes)
             failure = self._failure(error, committing)
-            outcomes = [outcome if isinstance(outcome, StoreError) else failure for outcome in outcomes]
+            outcomes = [outcome if isinstance(outcome, StoreError) else _again(failure) for outcome in outcomes]
             self._roll_back(connection)
             if isinstance(failure, OutcomeUnknown):
                 self._connections.refuse(Closed(f"{failure.message}; until then this one is closed"))
@@ -224,6 +225,13 @@ def _validate(batch: Batch) -> None:
     if not found <= _BYTES:
         names = ", ".join(sorted(kind.__name__ for kind in found - _BYTES))
         raise InvalidArgument(f"a batch holds {names}; keys and values are bytes", what="batch")
+
+
+def _again(failure: Exception) -> Exception:
+    """The same error once more: each caller raises one of its own, with a traceback of its own."""
+    copied = copy.copy(failure)
+    copied.__cause__ = failure.__cause__
+    return copied
 
 
 def _deliver(jobs: list[_Job]) -> None:
