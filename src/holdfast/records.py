@@ -1,6 +1,7 @@
 """Records: a row, its index rows, its counters and its feed entry, always written in one batch."""
 
 import os
+import re
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -175,11 +176,20 @@ async def open_row(
     return Stored(record, row, wrapped, pointer, nonce, created, updated)
 
 
+# The packed list begins with layout, revision and two times; the fields follow.
+_UNNAMED = 4
+_PLACE = re.compile(r"\$\[(\d+)\]")
+
+
 def _named(error: Damaged, kind: Kind[Any], path: Sequence[Any]) -> Damaged:
-    """The same error, saying which record it is about."""
+    """The same error, saying which record it is about, and which of its fields."""
     id = "/".join(map(str, path))
-    known = {**error.fields, "kind": kind.name, "id": id}
-    return type(error)(f"{kind.name} {id!r}: {error.message}", **known)
+    known, message = {**error.fields, "kind": kind.name, "id": id}, error.message
+    place = _PLACE.match(known.get("path") or "")
+    if place is not None and int(place[1]) - _UNNAMED in range(len(kind.fields)):
+        known["path"] = f"$.{kind.fields[int(place[1]) - _UNNAMED]}{place.string[place.end() :]}"
+        message = message.replace(place.string, known["path"], 1)
+    return type(error)(f"{kind.name} {id!r}: {message}", **known)
 
 
 def _split(payload: bytes, version: int) -> tuple[tuple[int, int], bytes, bytes]:
