@@ -29,7 +29,14 @@ class Entry(NamedTuple):
     """Version and index of the record's entry before this; version `PENDING`: of the same commit; 0: none."""
     at: int
     wrapped: bytes | None
+    """The record after the change, as `blobs.keep` gave it."""
     events: bytes | None
+    """What was given as events with the change, kept likewise."""
+
+    @property
+    def wrappers(self) -> tuple[bytes, ...]:
+        """What this entry refers to."""
+        return tuple(one for one in (self.wrapped, self.events) if one is not None)
 
 
 def feed_prefix(scope: Scope) -> bytes:

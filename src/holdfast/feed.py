@@ -271,7 +271,7 @@ async def changes_of(reader: Reader, seen: Sequence[Seen]) -> tuple[Change, ...]
         events: tuple[Any, ...] = ()
         try:
             record = None if error is not None else await record_of(reader, entry)
-            events = _events(scope, entry)
+            events = await _events(reader, entry)
         except Damaged as found:
             error = found
         after = positions.format_token(scope, database, one.after)
@@ -285,12 +285,13 @@ async def changes_of(reader: Reader, seen: Sequence[Seen]) -> tuple[Change, ...]
     return tuple(changes)
 
 
-def _events(scope: Scope, entry: Entry) -> tuple[Any, ...]:
+async def _events(reader: Reader, entry: Entry) -> tuple[Any, ...]:
     """What was given as events with a change of a record."""
     if entry.events is None:
         return ()
+    scope = reader.scope
     bound = KINDS[entry.family].prefix(scope) + keys.path(*entry.path)
-    values = scope.codec.decode(scope.codec.reveal(bound, entry.events))
+    values = scope.codec.decode(await blobs.fetch(reader, keys.root(entry.id), bound, entry.events))
     build = EVENTS.get(entry.family)
     return tuple(values) if build is None else tuple(map(build, values))
 

@@ -248,12 +248,12 @@ async def save(
         revision, created, updated = before.record.revision + 1, before.created, max(now, before.updated)
         nonce, back = before.nonce, before.pointer
     body = encode_body(scope, kind, after, revision, created, updated)
-    packed_events = scope.codec.protect(key, scope.codec.encode(list(events))) if events else None
+    told = await _keep_events(tx, root, key, events)
     wrapped = await blobs.keep(tx, root, key, body, 2)
     if before is not None:
         await blobs.drop(tx, root, before.wrapped)
     op = "create" if before is None else "update"
-    entry = Entry(op, kind.name, kind.owner(path), path, back, now, wrapped, packed_events)
+    entry = Entry(op, kind.name, kind.owner(path), path, back, updated, wrapped, told)
     index = tx.append(root, feed_prefix(scope), encode(scope, entry))
     value = seal(key, _HEAD.pack(0, index, nonce) + wrapped)
     tx.put(root, key, value)
@@ -274,9 +274,9 @@ async def announce(tx: Transaction, kind: Kind[T], stored: Stored[T], *, events:
     body = encode_body(scope, kind, record, record.revision, stored.created, stored.updated)
     wrapped = await blobs.keep(tx, root, key, body, 2)
     await blobs.drop(tx, root, stored.wrapped)
-    packed = scope.codec.protect(key, scope.codec.encode(list(events))) if events else None
-    now = to_micros(scope.clock.now())
-    entry = Entry("update", kind.name, kind.owner(path), path, stored.pointer, now, wrapped, packed)
+    told = await _keep_events(tx, root, key, events)
+    now = max(to_micros(scope.clock.now()), stored.updated)
+    entry = Entry("update", kind.name, kind.owner(path), path, stored.pointer, now, wrapped, told)
     index = tx.append(root, feed_prefix(scope), encode(scope, entry))
     tx.put(root, key, seal(key, _HEAD.pack(0, index, stored.nonce) + wrapped))
 
@@ -288,13 +288,17 @@ async def remove(tx: Transaction, kind: Kind[T], before: Stored[T], *, events: S
     tail = keys.path(*path)
     root = keys.root(kind.owner(path))
     key = kind.prefix(scope) + tail
-    packed_events = scope.codec.protect(key, scope.codec.encode(list(events))) if events else None
-    now = to_micros(scope.clock.now())
-    entry = Entry("delete", kind.name, kind.owner(path), path, before.pointer, now, None, packed_events)
+    told = await _keep_events(tx, root, key, events)
+    now = max(to_micros(scope.clock.now()), before.updated)
+    entry = Entry("delete", kind.name, kind.owner(path), path, before.pointer, now, None, told)
     tx.append(root, feed_prefix(scope), encode(scope, entry))
     tx.delete(root, key)
     await blobs.drop(tx, root, before.wrapped)
     _reindex(tx, kind, root, tail, before, None, 0)
+
+
+async def _keep_events(tx: Transaction, root: str, key: bytes, events: Sequence[Any]) -> bytes | None:
+    return await blobs.keep(tx, root, key, tx.scope.codec.encode(list(events)), 1) if events else None
 
 
 def _reindex(

@@ -5,7 +5,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from . import keys
+from . import blobs, keys
 from .bridge import run_now
 from .codec import seal, unseal
 from .errors import Conflict, InvalidArgument, LostLease
@@ -17,10 +17,13 @@ from .families.lease import Lease, Leases, fence, token_key
 from .families.machines import Machines
 from .families.timers import Timers
 from .operation import Blocking, M, Suspending
+from .records import HELD
 from .transaction import Scope, Transaction, backoff
 from .watch import WatchedFeed
 
 R = TypeVar("R")
+
+HELD[keys.ONCE] = lambda row: unseal(row.key, row.value)
 
 
 class Families(Generic[M]):
@@ -100,8 +103,8 @@ class Once:
         key = self._row(root)
         row = await self._tx.get(root, key)
         if row is not None:
-            codec = self._tx.scope.codec
-            raise AlreadyDone(codec.decode(codec.reveal(key, unseal(key, row.value))))
+            value = await blobs.fetch(self._tx, root, key, unseal(key, row.value))
+            raise AlreadyDone(self._tx.scope.codec.decode(value))
 
     def _row(self, root: str) -> bytes:
         """The key's row; the root is in it, so that a copy to another number of parts finds its way."""
@@ -114,8 +117,8 @@ class Once:
             self._tx.on_first_read = None
             await self._check(root)
         key = self._row(root)
-        codec = self._tx.scope.codec
-        self._tx.put(root, key, seal(key, codec.protect(key, codec.encode(value))))
+        data = self._tx.scope.codec.encode(value)
+        self._tx.put(root, key, seal(key, await blobs.keep(self._tx, root, key, data, 1)))
 
 
 async def commit(tx: Transaction, lease: Lease | None) -> None:

@@ -28,7 +28,7 @@ from .transaction import PENDING, Scope
 _RUN = 500
 _BATCH = BATCH_BYTES // 4
 _EVERYWHERE = (keys.DEFINITION, keys.POLICY)
-_REBUILT = (keys.RECORD, keys.INDEX, keys.COUNTER, keys.FEED, b"G", b"B", keys.CHECKPOINT, keys.SWEEP)
+_REBUILT = (keys.RECORD, keys.INDEX, keys.COUNTER, keys.FEED, b"G", b"B", keys.CHECKPOINT)
 
 OWNERS: dict[bytes, Callable[[bytes], str]] = {}
 """For each tag of a row that hangs on a name: from what follows the tag to the string that decides the part."""
@@ -57,6 +57,7 @@ def _of_record(rest: bytes) -> str:
 
 OWNERS.update(
     {
+        keys.SWEEP: lambda rest: owner_of(rest[rest.index(b"\0") + 1 :]),  # the start of a range, as a whole key
         keys.EVENTS: _of_record,
         keys.HEADS: _of_record,
         keys.ACTIVE: first_name,
@@ -273,8 +274,8 @@ async def _append(
             name = (entry.family, entry.path)
             first = before_of(at, entry) is None
             back = NO_POINTER if first else pending.get(name, pointers.get(name, NO_POINTER))
-            if entry.wrapped is not None:
-                await blobs.transplant(source.reader, target, keys.root(entry.id), _bound(source, entry), entry.wrapped)
+            for wrapped in entry.wrappers:
+                await blobs.transplant(source.reader, target, keys.root(entry.id), _bound(source, entry), wrapped)
             moved = entry._replace(before=back)
             pending[name] = (PENDING, len(appended))
             appended.append((feed_prefix(target), encode(target, moved)))
@@ -325,8 +326,9 @@ async def _copy_rows(source: Scope, target: Scope, writer: _Writer) -> None:
                     await writer.put(there, row.key, row.value)
                 continue
             root = keys.root(owner_of(rest))
-            if rest[:2] in HELD:
-                await blobs.transplant(source.reader, target, root, row.key, HELD[rest[:2]](row))
+            wrapped_in = HELD.get(rest[:2]) or HELD.get(rest[:1])
+            if wrapped_in is not None:
+                await blobs.transplant(source.reader, target, root, row.key, wrapped_in(row))
             await writer.put(target.part(root), row.key, row.value)
 
 

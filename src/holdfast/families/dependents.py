@@ -10,8 +10,10 @@ from ..codec import seal, unseal
 from ..engine import Row, read_counter, write_counter
 from ..errors import Conflict
 from ..limits import SWEEP_ROWS, TRIES
-from ..records import Kind, Stored
+from ..records import HELD, Kind, Stored
 from ..transaction import Reader, Scope, Transaction, transact
+
+HELD[keys.EVENTS] = lambda row: unseal(row.key, row.value)
 
 _LARGE_AT_ONCE = 16
 """Values in chunks that are given up in one batch: each touches rows for all of its chunks."""
@@ -28,7 +30,7 @@ async def append(tx: Transaction, kind: Kind[Any], stored: Stored[Any], values: 
     rows = prefix(tx.scope, keys.EVENTS, kind, stored)
     for number, value in enumerate(values, first):
         key = rows + keys.number(number)
-        tx.put(root, key, seal(key, tx.scope.codec.protect(key, value)))
+        tx.put(root, key, seal(key, await blobs.keep(tx, root, key, value, 1)))
     if values:
         tx.put(root, prefix(tx.scope, keys.HEADS, kind, stored), write_counter(first + len(values) - 1))
 
@@ -48,7 +50,7 @@ async def read(tx: Reader, kind: Kind[Any], stored: Stored[Any]) -> list[bytes]:
     values: list[bytes] = []
     while True:
         rows = await tx.scan(root, start, stop, limit=SWEEP_ROWS)
-        values += [tx.scope.codec.reveal(row.key, unseal(row.key, row.value)) for row in rows]
+        values += [await blobs.fetch(tx, root, row.key, unseal(row.key, row.value)) for row in rows]
         if len(rows) < SWEEP_ROWS:
             return values
         start = rows[-1].key + b"\0"
@@ -62,10 +64,17 @@ async def drop(tx: Transaction, kind: Kind[Any], stored: Stored[Any]) -> None:
         return
     tx.delete(root, prefix(tx.scope, keys.HEADS, kind, stored))
     start = prefix(tx.scope, keys.EVENTS, kind, stored)
-    if count <= SWEEP_ROWS:
-        tx.clear(root, start, start + keys.END * 9)
-    else:
-        leave_sweep(tx, root, start, start + keys.END * 9)
+    stop = start + keys.END * 9
+    rows = await tx.scan(root, start, stop, limit=SWEEP_ROWS) if count <= SWEEP_ROWS else []
+    if len(rows) < count or len(affordable(rows)) < count:
+        leave_sweep(tx, root, start, stop, holding=True)
+        return
+    for row in rows:
+        wrapped = unseal(row.key, row.value)
+        if wrapped[:1] != blobs.INLINE:
+            tx.expect(row.key, row)
+            await blobs.drop(tx, root, wrapped)
+    tx.clear(root, start, stop)
 
 
 def leave_sweep(tx: Transaction, root: str, start: bytes, stop: bytes, *, holding: bool = False) -> None:
