@@ -15,7 +15,7 @@ from holdfast import Event, Execution, Instance
 
 from ...errors import Unavailable, WrongState
 from . import sources
-from .names import LOST_LEASE, STARTED, STEP, WORKFLOW, execution_id, run_id
+from .names import LOST_LEASE, MACHINE, STARTED, STEP, TRANSITIONS, WORKFLOW, execution_id, run_id
 from .sources import Counts
 from .tally import Started, Tally
 
@@ -79,9 +79,12 @@ class Conductor:
     def start(self, paths: list[str]) -> str:
         """The instance, and an execution for each file, some at a time."""
         run = run_id()
-        self.store.instances.start(
-            Instance(run, WORKFLOW, status="running", current_step=STEP, active_steps=frozenset({STEP}))
-        )
+        self.store.machines.define(MACHINE, TRANSITIONS, initial="created", final=["completed"])
+        with self.store.transaction() as tx:
+            tx.instances.start(
+                Instance(run, WORKFLOW, status="running", current_step=STEP, active_steps=frozenset({STEP}))
+            )
+            tx.machines.save(MACHINE, run, "created", {"files": len(paths)})
         for first in range(0, len(paths), CREATED_TOGETHER):
             with self.store.transaction() as tx:
                 for path in paths[first : first + CREATED_TOGETHER]:
@@ -155,6 +158,8 @@ class Conductor:
         lost = {execution_id(run, path) for path in paths} - set(tally.completions)
         differences += [f"never completed: {id}" for id in sorted(lost)]
         differences += [f"completed {times} times: {id}" for id, times in tally.completions.items() if times > 1]
+        if (state := self.store.machines.load(MACHINE, run).state) != "completed":
+            differences.append(f"the machine of the run is {state}")
         return Outcome(run, tally, self.killed, stored, expected, tuple(differences))
 
     def abandon(self, run: str) -> None:

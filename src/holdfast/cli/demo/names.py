@@ -9,6 +9,14 @@ LIVE = ("bid_accepted", "running", "publishing")
 STARTED = "worker"
 """Type of the change a worker emits when it holds the lease."""
 
+MACHINE = "index-run"
+TRANSITIONS = {
+    "created": {"start": "indexing"},
+    "indexing": {"take over": "recovering", "finish": "completed"},
+    "recovering": {"take over": "recovering", "resume": "indexing"},
+}
+"""The run as a state machine: the store refuses a worker that would take another way."""
+
 COMPLETED = "completed"
 RECOVERY = "recovery"
 """Topic of the event that restarts what a dead worker left behind."""

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .conductor import Outcome
+from .names import MACHINE
 
 
 class Bar:
@@ -94,6 +95,7 @@ def signpost(console: Console, where: str, url: str, outcome: Outcome, example: 
         f"{command} instance list",
         f"{command} execution list --job {outcome.run}",
         f"{command} execution show {shlex.quote(example)}",
+        f"{command} machine show {MACHINE} {outcome.run}",
         f"{command} feed tail",
     ):
         console.print(Text(f"  {line}", "cyan"), soft_wrap=True)

@@ -6,6 +6,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +17,7 @@ import holdfast
 from holdfast import AsyncStore, Event, Execution, Lease
 
 from ...errors import LostLease
-from .names import COMPLETED, LEASE_SECONDS, LIVE, LOST_LEASE, RECOVERY, RENEW_SECONDS, STARTED, STEP
+from .names import COMPLETED, LEASE_SECONDS, LIVE, LOST_LEASE, MACHINE, RECOVERY, RENEW_SECONDS, STARTED, STEP
 from .sources import Counts, add, library, measure
 
 
@@ -30,6 +31,8 @@ class Worker:
         self.hands = hands
         self.pace = pace
         self.name = f"worker-{os.getpid()}"
+        # Reading is left to threads, so that the loop is free to commit, and to renew the lease.
+        self.readers = ThreadPoolExecutor(2)
 
     async def work(self) -> None:
         """Take over what a dead worker left, then everything new, then close the run."""
@@ -49,14 +52,25 @@ class Worker:
     async def recover(self) -> deque[Execution]:
         """Restart what was under way when the worker before died. What it completed is not live, so is not redone."""
         restarted: deque[Execution] = deque()
+        first = (await self.store.machines.load(MACHINE, self.run)).state == "created"
+        await self.move(*(("indexing", "start") if first else ("recovering", "take over")))
         left = [found async for found in self.store.executions.scan(job_id=self.run, state_in=LIVE)]
         for one in left:
             event = Event("attempt restarted", topic=RECOVERY, details={"by": self.name, "was": one.state})
             restarted.append(
                 await self.update(one, state="bid_accepted", node_id=self.name, message="restarted", events=[event])
             )
+        if not first:
+            await self.move("indexing", "resume")
         await self.store.feed.emit(STARTED, self.facts(len(left)), id=self.run)
         return restarted
+
+    async def move(self, state: str, event: str) -> None:
+        """The next state of the run's machine, under the lease."""
+        async with self.store.transaction(lease=self.lease) as tx:
+            await tx.machines.save(
+                MACHINE, self.run, state, {"worker": self.name, "token": self.lease.token}, event=event
+            )
 
     def facts(self, taken_over: int) -> dict[str, Any]:
         """What the feed says of this worker."""
@@ -68,7 +82,8 @@ class Worker:
             event = Event("accepted", topic="bid", details={"by": self.name})
             one = await self.update(one, state="bid_accepted", node_id=self.name, events=[event])
         one = await self.update(one, state="running", events=[Event("running", topic="index")])
-        found = measure(library() / str(one.details["path"]))
+        path = library() / str(one.details["path"])
+        found = await asyncio.get_running_loop().run_in_executor(self.readers, measure, path)
         counts = {"lines": found.lines, "definitions": found.definitions}
         await self.complete(one, counts)
 
@@ -88,6 +103,7 @@ class Worker:
         stored = [one async for one in self.store.executions.scan(job_id=self.run, state="completed")]
         totals = add(Counts(1, one.result["lines"], one.result["definitions"]) for one in stored)
         async with self.store.transaction(lease=self.lease) as tx:
+            await tx.machines.save(MACHINE, self.run, "completed", totals._asdict(), event="finish")
             run = await tx.instances.get(self.run)
             await tx.instances.put(
                 msgspec.structs.replace(
