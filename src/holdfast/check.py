@@ -6,30 +6,20 @@ The command line, every test's teardown and `copy` ask the same function.
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import msgspec
-
-from . import keys
+from . import keys, references
 from .clock import to_micros
 from .engine import Row, read_counter
 from .entry import Entry, decode, feed_prefix
 from .errors import Damaged, Undecodable
 from .feed import floors
+from .problems import Problem
 from .records import KINDS, Kind, Stored, index_rows, open_row
 from .transaction import Reader, Scope
 
+__all__ = ["Problem", "check", "rows_of"]
+
 _RUN = 1000
 _TRIES = 5
-
-
-class Problem(msgspec.Struct, frozen=True):
-    """Something that does not hold. `code` is stable; `message` says what, where and what to do."""
-
-    code: str
-    message: str
-    family: str = ""
-    id: str = ""
-    part: int = 0
-
 
 Records = dict[bytes, Stored[Any]]
 
@@ -75,7 +65,7 @@ async def rows_of(reader: Reader, part: int, start: bytes, stop: bytes | None = 
 async def _check_part(scope: Scope, part: int) -> list[Problem]:
     reader = scope.reader
     problems: list[Problem] = []
-    feed, feed_problems = await _feed(reader, part)
+    feed, wrappers, feed_problems = await _feed(reader, part)
     problems += feed_problems
     for kind in KINDS.values():
         records: Records = {}
@@ -94,17 +84,20 @@ async def _check_part(scope: Scope, part: int) -> list[Problem]:
             problems += await _check_counters(reader, part, kind, records)
         problems += _check_feed(part, kind, records, feed, (await floors(reader))[part])
         problems += await kind.audit(reader, part, records)
+        for stored in records.values():
+            wrappers += [stored.wrapped, *kind.held(stored.record)]
     for audit in AUDITS:
         problems += await audit(reader, part)
-    return problems
+    return problems + await references.audit(reader, part, wrappers, complete=not problems)
 
 
 Last = dict[tuple[str, tuple[Any, ...]], tuple[tuple[int, int], Entry]]
 
 
-async def _feed(reader: Reader, part: int) -> tuple[Last, list[Problem]]:
-    """The last entry of every record in a part's feed."""
+async def _feed(reader: Reader, part: int) -> tuple[Last, list[bytes], list[Problem]]:
+    """The last entry of every record in a part's feed, and the wrappers of all entries."""
     last: Last = {}
+    wrappers: list[bytes] = []
     problems: list[Problem] = []
     for row in await rows_of(reader, part, feed_prefix(reader.scope)):
         at = (int.from_bytes(row.key[-10:-2], "big"), int.from_bytes(row.key[-2:], "big"))
@@ -114,7 +107,9 @@ async def _feed(reader: Reader, part: int) -> tuple[Last, list[Problem]]:
             problems.append(Problem("damaged", f"the feed's entry {at}: {error.message}", "feed", str(at), part))
             continue
         last[entry.family, entry.path] = (at, entry)
-    return last, problems
+        if entry.wrapped is not None:
+            wrappers.append(entry.wrapped)
+    return last, wrappers, problems
 
 
 async def _check_indexes(reader: Reader, part: int, kind: Kind[Any], records: Records) -> list[Problem]:

@@ -98,6 +98,11 @@ class Kind(ABC, Generic[T]):
         """The record as pages and changes show it."""
         return record
 
+    def held(self, record: T) -> Iterable[bytes]:
+        """Wrappers of large values, beside its own body, that the record's row holds one reference to."""
+        del record
+        return ()
+
     async def audit(self, reader: Reader, part: int, records: "dict[bytes, Stored[T]]") -> list[Any]:
         """What `check` should look at beside indexes, counters and feed; gives `Problem`s."""
         del reader, part, records
@@ -213,11 +218,23 @@ def moved_row(row: Row, pointer: tuple[int, int]) -> bytes:
     return seal(row.key, _HEAD.pack(_EXPLICIT, pointer[1], nonce) + _POINTER.pack(pointer[0]) + wrapped)
 
 
+async def open_current(
+    reader: Reader, kind: Kind[T], path: Sequence[str | int], key: bytes, row: Row | None
+) -> Stored[T] | None:
+    """The record in a row, or in the row that replaced it while its body was read; None where it was removed."""
+    while row is not None:
+        try:
+            return await open_row(reader, kind, path, key, row)
+        except Damaged as error:
+            row = await blobs.again(reader, keys.root(kind.owner(path)), row, error)
+    return None
+
+
 async def load(reader: Reader, kind: Kind[T], path: Sequence[str | int]) -> Stored[T] | None:
     """The record under a key of checked names; None where there is none."""
     key = kind.prefix(reader.scope) + keys.path(*path)
     row = await reader.get(keys.root(kind.owner(path)), key)
-    return None if row is None else await open_row(reader, kind, path, key, row)
+    return await open_current(reader, kind, path, key, row)
 
 
 def index_rows(scope: Scope, kind: Kind[T], record: T, tail: bytes, updated: int) -> dict[bytes, bool]:

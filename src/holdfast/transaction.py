@@ -131,6 +131,9 @@ class Transaction(Reader):
         self._appends: list[tuple[bytes, bytes]] = []
         self._clears: list[tuple[bytes, bytes]] = []
         self._undo: list[Callable[[], object]] = []
+        self.chunk_bytes = 0
+        """Bytes of chunks written here: beyond what fits into a batch they are uploaded ahead."""
+        self.chunks_freed = 0
         self.on_first_read: Callable[[str], Awaitable[None]] | None = None
 
     def enter(self, root: str) -> None:

@@ -306,6 +306,8 @@ async def _copy_records(
             await blobs.transplant(source.reader, target, root, row.key, row_body(row))
             await writer.put(there, row.key, moved_row(row, pointers.get((kind.name, path), NO_POINTER)))
             stored = await open_row(source.reader, kind, path, row.key, row, raw=True)
+            for held in kind.held(stored.record):
+                await blobs.transplant(source.reader, target, root, row.key, held)
             for key in index_rows(target, kind, stored.record, tail, stored.updated):
                 await writer.put(there, key, b"")
             for counter in kind.counters(stored.record):

@@ -14,7 +14,8 @@ LAYERS = (
     {"errors", "limits", "clock", "keys", "codec"},
     {"engine", "engines"},
     {"transaction", "operation", "bridge"},
-    {"records", "entry", "positions", "pages", "feed", "blobs", "check"},
+    {"records", "entry", "positions", "pages", "feed", "check", "problems"}
+    | {"blobs", "chunks", "uploads", "streams", "references"},
     {"families"},
     {"watch", "watch_loop", "retention", "transfer", "backup", "stats"},
     {"session", "described", "url", "store", "moves"},

@@ -8,7 +8,7 @@ from ..engine import Row
 from ..errors import Damaged, InvalidArgument
 from ..limits import INT64_MAX
 from ..pages import Page, check_limit, read_cursor, write_cursor
-from ..records import Kind, Record, Stored, open_row
+from ..records import Kind, Record, Stored, open_current
 from ..transaction import PENDING, Reader
 
 T = TypeVar("T", bound=Record)
@@ -194,11 +194,11 @@ class Query(Generic[T]):
                 continue
             try:
                 path = keys.parse(place.tail, kind.shape)
-                stored = await open_row(reader, kind, path, prefix + place.tail, place.row)
+                stored = await open_current(reader, kind, path, prefix + place.tail, place.row)
             except Damaged:
                 undecodable += 1
                 continue
-            if self.matches(stored.record):
+            if stored is not None and self.matches(stored.record):
                 found.append((stored, place.position))
         return undecodable
 
