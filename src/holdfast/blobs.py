@@ -230,6 +230,7 @@ async def expire_uploads(scope: Scope, now: datetime, max_rows: int = 1_000_000)
 
 async def transplant(reader: Reader, target: Scope, root: str, bound: bytes, wrapped: bytes) -> None:
     """Bring what a wrapper refers to into another database, for one more holder there. Raises `Damaged`."""
+    del bound
     ref = reference(wrapped)
     if ref is not None:
         await chunks.transplant(reader, target, root, {ref: 1})

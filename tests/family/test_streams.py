@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+import holdfast
 from family.boxes import ROOT, Boxes
-from holdfast import blobs, codec, streams
+from holdfast import Context, Instance, blobs, codec, streams
 from holdfast.bridge import Threaded
 from holdfast.chunks import CHUNK_BYTES
 from holdfast.engines.memory import MemoryEngine
@@ -20,6 +21,7 @@ from holdfast.testing.faces import ManualClock
 from holdfast.transaction import Scope, transact
 
 DATA = random.Random(5).randbytes(5 * CHUNK_BYTES + 77)
+FEW = DATA[: 2 * CHUNK_BYTES]
 SIZES = [0, 1, 70_000, CHUNK_BYTES, CHUNK_BYTES + 1, len(DATA)]
 
 
@@ -179,3 +181,17 @@ def test_200_mb_in_bounded_memory(tmp_path):
 @pytest.mark.timeout(900)
 def test_a_gigabyte_in_bounded_memory(tmp_path):
     assert peak(tmp_path, 1 << 30) < 60 << 20
+
+
+def test_large_values_are_copied_to_another_database_once_each(tmp_path):
+    first, second = f"{tmp_path}/one.db", f"{tmp_path}/two.db"
+    with holdfast.open(first) as store:
+        for id in ("a", "a", "b/1"):
+            store.instances.put(Instance(id, "w", context=Context(initial={"data": FEW})))
+        store.feed.emit("note", FEW[:100_000])
+        store.instances.delete("b/1")
+    holdfast.copy(first, second)
+    with holdfast.open(second) as store:
+        assert store.check() == []
+        assert store.instances.get("a").context.initial["data"] == FEW
+        assert Path(second).stat().st_size < 8 * len(FEW)
