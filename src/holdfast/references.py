@@ -9,6 +9,7 @@ from .codec import unseal
 from .engine import Row, read_counter
 from .errors import Damaged
 from .problems import Problem
+from .records import HELD
 from .transaction import Reader
 
 _CONTENTS = 16  # read in one scan: each may have 512 KiB
@@ -16,12 +17,13 @@ _COUNTS = 1000
 
 
 async def audit(reader: Reader, part: int, wrappers: Iterable[bytes], complete: bool) -> list[Problem]:
-    """Compare counts with what refers to chunks: `wrappers` of records and changes, uploads, and nodes.
+    """Compare counts with what refers to chunks: `wrappers` of records and changes, `HELD`, uploads, and nodes.
 
     `complete`: all that refers was readable; otherwise a count that is too high proves nothing.
     """
     problems: list[Problem] = []
     wanted = Counter(ref for wrapped in wrappers if (ref := blobs.reference(wrapped)) is not None)
+    await _add_holders(reader, part, wanted, problems)
     await _add_uploads(reader, part, wanted, problems)
     present = await _add_nodes(reader, part, wanted, problems)
     prefix = reader.scope.key(keys.CHUNK_COUNT)
@@ -46,6 +48,17 @@ async def audit(reader: Reader, part: int, wrappers: Iterable[bytes], complete: 
 
 def _problem(code: str, ref: bytes, text: str, part: int) -> Problem:
     return Problem(code, f"chunk {ref.hex()} {text}", "chunks", ref.hex(), part)
+
+
+async def _add_holders(reader: Reader, part: int, wanted: Counter[bytes], problems: list[Problem]) -> None:
+    for tag, wrapper in HELD.items():
+        async for row in _rows(reader, part, reader.scope.key(tag), _COUNTS):
+            try:
+                ref = blobs.reference(wrapper(row))
+            except Damaged as error:
+                problems.append(Problem("damaged", f"row {row.key!r}: {error.message}", "chunks", part=part))
+            else:
+                wanted.update(() if ref is None else (ref,))
 
 
 async def _add_uploads(reader: Reader, part: int, wanted: Counter[bytes], problems: list[Problem]) -> None:
@@ -81,7 +94,7 @@ async def _add_nodes(reader: Reader, part: int, wanted: Counter[bytes], problems
 
 
 async def _rows(reader: Reader, part: int, prefix: bytes, size: int) -> AsyncIterator[Row]:
-    start, stop = prefix, prefix + keys.END * chunks.REF_BYTES
+    start, stop = prefix, prefix + keys.END * 40  # behind every tail: digests are any bytes
     while True:
         rows = await reader.scan_part(part, start, stop, limit=size)
         for row in rows:
