@@ -23,7 +23,7 @@ async def audit(reader: Reader, part: int, wrappers: Iterable[bytes], complete: 
     """
     problems: list[Problem] = []
     wanted = Counter(ref for wrapped in wrappers if (ref := blobs.reference(wrapped)) is not None)
-    await _add_holders(reader, part, wanted, problems)
+    complete = await _add_holders(reader, part, wanted) and complete
     await _add_uploads(reader, part, wanted, problems)
     present = await _add_nodes(reader, part, wanted, problems)
     prefix = reader.scope.key(keys.CHUNK_COUNT)
@@ -50,15 +50,18 @@ def _problem(code: str, ref: bytes, text: str, part: int) -> Problem:
     return Problem(code, f"chunk {ref.hex()} {text}", "chunks", ref.hex(), part)
 
 
-async def _add_holders(reader: Reader, part: int, wanted: Counter[bytes], problems: list[Problem]) -> None:
+async def _add_holders(reader: Reader, part: int, wanted: Counter[bytes]) -> bool:
+    """Whether all of them could be read; those that could not their families report."""
+    readable = True
     for tag, wrapper in HELD.items():
         async for row in _rows(reader, part, reader.scope.key(tag), _COUNTS):
             try:
                 ref = blobs.reference(wrapper(row))
-            except Damaged as error:
-                problems.append(Problem("damaged", f"row {row.key!r}: {error.message}", "chunks", part=part))
+            except Damaged:
+                readable = False
             else:
                 wanted.update(() if ref is None else (ref,))
+    return readable
 
 
 async def _add_uploads(reader: Reader, part: int, wanted: Counter[bytes], problems: list[Problem]) -> None:
