@@ -220,3 +220,39 @@ def test_names_from_data_are_never_imported() -> None:
     with pytest.raises(Undecodable, match="no type is registered"):
         Codec().decode(data)
     assert "antigravity" not in sys.modules
+
+
+def test_a_raised_recursion_limit_does_not_let_the_stack_overflow() -> None:
+    program = (
+        "import sys; sys.setrecursionlimit(1_000_000)\n"
+        "from holdfast.codec import Codec\n"
+        "from holdfast.errors import InvalidArgument, Undecodable\n"
+        "one = Codec()\n"
+        "def ext(tag, data): return b'\\xc9' + len(data).to_bytes(4, 'big') + bytes((tag,)) + data\n"
+        "bombs = [b'\\x91' * 4_000, b'\\x91' * 1_000_000, b'\\x81\\xa1a' * 1_000_000, b'\\x81' * 1_000_000]\n"
+        "for tag in (1, 2, 14, 20, 21, 99):\n"
+        "    data = b'\\x91\\x01'\n"
+        "    for _ in range(2_000): data = ext(tag, data)\n"
+        "    bombs.append(data)\n"
+        "    data = b'\\x91\\x01'\n"
+        "    for _ in range(300): data = b'\\x91' * 900 + ext(tag, data)\n"
+        "    bombs.append(data)\n"
+        "for bomb in bombs:\n"
+        "    for raw in (False, True):\n"
+        "        try: one.decode(bomb, raw=raw)\n"
+        "        except Undecodable: continue\n"
+        "        assert raw, bomb[:9]\n"
+        "for wrap in (lambda v: [v], lambda v: {'a': v}, lambda v: (v,), lambda v: {1: v}, lambda v: [({1: v},)]):\n"
+        "    value = 1\n"
+        "    for _ in range(200_000): value = wrap(value)\n"
+        "    try: one.encode(value)\n"
+        "    except InvalidArgument: print('refused')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.split()) == (0, ["refused"] * 5), done.stderr[-2000:]

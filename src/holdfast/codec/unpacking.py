@@ -19,8 +19,8 @@ from .registry import Registry
 _OPTIONS = ormsgpack.OPT_NON_STR_KEYS
 # Bytes this short cannot nest deep enough to harm a thread's stack; of longer ones msgspec is held by the recursion
 # limit.
-SHORT = 4096
-_SAFE_RECURSION = 4000
+SHORT = 2048
+_SAFE_RECURSION = 2500
 _ALONE = scalars.DECODERS | arrays.DECODERS
 
 
