@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psycopg
@@ -79,7 +79,7 @@ def binaries(version: str) -> Path | None:
 
 
 @functools.cache
-def _as_nobody() -> tuple[str, ...]:
+def as_nobody() -> tuple[str, ...]:
     """PostgreSQL refuses root; in a user namespace it sees another user and nothing has to be chowned."""
     if os.geteuid() != 0:
         return ()
@@ -98,10 +98,31 @@ def missing(why: str) -> None:
     pytest.skip(why)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port nobody listens on at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def keep(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+    """Start a program that ends when this process does, or when `finish` is called."""
+    with open(log, "ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-ISc", _KEEPER, *as_nobody(), *command],
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.PIPE,
+            cwd="/",
+            start_new_session=True,
+        )
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    """End what `keep` started, and wait for it."""
+    assert process.stdin is not None
+    process.stdin.close()
+    process.wait(30)
 
 
 class Server:
@@ -114,7 +135,7 @@ class Server:
             raise AssertionError
         self.version, self.programs, self.settings = version, programs, {**_SETTINGS, **(settings or {})}
         self.folder = Path(tempfile.mkdtemp(prefix="holdfast-pg-"))
-        self.data, self.port = self.folder / "data", _free_port()
+        self.data, self.port = self.folder / "data", free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = os.getpid()
 
@@ -130,27 +151,16 @@ class Server:
 
     def run(self, program: str, *arguments: object) -> None:
         """Run one of PostgreSQL's programs to its end."""
-        command = [*_as_nobody(), str(self.programs / program), *map(str, arguments)]
+        command = [*as_nobody(), str(self.programs / program), *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", stdin=subprocess.DEVNULL)
         if done.returncode:
             raise RuntimeError(f"{program} failed: {done.stdout[-1000:]}{done.stderr[-1000:]}")
 
     def start(self, *, wait: bool = True) -> "Server":
         """Start it so that it ends with this process, and so that a killed one is reaped and can be started again."""
-        command = [
-            sys.executable,
-            "-ISc",
-            _KEEPER,
-            *_as_nobody(),
-            str(self.programs / "postgres"),
-            "-D",
-            str(self.data),
-        ]
         settings = [f"-c{name}={value}" for name, value in {**self.settings, "port": self.port}.items()]
-        with open(self.folder / "log", "ab") as log:
-            self._process = subprocess.Popen(
-                [*command, *settings], stdout=log, stderr=log, stdin=subprocess.PIPE, cwd="/", start_new_session=True
-            )
+        command = [str(self.programs / "postgres"), "-D", str(self.data), *settings]
+        self._process = keep(command, self.folder / "log")
         if wait:
             self.wait_ready()
         return self
@@ -182,21 +192,15 @@ class Server:
     def stop(self) -> None:
         """Stop it, disconnecting everybody first."""
         if self._process is not None and os.getpid() == self._owner:
-            self._end()
-
-    def _end(self) -> None:
-        assert self._process is not None
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(30)
-        self._process = None
+            finish(self._process)
+            self._process = None
 
     def kill9(self) -> None:
         """End the postmaster as a crash would; its children follow by themselves."""
         if self._process is not None:
             os.kill(int((self.data / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
-            self._process.wait(30)
-            self._end()
+            finish(self._process)
+            self._process = None
 
     def restart(self) -> None:
         """Stop and start on the same port."""

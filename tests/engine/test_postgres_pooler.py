@@ -1,0 +1,110 @@
+"""Everything works behind PgBouncer in transaction mode, where each transaction may get another session."""
+
+import atexit
+import functools
+import os
+import shutil
+import socket
+from contextlib import ExitStack
+
+import psycopg
+import pytest
+
+from holdfast.engine import Batch
+from holdfast.engines.postgres import connect
+from holdfast.testing import engine_suite
+from holdfast.testing.harness import FOREVER, Running
+from holdfast.testing.postgres import finish, free_port, fresh_schema, keep, shared
+
+PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no pgbouncer here: apt-get install pgbouncer")
+
+
+@functools.cache
+def pooler():
+    """The port of a PgBouncer with two sessions for everybody, so that they are shared; ends with this process."""
+    server, port = shared("18"), free_port()
+    folder = server.folder
+    (folder / "users").write_text('"postgres" ""\n')
+    (folder / "pooler.ini").write_text(
+        f"[databases]\n* = host=127.0.0.1 port={server.port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n"
+        f"auth_type = trust\nauth_file = {folder}/users\npool_mode = transaction\ndefault_pool_size = 2\n"
+        f"unix_socket_dir =\nlogfile = {folder}/pooler.log\n"
+    )
+    process = keep([PROGRAM, "-q", str(folder / "pooler.ini")], folder / "pooler.out")
+    atexit.register(finish, process)
+    while True:
+        assert process.poll() is None, (folder / "pooler.log").read_text()
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        except ConnectionRefusedError:
+            continue
+        return port
+
+
+def through_pooler(url):
+    return url.replace(f":{shared('18').port}/", f":{pooler()}/")
+
+
+class Factory:
+    def __init__(self):
+        self._schemas = {}
+
+    def __call__(self):
+        stack = ExitStack()
+        url = through_pooler(stack.enter_context(fresh_schema("18")))
+        engine = connect(url)
+        self._schemas[id(engine)] = stack, url
+        return engine
+
+    def reopen(self, engine):
+        return connect(self._schemas[id(engine)][1])
+
+    def destroy(self, engine):
+        self._schemas.pop(id(engine))[0].close()
+
+
+class TestBehindPooler(engine_suite(Factory())):
+    examples = 15
+
+
+@pytest.fixture
+def url():
+    with fresh_schema("18") as url:
+        yield url
+
+
+def test_many_stores_that_share_two_sessions_do_not_get_in_each_others_way(url):
+    with fresh_schema("18") as other:
+        engines = [connect(through_pooler(each)) for each in (url, other, url, other)]
+
+        def work(engine):
+            for number in range(30):
+                engine.commit(number % 3, Batch(add={b"n": 1}, append=[(b"f/", b"")]))
+                assert engine.read(number % 3, [b"n"])[0] is not None
+
+        for each in [Running(lambda engine=engine: work(engine)) for engine in engines]:
+            each.result()
+        for engine in engines[:2]:
+            assert sum(engine.read(part, [b""])[0].version for part in range(3)) == 60
+        for engine in engines:
+            engine.close()
+
+
+def test_a_direct_listener_hears_what_goes_through_the_pooler(url):
+    direct = url.partition("?")[0].replace(":", "%3A").replace("/", "%2F")
+    one, two = connect(f"{through_pooler(url)}&listen={direct}"), connect(through_pooler(url))
+    waiting = Running(lambda: one.wait(0, 0, FOREVER))
+    two.commit(0, Batch())
+    waiting.result()
+    one.close()
+    two.close()
+
+
+def test_it_really_is_a_transaction_pooler():
+    with psycopg.connect(shared("18").url(port=pooler()), autocommit=True) as one:
+        pids = {one.execute("SELECT pg_backend_pid()").fetchone()[0]}
+        with psycopg.connect(shared("18").url(port=pooler())) as two:
+            pids.add(two.execute("SELECT pg_backend_pid()").fetchone()[0])  # holds its session until it ends
+            pids.add(one.execute("SELECT pg_backend_pid()").fetchone()[0])
+    assert len(pids) == 2
