@@ -1,4 +1,4 @@
-"""feed read and tail, and check."""
+"""feed read and tail, check and stats."""
 
 import json
 from typing import Any
@@ -74,3 +74,13 @@ def test_a_foreign_position_is_usage(run: Run) -> None:
 def test_check_finds_nothing_wrong(run: Run) -> None:
     assert run("check").lines == ["no problems"]
     assert run("--json", "check").json == []
+
+
+def test_stats_count(run: Run) -> None:
+    run("checkpoint", "set", "mailer", "beginning")
+    told = run("--json", "stats").json
+    assert told["executions"] == {"completed": 1, "new": 1, "running": 1}
+    assert [one["name"] for one in told["checkpoints"]] == ["mailer"]
+    lines = [line.split() for line in run("stats").lines]
+    assert ["executions", "running", "1"] in lines
+    assert ["CONSUMER", "COMMITS", "BEHIND", "UPDATED"] in lines

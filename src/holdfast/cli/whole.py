@@ -1,5 +1,6 @@
-"""Verbs about the whole store: check."""
+"""Verbs about the whole store: check, stats."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import typer
@@ -23,23 +24,6 @@ def check(context: typer.Context) -> None:
             raise typer.Exit(1)
 
 
-def stats(context: typer.Context) -> None:
-    """Show what the store holds: counts, size, and how far each consumer of the feed is behind."""
-    with opened(context) as (store, output):
-        found = store.stats()
-        if output.as_json:
-            output.json(found)
-            return
-        size = "unknown" if found.bytes is None else f"{found.bytes:,} bytes"
-        output.say(f"namespace {found.namespace}, {found.parts} parts, {found.commits:,} commits, {size}")
-        for family in ("instances", "executions", "machines"):
-            for name, number in getattr(found, family).items():
-                output.say(f"  {family} {name}: {number:,}")
-        for lag in found.checkpoints:
-            output.say(f"  checkpoint {lag.name}: {lag.commits:,} commits behind")
-        output.say(f"  dead letters: {found.dead_letters:,}")
-
-
 def problem_columns(first: Any) -> tuple[Column, ...]:
     """A column for each field a problem has."""
     if not isinstance(first, dict):
@@ -49,3 +33,35 @@ def problem_columns(first: Any) -> tuple[Column, ...]:
 
 def _getter(name: str) -> Any:
     return lambda problem: getattr(problem, name)
+
+
+LAGS = (
+    Column("CONSUMER", lambda lag: lag.name, fold=True),
+    Column("COMMITS BEHIND", lambda lag: f"{lag.commits:,}", "right"),
+    Column("UPDATED", lambda lag: lag.updated_at),
+)
+
+
+def stats(context: typer.Context) -> None:
+    """Show what is in the store, in numbers, and how far its consumers are behind."""
+    with opened(context) as (store, output):
+        found = store.stats()
+        if output.as_json:
+            output.json(found)
+            return
+        numbers = {name: value for name, value in plain(found).items() if name != "checkpoints"}
+        output.fields({name: _number(value) for name, value in flat(numbers)})
+        if found.checkpoints:
+            output.say("")
+            output.table(LAGS, found.checkpoints)
+
+
+def flat(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested mappings as names one after the other: `executions completed`."""
+    if not isinstance(value, Mapping):
+        return [(prefix, value)]
+    return [pair for name, inner in value.items() for pair in flat(inner, f"{prefix} {name}".strip())]
+
+
+def _number(value: Any) -> Any:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
