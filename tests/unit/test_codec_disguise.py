@@ -88,3 +88,13 @@ def test_byte_strings_of_every_header_are_seen() -> None:
     for size in (0, 255, 256, 0xFFFF, 0x10000, 0x20000):
         assert may_hold_bytes(ormsgpack.packb([1.5, b"x" * size, 2.5]))
         assert not may_hold_bytes(ormsgpack.packb([1.5, "x" * size, 2.5]))
+
+
+@pytest.mark.parametrize("odd", [bytearray(b"x"), b"x", "x", None, True, 2**63, -1.5, [1.5], {}, 2**70, (1,)])
+@pytest.mark.parametrize("at", [0, 5_000, 9_999])
+def test_one_odd_item_in_a_long_list_of_numbers_comes_back_as_it_is(odd: Any, at: int) -> None:
+    numbers: list[Any] = [1.1 * number for number in range(10_000)]
+    numbers[at] = odd
+    codec = Codec()
+    for around in (numbers, [1, 5, "id", numbers], {"a": [numbers, {"b": numbers}]}):
+        assert repr(codec.decode(codec.encode(around))) == repr(around)

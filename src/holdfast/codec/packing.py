@@ -32,6 +32,7 @@ _PLAIN_KEYS = frozenset((str, float, bool, type(None), bytes))
 _LEAVES = frozenset((str, int, float, bool, type(None), bytes))
 # ormsgpack writes these as if they were something else, without asking.
 _DISGUISED = (memoryview, Ext, ormsgpack.Fragment)
+_LONG_BYTES, _LONG_ITEMS = 1 << 15, 256
 # Down to here encoding is tried first and the value walked only after it failed. Deeper, each try would double the
 # work.
 _TRIED = 3
@@ -99,7 +100,7 @@ class Packer:
         plain = next(calls) == before + 1
         if plain and not may_hold_bytes(data):
             return data
-        if _is_plain(value):
+        if _is_plain(_thinned(value) if plain and len(data) > _LONG_BYTES else value):
             return data
         rewritten = self._rewritten(value, depth, 0)
         return data if rewritten is value else packb(rewritten, self.callbacks[depth], _ANY_KEYS)
@@ -184,6 +185,27 @@ def _failure(record: failure.ErrorRecord) -> Ext:
 
 def _simple(tag: int, function: Callable[[Any], bytes]) -> Callable[[Any, int], Ext]:
     return lambda value, _: Ext(tag, function(value))
+
+
+def _thinned(value: Any, level: int = 0) -> Any:
+    """`value` without long lists of floats alone: a sum is the fastest way to see that they hold nothing else.
+
+    For values of built-in types only: a class of one's own could add up with anything.
+    """
+    kind = type(value)
+    if kind is list and len(value) > _LONG_ITEMS:
+        if type(value[0]) is not float:  # for other items `_is_plain` is faster
+            return value
+        try:
+            sum(value)
+        except (TypeError, OverflowError):
+            return value
+        return 0
+    if level < 4 and kind is list:
+        return [_thinned(item, level + 1) for item in value]
+    if level < 4 and kind is dict and len(value) <= _LONG_ITEMS:
+        return {key: _thinned(item, level + 1) for key, item in value.items()}
+    return value
 
 
 def _is_plain(value: Any) -> bool:
