@@ -229,6 +229,14 @@ def plain_bound(scope: Scope, family: str, id: str) -> bytes:
     return feed_prefix(scope) + keys.path(family, id)
 
 
+def entry_bound(scope: Scope, entry: Entry) -> bytes:
+    """What the value and the events of an entry are bound to."""
+    kind = KINDS.get(entry.family)
+    if kind is None:
+        return plain_bound(scope, entry.family, entry.id)
+    return kind.prefix(scope) + keys.path(*entry.path)
+
+
 def before_of(at: tuple[int, int], entry: Entry) -> tuple[int, int] | None:
     """Where the record's entry before this one stands; None where there is none."""
     version, index = entry.before

@@ -212,6 +212,17 @@ def row_body(row: Row) -> bytes:
     return _split(unseal(row.key, row.value), row.version)[2]
 
 
+def pointer_of(row: Row) -> tuple[int, int]:
+    """Version and index of the feed entry of a record's row. Raises `Damaged`."""
+    return _split(unseal(row.key, row.value), row.version)[0]
+
+
+def renewed_row(row: Row, wrapped: bytes) -> bytes:
+    """The value of a record's row with another wrapper of the same record: no change, so its feed entry stays."""
+    pointer, nonce, _ = _split(unseal(row.key, row.value), row.version)
+    return seal(row.key, _HEAD.pack(_EXPLICIT, pointer[1], nonce) + _POINTER.pack(pointer[0]) + wrapped)
+
+
 def moved_row(row: Row, pointer: tuple[int, int]) -> bytes:
     """The value of a record's row for another database, where its feed entry stands elsewhere."""
     _, nonce, wrapped = _split(unseal(row.key, row.value), row.version)

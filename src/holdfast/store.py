@@ -21,6 +21,7 @@ from .families.lease import Lease
 from .feed import Change
 from .operation import Blocking, M, Suspending
 from .positions import BEGINNING
+from .rekey import Rekeyed, rekey
 from .session import BlockingTransaction, Families, OpenTransaction, SuspendingTransaction
 from .stats import Stats, stats
 from .transaction import Scope, Transaction
@@ -165,6 +166,11 @@ class Store(_Base[Blocking]):
         self._check_open()
         return run_now(stats(self._scope))
 
+    def rekey(self) -> Rekeyed:
+        """Encrypt everything, in every namespace, under the key ring's current key, while others read and write."""
+        self._check_open()
+        return run_now(rekey(self._scope))
+
     def backup(self, path: "str | os.PathLike[str]") -> None:
         """Write the whole database, every namespace, to a new SQLite file while others go on.
 
@@ -304,6 +310,11 @@ class AsyncStore(_Base[Suspending]):
         """What the namespace holds, from counters: the same cost however much there is."""
         self._check_open()
         return await stats(self._scope)
+
+    async def rekey(self) -> Rekeyed:
+        """Encrypt everything, in every namespace, under the key ring's current key, while others read and write."""
+        self._check_open()
+        return await rekey(self._scope)
 
     async def backup(self, path: "str | os.PathLike[str]") -> None:
         """Write the whole database, every namespace, to a new SQLite file while others go on.

@@ -19,7 +19,7 @@ from .engine import Batch, Row
 from .entry import NO_POINTER, Entry, decode, encode, feed_prefix
 from .errors import AlreadyExists, Conflict, Damaged
 from .families.checkpoints import Checkpoint, all_checkpoints, checkpoint_key
-from .feed import before_of, floor_key, floors, place, plain_bound
+from .feed import before_of, entry_bound, floor_key, floors, place
 from .limits import BATCH_BYTES
 from .positions import BEGINNING, Vector
 from .records import HELD, KINDS, Kind, index_rows, moved_row, open_row, row_body
@@ -275,7 +275,7 @@ async def _append(
             first = before_of(at, entry) is None
             back = NO_POINTER if first else pending.get(name, pointers.get(name, NO_POINTER))
             for wrapped in entry.wrappers:
-                await blobs.transplant(source.reader, target, keys.root(entry.id), _bound(source, entry), wrapped)
+                await blobs.transplant(source.reader, target, keys.root(entry.id), entry_bound(source, entry), wrapped)
             moved = entry._replace(before=back)
             pending[name] = (PENDING, len(appended))
             appended.append((feed_prefix(target), encode(target, moved)))
@@ -284,13 +284,6 @@ async def _append(
             pointers[entry.family, entry.path] = (version, index)
             for mark in marks:
                 mark.saw(part, at, there, (version, index))
-
-
-def _bound(scope: Scope, entry: Entry) -> bytes:
-    kind = KINDS.get(entry.family)
-    if kind is None:
-        return plain_bound(scope, entry.family, entry.id)
-    return kind.prefix(scope) + keys.path(*entry.path)
 
 
 async def _copy_records(

@@ -17,7 +17,7 @@ LAYERS = (
     {"records", "entry", "positions", "pages", "feed", "check", "problems"}
     | {"blobs", "chunks", "uploads", "streams", "references"},
     {"families"},
-    {"watch", "watch_loop", "retention", "transfer", "backup", "stats"},
+    {"watch", "watch_loop", "retention", "transfer", "backup", "stats", "rekey"},
     {"session", "described", "url", "store", "moves"},
     {"", "cli", "web", "adapters", "node", "testing", "__main__"},
 )

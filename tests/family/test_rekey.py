@@ -1,0 +1,173 @@
+"""Encryption at rest hides what users stored, and keys can be changed while the store is in use."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import holdfast
+from holdfast import Context, Event, Execution, Instance
+from holdfast.codec.crypto import KeyRing
+from holdfast.errors import Damaged, Undecodable
+
+SECRET = "the-secret-nobody-else-may-read"
+OLD, NEW, NAMING = b"1" * 32, b"2" * 32, b"n" * 32
+
+
+def ring(current: str, **keys: bytes) -> KeyRing:
+    return KeyRing(keys, current=current, naming=NAMING)
+
+
+def fill(store: Any) -> None:
+    """A secret in every place that holds what a user gave."""
+    secret = {"value": SECRET}
+    store.executions.create(Execution("e", "job", data=secret), events=[Event(SECRET, details=secret)])
+    store.executions.update("e", message=SECRET, events=[Event(SECRET)])
+    store.executions.add_events("e", Event(SECRET))
+    store.executions.create(Execution("big", "job", data=[SECRET] * 20_000))
+    store.executions.create(Execution("gone", "job", data=secret))
+    store.executions.delete("gone")
+    store.instances.put(Instance("i", "wf", context=Context(secret)))
+    store.machines.save("m", "n", "idle", secret)
+    store.machines.save("m", "n", "busy", secret)
+    store.machines.fail("m", "n", ValueError(SECRET), info=secret)
+    store.timers.set("t", datetime(2030, 1, 1, tzinfo=UTC), secret)
+    store.feed.emit("note", secret)
+    store.transact(lambda tx: secret, once="once/1")
+    if hasattr(store, "results"):
+        store.results.put("d", "r", secret)
+        store.results.put("d", "large", SECRET * 10_000)
+    if hasattr(store, "savepoints"):
+        store.savepoints.init("run")
+        store.savepoints.save("run", 1, {f"entity-{number}": secret for number in range(10)})
+
+
+def everything(store: Any) -> list[Any]:
+    """All of it as a reader sees it."""
+    seen: list[Any] = [
+        list(store.executions.scan()),
+        store.executions.events("e"),
+        store.instances.get("i"),
+        store.machines.load("m", "n"),
+        store.machines.history("m", "n").items,
+        store.machines.last_error("m", "n"),
+        store.timers.due(datetime(2031, 1, 1, tzinfo=UTC)),
+        [
+            (change.op, change.family, change.record, change.previous, change.events)
+            for change in store.feed.read().items
+        ],
+        store.executions.history("e").items,
+    ]
+    if hasattr(store, "results"):
+        seen += [store.results.get("d", "r"), store.results.get("d", "large")]
+    if hasattr(store, "savepoints"):
+        seen.append(dict(store.savepoints.latest("run").entities()))
+    return seen
+
+
+def rows(store: holdfast.Store) -> list[Any]:
+    found = []
+    for part in range(store._engine.parts):
+        start = b""
+        while page := store._engine.scan(part, start, b"\xff" * 4, limit=1000):
+            found += page
+            start = page[-1].key + b"\0"
+    return found
+
+
+@pytest.fixture
+def reopen(tmp_path: Path) -> Iterator[Callable[..., holdfast.Store]]:
+    opened: list[holdfast.Store] = []
+
+    def open_(key_ring: KeyRing | None) -> holdfast.Store:
+        opened.append(holdfast.open(tmp_path / "a.db", key_ring=key_ring))
+        return opened[-1]
+
+    yield open_
+    for store in opened:
+        store.close()
+
+
+def test_no_row_shows_what_a_user_stored(reopen: Callable[..., holdfast.Store]) -> None:
+    store = reopen(ring("old", old=OLD))
+    fill(store)
+    assert [row.key for row in rows(store) if SECRET.encode() in row.value] == []
+    assert store.check() == []
+
+
+def test_rekey_leaves_everything_as_it_was_and_nothing_under_the_old_key(
+    reopen: Callable[..., holdfast.Store],
+) -> None:
+    first = reopen(ring("old", old=OLD))
+    fill(first)
+    before = everything(first)
+    both = reopen(ring("new", old=OLD, new=NEW))
+    done = both.rekey()
+    assert done.rows > 10
+    assert done.unreadable == 0
+    assert both.check() == []
+    assert both.rekey().rows == 0
+    alone = reopen(ring("new", new=NEW))
+    assert everything(alone) == before
+    assert alone.check() == []
+
+
+def test_rekey_encrypts_what_was_written_in_clear(reopen: Callable[..., holdfast.Store]) -> None:
+    plain = reopen(None)
+    fill(plain)
+    before = everything(plain)
+    keyed = reopen(ring("new", new=NEW))
+    keyed.rekey()
+    assert [row.key for row in rows(keyed) if SECRET.encode() in row.value] == []
+    assert everything(keyed) == before
+    assert keyed.check() == []
+
+
+def test_a_missing_key_says_so_and_changes_nothing(reopen: Callable[..., holdfast.Store]) -> None:
+    store = reopen(ring("old", old=OLD))
+    fill(store)
+    other = reopen(ring("new", new=NEW))
+    with pytest.raises(Undecodable, match="'old'"):
+        other.instances.get("i")
+    before = {row.key: row.value for row in rows(other)}
+    assert other.rekey().unreadable > 0
+    assert {row.key: row.value for row in rows(other)} == before
+    assert store.instances.get("i").context.initial == {"value": SECRET}
+
+
+def test_a_row_moved_to_another_id_does_not_open(reopen: Callable[..., holdfast.Store]) -> None:
+    store = reopen(ring("old", old=OLD))
+    store.instances.put(Instance("a", "wf"))
+    store.instances.put(Instance("b", "wf"))
+    from holdfast.engine import Batch
+
+    (row,) = store._engine.read(0, [b"default\0Ria\0"])
+    assert row is not None
+    store._engine.commit(0, Batch(write={b"default\0Rib\0": row.value}))
+    with pytest.raises(Damaged):
+        store.instances.get("b")
+
+
+def test_rekey_goes_on_while_others_write(reopen: Callable[..., holdfast.Store]) -> None:
+    store = reopen(ring("old", old=OLD))
+    fill(store)
+    both = reopen(ring("new", old=OLD, new=NEW))
+    engine = both._engine
+    real, disturbed = engine.commit, []
+
+    def commit(part: int, batch: Any) -> int:
+        if not disturbed:
+            disturbed.append(True)
+            store.executions.update("e", message="meanwhile")
+        return real(part, batch)
+
+    engine.commit = commit  # type: ignore[method-assign]
+    both.rekey()
+    assert disturbed
+    assert both.executions.get("e").message == "meanwhile"
+    both.rekey()
+    alone = reopen(ring("new", new=NEW))
+    assert alone.executions.get("e").message == "meanwhile"
+    assert alone.check() == []
