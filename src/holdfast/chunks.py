@@ -91,7 +91,7 @@ def opened(scope: Scope, ref: bytes, stored: bytes) -> bytes:
             supported=_FORMAT,
         )
     content = scope.codec.reveal(key, stored[1:])
-    if scope.codec.digest(content) != ref[1:]:
+    if not scope.codec.named(ref[1:], content):
         raise Damaged("a chunk is not what its digest says; restore it from a backup", kind="chunk", key=key)
     return content
 

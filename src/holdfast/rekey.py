@@ -122,7 +122,7 @@ def _entry(scope: Scope, row: Row, wrapped: bytes | None = None) -> list[tuple[R
     changed = wrapped
     if changed is None and entry.wrapped is not None:
         changed = _wrapper(scope, bound, entry.wrapped)
-    events = None if entry.events is None else _again(scope, bound, entry.events)
+    events = None if entry.events is None else _wrapper(scope, bound, entry.events)
     if changed is None and events is None:
         return []
     entry = entry._replace(wrapped=entry.wrapped if changed is None else changed)

@@ -158,6 +158,12 @@ class Codec:
         """
         return crypto.digest(self.key_ring, data)
 
+    def named(self, digest: bytes, data: bytes) -> bool:
+        """Whether `digest` names this content: made as now, or before there was a key ring."""
+        return digest == crypto.digest(self.key_ring, data) or (
+            self.key_ring is not None and digest == crypto.digest(None, data)
+        )
+
 
 default = Codec()
 """The codec of stores that are opened without one."""
