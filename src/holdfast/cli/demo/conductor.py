@@ -141,9 +141,13 @@ class Conductor:
         return self.spawn("worker", run, self.namespace, "--pace", str(self.pace), stderr=subprocess.PIPE)
 
     def spawn(self, module: str, *arguments: str, **streams: int) -> "subprocess.Popen[bytes]":
-        """A Python process of this package; it finds the database in its environment."""
+        """A Python process of this package; it finds the database in its environment.
+
+        In a session of its own, so that Ctrl-C is heard by the conductor alone, which then ends the others.
+        """
         command = [sys.executable, "-m", f"{__package__}.{module}", *arguments]
-        return subprocess.Popen(command, env={**os.environ, "HOLDFAST_URL": self.url}, **streams)  # type: ignore[call-overload,no-any-return]
+        environment = {**os.environ, "HOLDFAST_URL": self.url}
+        return subprocess.Popen(command, env=environment, start_new_session=True, **streams)  # type: ignore[call-overload,no-any-return]
 
     def outcome(self, run: str, paths: list[str], tally: Tally, expected: Counts) -> Outcome:
         """Compare what was stored with the plain count of the same files."""
