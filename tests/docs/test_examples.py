@@ -5,10 +5,13 @@ marked in the line before it, with the reason: ``<!-- not run: needs a server --
 """
 
 import re
+import shlex
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from holdfast.cli import main
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"(?:^<!-- not run: (?P<reason>[^\n]+?) -->\n)?^```python\n(?P<code>.*?)^```$", re.M | re.S)
@@ -53,6 +56,27 @@ def test_links_lead_somewhere(page: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
         assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}, which is not there"
+
+
+def commands() -> list[str]:
+    """Every `holdfast ...` line of the shell blocks."""
+    shells = (re.findall(r"^```sh\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S) for page in pages())
+    lines = (line for found in shells for block in found for line in block.splitlines())
+    return sorted({line for line in lines if line.startswith("holdfast ")})
+
+
+@pytest.mark.parametrize("line", commands())
+def test_every_documented_command_exists_with_its_options(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = shlex.split(line, comments=True)[1:]
+    while words and words[0].startswith("--"):
+        del words[: 1 if words[0] in {"--json", "--help"} else 2]
+    if not words:
+        return
+    nouns = 2 if main([words[0], "--help"]) == 0 and "COMMAND [ARGS]" in capsys.readouterr().out else 1
+    assert main([*words[:nouns], "--help"]) == 0, line
+    told = capsys.readouterr().out
+    for option in (word.partition("=")[0] for word in words[nouns:] if word.startswith("-")):
+        assert option in told or option in {"--json", "--url", "--namespace"}, f"{line}: {option}"
 
 
 def test_the_harness_finds_blocks_and_reasons() -> None:
