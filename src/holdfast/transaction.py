@@ -136,12 +136,16 @@ class Transaction(Reader):
         self.chunks_freed = 0
         self.on_first_read: Callable[[str], Awaitable[None]] | None = None
 
+    def check_open(self) -> None:
+        """Raise `Closed` once it was committed or discarded."""
+        if self.closed:
+            raise Closed("this transaction has ended; start another")
+
     def enter(self, root: str) -> None:
         """Fix the root, or raise `InvalidArgument` where another one is fixed."""
         if self.root == root:
             return
-        if self.closed:
-            raise Closed("this transaction has ended; start another")
+        self.check_open()
         if self.root is None:
             self.root = root
         elif not self._any_root:
@@ -302,8 +306,8 @@ async def transact(scope: Scope, body: Callable[[Transaction], Awaitable[R]], *,
     attempt = 0
     while True:
         tx = Transaction(scope)
-        result = await body(tx)
         try:
+            result = await body(tx)
             await tx.commit()
         except Conflict:
             attempt += 1
