@@ -78,10 +78,16 @@ async def revoke(tx: Transaction, key: str) -> None:
         _write(tx, key, None, held.token)
 
 
-async def fence(tx: Transaction, lease: Lease) -> None:
-    """Make `tx` commit only while the lease's token is current. Raises `LostLease`."""
+def _check(lease: Any) -> None:
     if not isinstance(lease, Lease):
         raise InvalidArgument(f"lease must be a Lease, not {type(lease).__name__}", what="lease", value=lease)
+    keys.name(lease.key, "key")
+    keys.check_number(lease.token, "token")
+
+
+async def fence(tx: Transaction, lease: Lease) -> None:
+    """Make `tx` commit only while the lease's token is current. Raises `LostLease`."""
+    _check(lease)
     held = await _held_unexpired(tx, lease)
     if held.token != lease.token or held.owner is None:
         raise lost(lease.key, held)
@@ -213,8 +219,7 @@ class Leases(Family[M]):
     @operation
     async def release(self, tx: Transaction, lease: Lease) -> bool:
         """Give it up; False when it was superseded already. The token survives, so that the next one is higher."""
-        if not isinstance(lease, Lease):
-            raise InvalidArgument(f"lease must be a Lease, not {type(lease).__name__}", what="lease", value=lease)
+        _check(lease)
         return await release(tx, lease)
 
     @reading
