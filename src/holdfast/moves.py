@@ -58,8 +58,17 @@ def copy_stores(source: Store, target: Store, *, verify: bool = True) -> Copied:
     return run_now(copy_database(source._scope, target._scope, verify=verify))
 
 
-def restore(path: "str | os.PathLike[str]", url: "str | os.PathLike[str]") -> Copied:
-    """Bring a backup into a new or empty database. Raises `NotFound`, `AlreadyExists`, `Damaged`."""
+def restore(
+    path: "str | os.PathLike[str]",
+    url: "str | os.PathLike[str]",
+    *,
+    codec: Codec | None = None,
+    key_ring: Any = None,
+) -> Copied:
+    """Bring a backup into a new or empty database; an encrypted one needs its `key_ring`.
+
+    Raises `NotFound`, `AlreadyExists`, `Damaged`.
+    """
     if not os.path.exists(path):
         raise NotFound(f"no backup at {os.fspath(path)}", kind="backup", id=os.fspath(path))
-    return copy(path, url)
+    return copy(path, url, codec=codec, key_ring=key_ring)

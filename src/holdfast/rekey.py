@@ -13,6 +13,7 @@ from .engine import Batch, Row, stamped
 from .entry import Entry, decode, encode, feed_prefix
 from .errors import Conflict, Damaged
 from .feed import entry_bound
+from .limits import UPLOAD_BYTES
 from .records import HELD, pointer_of, renewed_row, row_body
 from .transaction import Scope, backoff
 from .transfer import namespaces
@@ -40,7 +41,9 @@ async def rekey(scope: Scope) -> Rekeyed:
         here = scope.sibling(name)
         for part in range(here.parts):
             # Records first: with them go the newest entries of the feed, and only older ones are left for it.
+            unreadable = done.unreadable
             await _sweep(here, part, here.key(keys.RECORD), here.key(keys.RECORD, keys.END), done)
+            done.unreadable = unreadable  # they are met again
             await _sweep(here, part, here.prefix, here.prefix + keys.END, done)
     return done
 
@@ -49,10 +52,15 @@ async def _sweep(scope: Scope, part: int, start: bytes, stop: bytes, done: Rekey
     attempt = 0
     while True:
         rows = await scope.reader.scan_part(part, start, stop, limit=_RUN)
+        last = start
         expect: dict[bytes, int] = {}
         write: dict[bytes, bytes | None] = {}
-        unreadable = 0
+        unreadable = size = 0
         for row in rows:
+            # A run of chunks is far beyond what a batch may hold.
+            if size > UPLOAD_BYTES:
+                break
+            last = row.key
             try:
                 changed = await _renewed(scope, part, row)
             except Damaged:
@@ -61,6 +69,7 @@ async def _sweep(scope: Scope, part: int, start: bytes, stop: bytes, done: Rekey
             for old, value in changed:
                 expect[old.key] = old.version
                 write[old.key] = value
+                size += len(value)
         try:
             if write:
                 await scope.engine.commit(part, Batch(expect, write))
@@ -73,9 +82,9 @@ async def _sweep(scope: Scope, part: int, start: bytes, stop: bytes, done: Rekey
         attempt = 0
         done.rows += len(write)
         done.unreadable += unreadable
-        if len(rows) < _RUN:
+        if size <= UPLOAD_BYTES and len(rows) < _RUN:
             return
-        start = rows[-1].key + b"\0"
+        start = last + b"\0"
 
 
 async def _renewed(scope: Scope, part: int, row: Row) -> list[tuple[Row, bytes]]:

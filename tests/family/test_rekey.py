@@ -171,3 +171,26 @@ def test_rekey_goes_on_while_others_write(reopen: Callable[..., holdfast.Store])
     alone = reopen(ring("new", new=NEW))
     assert alone.executions.get("e").message == "meanwhile"
     assert alone.check() == []
+
+
+def test_a_value_larger_than_a_batch_is_encrypted_again(tmp_path: Path) -> None:
+    path = str(tmp_path / "runs.db")
+    large = [bytes([number]) * 700_000 for number in range(20)]
+    with holdfast.open(path, key_ring=ring("old", old=OLD)) as store:
+        store.executions.create(Execution("large", "job", data=large))
+    with holdfast.open(path, key_ring=ring("new", old=OLD, new=NEW)) as store:
+        assert store.rekey().rows > 40
+        assert store.rekey().rows == 0
+    with holdfast.open(path, key_ring=ring("new", new=NEW)) as store:
+        assert store.executions.get("large").data == large
+        assert store.check() == []
+
+
+def test_what_cannot_be_read_is_counted_once(tmp_path: Path) -> None:
+    path = str(tmp_path / "runs.db")
+    with holdfast.open(path, key_ring=ring("lost", lost=b"3" * 32)) as store:
+        store.executions.create(Execution("a", "job"))
+    with holdfast.open(path, key_ring=ring("new", new=NEW)) as store:
+        store.executions.create(Execution("b", "job"))
+        # Its row and its entry in the feed.
+        assert (store.rekey().rows, store.rekey().unreadable) == (0, 2)

@@ -1,4 +1,4 @@
-"""Verbs that move whole databases: backup, restore, copy, compact. Every namespace comes along."""
+"""Verbs for whole databases: backup, restore, copy, compact, rekey. Every namespace comes along."""
 
 from typing import Annotated, Any
 
@@ -8,7 +8,7 @@ import holdfast
 
 from ..errors import InvalidArgument
 from .output import Output
-from .session import opened, session
+from .session import key_ring, opened, session
 from .values import plain
 
 
@@ -34,7 +34,7 @@ def restore(
     where = target or here.url
     if where is None:
         raise InvalidArgument("say into which database: holdfast --url NEW restore PATH", what="url")
-    _moved(here.output, holdfast.restore(path, where))
+    _moved(here.output, holdfast.restore(path, where, key_ring=key_ring()))
 
 
 def copy(
@@ -51,7 +51,7 @@ def copy(
     if len(databases) > 2 or (len(databases) == 1 and here.url is None):
         raise InvalidArgument("say from where to where: holdfast copy SOURCE TARGET", what="databases")
     source, target = databases if len(databases) == 2 else (here.url, databases[0])
-    _moved(here.output, holdfast.copy(source or "", target, verify=verify, parts=parts))
+    _moved(here.output, holdfast.copy(source or "", target, verify=verify, parts=parts, key_ring=key_ring()))
 
 
 def compact(context: typer.Context) -> None:
@@ -62,6 +62,20 @@ def compact(context: typer.Context) -> None:
             output.json({"freed": freed})
         else:
             output.say(f"{freed:,} bytes given back")
+
+
+def rekey(context: typer.Context) -> None:
+    """Encrypt everything under the current key of $HOLDFAST_KEY_RING, while others go on. Run it after a rotation."""
+    if key_ring() is None:
+        raise InvalidArgument("set $HOLDFAST_KEY_RING to the key ring: its file, or its JSON", what="key_ring")
+    with opened(context) as (store, output):
+        done = store.rekey()
+        if output.as_json:
+            output.json(done)
+        else:
+            output.say(f"{done.rows:,} rows encrypted again, {done.unreadable:,} left that cannot be read")
+        if done.unreadable:
+            raise typer.Exit(1)
 
 
 def _moved(output: Output, moved: Any) -> None:

@@ -9,6 +9,7 @@ import typer
 
 import holdfast
 
+from ..codec import KeyRing
 from .output import Output
 
 
@@ -26,6 +27,11 @@ def session(context: typer.Context) -> Session:
     found = context.find_object(Session)
     assert found is not None, "the callback of the command makes it"
     return found
+
+
+def key_ring() -> KeyRing | None:
+    """That of $HOLDFAST_KEY_RING (JSON, or the path of a file); None where it is not set."""
+    return KeyRing.from_env() if os.environ.get("HOLDFAST_KEY_RING") else None
 
 
 @contextmanager

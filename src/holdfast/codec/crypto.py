@@ -110,10 +110,12 @@ class KeyRing:
 
     @classmethod
     def from_env(cls, name: str = "HOLDFAST_KEY_RING", *, plain: bool = True) -> Self:
-        """Keys from an environment variable that holds the same JSON."""
-        text = os.environ.get(name)
+        """Keys from an environment variable that holds the same JSON, or the path of a file that does."""
+        text = os.environ.get(name, "").strip()
         if not text:
             raise InvalidArgument(f"${name} is not set", what="key_ring", value=name)
+        if not text.startswith("{"):
+            return cls.from_file(text, plain=plain)
         return cls.from_text(text, source=f"${name}", plain=plain)
 
     @staticmethod
