@@ -17,7 +17,7 @@ from pglast.visitors import Visitor  # noqa: E402
 import holdfast.engines.postgres as package  # noqa: E402
 from holdfast.engines.postgres import schema, statements  # noqa: E402
 
-WRITES = ["take", "check", "clear", "remove", "put", "add"]
+WRITES = ["take", "check", "clear", "remove", "put"]
 EVERY = list(statements.every("holdfast"))
 TABLES = {"rows", "parts"}
 # Immutable, or (the last) a message that is a statement of its own and touches no table.
@@ -184,13 +184,14 @@ def test_the_rules_find_what_breaks_them():
 
 
 def test_sql_is_written_in_two_modules_only():
-    """A third one escapes these rules; `citus.py` alone talks to the catalogue of Citus itself."""
+    """A third one escapes these rules. `citus.py` talks to the catalogue of Citus itself; `views.py` makes views for
+    people who look by SQL, and no engine reads them."""
     folder = Path(package.__file__).parent
     verbs = re.compile(
         r"\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER|DROP|TRUNCATE|LOCK|MERGE|WITH|COPY)\s[A-Za-z\"{(*]"
     )
     for path in folder.glob("*.py"):
-        if path.name in ("statements.py", "schema.py", "citus.py"):
+        if path.name in ("statements.py", "schema.py", "citus.py", "views.py"):
             continue
         documented = set()
         module = ast.parse(path.read_text())

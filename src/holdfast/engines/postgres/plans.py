@@ -20,7 +20,7 @@ from holdfast.limits import INT64_MAX
 
 from . import schema
 from .faults import sqlstate, unusable
-from .statements import BEGIN, COMMIT, NOT_FLUSHED, ROLLBACK, Statement, Statements
+from .statements import BEGIN, COMMIT, NOT_FLUSHED, ROLLBACK, Statement, Statements, int8
 from .views import View
 from .views import statements as view_statements
 
@@ -204,31 +204,20 @@ class Plans:
         return _integer(took, 0, 0)
 
     def _writes(self, part: int, batch: Batch, writer: bytes) -> list[Statement]:
-        """In the batch's order: clear, write, add, append; what is appended goes along with the writes where it can."""
+        """In the batch's order: clear, write, add, append; the last three in one statement unless they share a key."""
         sql = self._sql
         statements = [sql.clear(part, writer, start, stop) for start, stop in batch.clear]
         gone = [key for key, value in batch.write.items() if value is None]
         if gone:
             statements.append(sql.remove(part, writer, gone))
-        keys = [key for key, value in batch.write.items() if value is not None]
-        values = [value for value in batch.write.values() if value is not None]
-        indexes = [-1] * len(keys)
-        last = list(range(len(batch.append)))
-        prefixes = [prefix for prefix, _ in batch.append]
-        appended = [value for _, value in batch.append]
-        apart = bool(prefixes) and not {key[:-10] for key in (*batch.write, *batch.add)}.isdisjoint(prefixes)
-        if not apart:
-            keys, values, indexes = keys + prefixes, values + appended, indexes + last
-        if keys:
-            statements.append(sql.put(part, writer, keys, values, indexes))
-        if batch.add:
-            amounts = list(batch.add.values())
-            if not all(-INT64_MAX <= amount <= INT64_MAX for amount in amounts):
-                raise InvalidArgument("a counter went beyond 64 bits", what="counter")
-            statements.append(sql.add(part, writer, list(batch.add), amounts))
-        if apart:
-            statements.append(sql.put(part, writer, prefixes, appended, last))
-        return statements
+        if not all(-INT64_MAX <= amount <= INT64_MAX for amount in batch.add.values()):
+            raise InvalidArgument("a counter went beyond 64 bits", what="counter")
+        rows = [(key, value, -1) for key, value in batch.write.items() if value is not None]
+        adds = [(key, int8(amount), -1) for key, amount in batch.add.items()]
+        last = [(prefix, value, index) for index, (prefix, value) in enumerate(batch.append)]
+        counters = list(batch.add)
+        groups = [(rows, []), (adds, counters), (last, [])] if _share_a_key(batch) else [(rows + adds + last, counters)]
+        return statements + [sql.put(part, writer, group, counted) for group, counted in groups if group]
 
     def _conflict(self, part: int, batch: Batch, answer: PGresult) -> Conflict:
         key, actual = _bytes(answer, 0, 0), _integer(answer, 0, 2)
@@ -256,6 +245,14 @@ class Plans:
         """Raise `InvalidArgument` for a part that does not exist."""
         if not 0 <= part < self.parts:
             raise InvalidArgument(f"part {part} of {self.parts}", what="part", value=part)
+
+
+def _share_a_key(batch: Batch) -> bool:
+    """Whether an add, or an append under any version, may meet a key that the batch also writes in another way."""
+    if not batch.write.keys().isdisjoint(batch.add):
+        return True
+    prefixes = {prefix for prefix, _ in batch.append}
+    return bool(prefixes) and not prefixes.isdisjoint(key[:-10] for key in (*batch.write, *batch.add))
 
 
 def _within(edge: bytes, reverse: bool, row: Row) -> bool:

@@ -69,23 +69,18 @@ TEMPLATES = {
         " AND EXISTS (SELECT FROM {s}.parts AS p WHERE p.part = $1::int4 AND p.writer = $2::bigint)"
     ),
     # An index is that of an appended row, whose key ends with this commit's version and the index; -1 is a plain row.
+    # $6 are the keys of counters, their values what is added; where the sum is no counter it is NULL, which its column
+    # refuses, and so the commit.
     "put": (
         "INSERT INTO {s}.rows AS r (part, key, value, version)"
         " SELECT p.part, CASE WHEN n.index < 0 THEN n.key ELSE n.key || int8send(p.version) || int2send(n.index) END,"
         " n.value, p.version"
         " FROM {s}.parts AS p, unnest($3::bytea[], $4::bytea[], $5::smallint[]) AS n (key, value, index)"
         " WHERE p.part = $1::int4 AND p.writer = $2::bigint"
-        " ON CONFLICT (part, key) DO UPDATE SET value = excluded.value, version = excluded.version"
-    ),
-    # NULL where the sum is no counter: the column refuses it, and with it the commit.
-    "add": (
-        "INSERT INTO {s}.rows AS r (part, key, value, version)"
-        " SELECT p.part, n.key, int8send(n.amount), p.version"
-        " FROM {s}.parts AS p, unnest($3::bytea[], $4::bigint[]) AS n (key, amount)"
-        " WHERE p.part = $1::int4 AND p.writer = $2::bigint"
-        " ON CONFLICT (part, key) DO UPDATE SET version = excluded.version,"
-        f" value = int8send(nullif({_COUNTER.format('r.value')} + {_COUNTER.format('excluded.value')},"
-        " (-9223372036854775808)::bigint))"
+        " ON CONFLICT (part, key) DO UPDATE SET version = excluded.version, value ="
+        " CASE WHEN excluded.key = ANY($6::bytea[])"
+        f" THEN int8send(nullif({_COUNTER.format('r.value')} + {_COUNTER.format('excluded.value')},"
+        " (-9223372036854775808)::bigint)) ELSE excluded.value END"
     ),
     "notify": "SELECT pg_notify($1::text, $2::text)",
 }
@@ -168,12 +163,16 @@ class Statements:
         return self._with_keys("remove", (int4(part), writer), keys)
 
     def put(
-        self, part: int, writer: bytes, keys: Sequence[bytes], values: Sequence[bytes], indexes: Sequence[int]
+        self,
+        part: int,
+        writer: bytes,
+        rows: Sequence[tuple[bytes, bytes, int]],
+        counters: Sequence[bytes],
     ) -> Statement:
-        return Statement(self._text["put"], (int4(part), writer, byteas(keys), byteas(values), smallints(indexes)))
-
-    def add(self, part: int, writer: bytes, keys: Sequence[bytes], amounts: Sequence[int]) -> Statement:
-        return Statement(self._text["add"], (int4(part), writer, byteas(keys), bigints(amounts)))
+        """Write (key, value, index) rows; `counters` are those of their keys whose value is an amount to add."""
+        keys, values, indexes = zip(*rows, strict=True)
+        arrays = (byteas(keys), byteas(values), smallints(indexes), byteas(counters))
+        return Statement(self._text["put"], (int4(part), writer, *arrays))
 
     def notify(self, payload: str) -> Statement:
         """A hint to whoever listens; a transaction of its own."""
