@@ -230,22 +230,22 @@ def moved_row(row: Row, pointer: tuple[int, int]) -> bytes:
 
 
 async def open_current(
-    reader: Reader, kind: Kind[T], path: Sequence[str | int], key: bytes, row: Row | None
+    reader: Reader, kind: Kind[T], path: Sequence[str | int], key: bytes, row: Row | None, *, raw: bool = False
 ) -> Stored[T] | None:
     """The record in a row, or in the row that replaced it while its body was read; None where it was removed."""
     while row is not None:
         try:
-            return await open_row(reader, kind, path, key, row)
+            return await open_row(reader, kind, path, key, row, raw=raw)
         except Damaged as error:
             row = await blobs.again(reader, keys.root(kind.owner(path)), row, error)
     return None
 
 
-async def load(reader: Reader, kind: Kind[T], path: Sequence[str | int]) -> Stored[T] | None:
-    """The record under a key of checked names; None where there is none."""
+async def load(reader: Reader, kind: Kind[T], path: Sequence[str | int], *, raw: bool = False) -> Stored[T] | None:
+    """The record under a key of checked names; None where there is none. `raw` as in `open_row`."""
     key = kind.prefix(reader.scope) + keys.path(*path)
     row = await reader.get(keys.root(kind.owner(path)), key)
-    return await open_current(reader, kind, path, key, row)
+    return await open_current(reader, kind, path, key, row, raw=raw)
 
 
 def index_rows(scope: Scope, kind: Kind[T], record: T, tail: bytes, updated: int) -> dict[bytes, bool]:

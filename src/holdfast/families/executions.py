@@ -222,19 +222,22 @@ class Executions(Family[M]):
         return await self._save(tx, None, execution, checked)
 
     @reading
-    async def get(self, tx: Reader, id: str) -> Execution:
-        """The execution under an id. Raises `NotFound`."""
+    async def get(self, tx: Reader, id: str, *, raw: bool = False) -> Execution:
+        """The execution under an id; `raw`: with a `codec.Raw` in place of each value that cannot be rebuilt here.
+
+        Raises `NotFound`, and unless it is `raw` `Undecodable`.
+        """
         keys.name(id, "id")
-        stored = await load(tx, EXECUTIONS, (id,))
+        stored = await load(tx, EXECUTIONS, (id,), raw=raw)
         if stored is None:
             raise _missing(id)
         return stored.record
 
     @reading
-    async def find(self, tx: Reader, id: str) -> Execution | None:
-        """The execution under an id, or None."""
+    async def find(self, tx: Reader, id: str, *, raw: bool = False) -> Execution | None:
+        """The execution under an id, or None; `raw` as in `get`."""
         keys.name(id, "id")
-        stored = await load(tx, EXECUTIONS, (id,))
+        stored = await load(tx, EXECUTIONS, (id,), raw=raw)
         return None if stored is None else stored.record
 
     @operation
@@ -285,7 +288,7 @@ class Executions(Family[M]):
     async def delete(self, tx: Transaction, id: str) -> bool:
         """Remove an execution with its events, whatever its state; False if there is none. The feed says so."""
         keys.name(id, "id")
-        before = await load(tx, EXECUTIONS, (id,))
+        before = await load(tx, EXECUTIONS, (id,), raw=True)
         if before is None:
             return False
         await dependents.drop(tx, EXECUTIONS, before)

@@ -119,26 +119,29 @@ class Instances(Family[M]):
         return None if newest is None else newest.record
 
     @reading
-    async def get(self, tx: Reader, id: str) -> Instance:
-        """The instance under an id. Raises `NotFound`."""
+    async def get(self, tx: Reader, id: str, *, raw: bool = False) -> Instance:
+        """The instance under an id; `raw`: with a `codec.Raw` in place of each value that cannot be rebuilt here.
+
+        Raises `NotFound`, and unless it is `raw` `Undecodable`.
+        """
         keys.name(id, "id")
-        stored = await load(tx, INSTANCES, (id,))
+        stored = await load(tx, INSTANCES, (id,), raw=raw)
         if stored is None:
             raise missing(id)
         return stored.record
 
     @reading
-    async def find(self, tx: Reader, id: str) -> Instance | None:
-        """The instance under an id, or None."""
+    async def find(self, tx: Reader, id: str, *, raw: bool = False) -> Instance | None:
+        """The instance under an id, or None; `raw` as in `get`."""
         keys.name(id, "id")
-        stored = await load(tx, INSTANCES, (id,))
+        stored = await load(tx, INSTANCES, (id,), raw=raw)
         return None if stored is None else stored.record
 
     @operation
     async def delete(self, tx: Transaction, id: str, *, expected_revision: int | None = None) -> bool:
         """Remove an instance; False if there is none. Raises `StaleRevision`."""
         keys.name(id, "id")
-        before = await load(tx, INSTANCES, (id,))
+        before = await load(tx, INSTANCES, (id,), raw=True)
         if before is None:
             return False
         if expected_revision is not None:

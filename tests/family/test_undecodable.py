@@ -1,0 +1,107 @@
+"""A value whose type is unknown here blocks its own record and nothing else, and nothing is lost."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import holdfast
+from holdfast import Context, Execution, Instance
+from holdfast.codec import Codec, Raw
+from holdfast.errors import Undecodable
+
+
+@dataclass
+class Order:
+    amount: int
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A store with a record of a type that only `knowing()` knows, among others."""
+    path = tmp_path / "a.db"
+    with holdfast.open(path, codec=knowing()) as store:
+        for number in range(5):
+            store.executions.create(Execution(f"e{number}", "job", data=Order(5) if number == 2 else number))
+        store.instances.put(Instance("i", "wf", context=Context({"order": Order(7)})))
+        store.feed.emit("note", Order(9))
+        store.feed.emit("note", "plain")
+    return path
+
+
+def knowing() -> Codec:
+    codec = Codec()
+    codec.register(Order, name="shop.order", version=2)
+    return codec
+
+
+def test_only_its_own_record_is_refused_with_path_and_tag(path: Path) -> None:
+    with holdfast.open(path) as store:
+        assert store.executions.get("e1").data == 1
+        with pytest.raises(Undecodable) as caught:
+            store.executions.get("e2")
+        assert (caught.value.kind, caught.value.id, caught.value.tag) == ("executions", "e2", "shop.order")
+        assert caught.value.path == "$.data"
+        with pytest.raises(Undecodable) as caught:
+            store.instances.get("i")
+        assert caught.value.path == "$.context.initial.order"
+
+
+def test_raw_reads_the_envelope(path: Path) -> None:
+    with holdfast.open(path) as store:
+        found = store.executions.get("e2", raw=True)
+        assert (found.state, found.revision) == ("new", 1)
+        assert isinstance(found.data, Raw)
+        assert (found.data.name, found.data.version) == ("shop.order", 2)
+        assert store.executions.find("e2", raw=True) == found
+        assert store.instances.find("i", raw=True) is not None
+
+
+def test_queries_list_the_others_and_say_how_many_were_left_out(path: Path) -> None:
+    with holdfast.open(path) as store:
+        page = store.executions.query(job_id="job")
+        assert [record.id for record in page] == ["e0", "e1", "e3", "e4"]
+        assert page.undecodable == 1
+        assert [record.id for record in store.executions.scan()] == ["e0", "e1", "e3", "e4"]
+
+
+def test_the_feed_goes_on_and_names_the_error(path: Path) -> None:
+    with holdfast.open(path) as store:
+        changes = store.feed.read(limit=1000).items
+        assert len(changes) == 8
+        bad = [change for change in changes if change.error is not None]
+        assert [(change.family, change.record) for change in bad] == [
+            ("executions", None), ("instances", None), ("note", None),
+        ]  # fmt: skip
+        assert changes[-1].record == "plain"
+
+
+@pytest.mark.parametrize("parts", [None, 5])
+def test_copy_and_backup_bring_it_along(path: Path, tmp_path: Path, parts: int | None) -> None:
+    target: Any = tmp_path / "b.db"
+    holdfast.copy(path, target, parts=parts)
+    with holdfast.open(target) as store:
+        store.backup(tmp_path / "c.db")
+    for copied in (target, tmp_path / "c.db"):
+        with holdfast.open(copied, codec=knowing()) as store:
+            assert store.executions.get("e2").data == Order(5)
+            assert store.instances.get("i").context.initial == {"order": Order(7)}
+            assert store.executions.count("new") == 5
+            assert store.check() == []
+
+
+def test_check_lists_it_and_deletes_nothing(path: Path) -> None:
+    with holdfast.open(path) as store:
+        found = [(problem.code, problem.id) for problem in store.check() if problem.code == "undecodable"]
+    assert {id.rstrip("\0") for _, id in found} >= {"e2", "i"}
+    with holdfast.open(path, codec=knowing()) as store:
+        assert store.executions.get("e2").data == Order(5)
+
+
+def test_it_can_be_deleted_without_being_understood(path: Path) -> None:
+    with holdfast.open(path) as store:
+        assert store.executions.delete("e2")
+        assert store.instances.delete("i")
+        assert store.executions.count("new") == 4
+        assert store.check() == []
