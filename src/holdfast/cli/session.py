@@ -9,7 +9,6 @@ import typer
 
 import holdfast
 
-from ..codec import KeyRing
 from .output import Output
 
 
@@ -29,9 +28,9 @@ def session(context: typer.Context) -> Session:
     return found
 
 
-def key_ring() -> KeyRing | None:
+def key_ring() -> holdfast.codec.KeyRing | None:
     """That of $HOLDFAST_KEY_RING (JSON, or the path of a file); None where it is not set."""
-    return KeyRing.from_env() if os.environ.get("HOLDFAST_KEY_RING") else None
+    return holdfast.codec.KeyRing.from_env() if os.environ.get("HOLDFAST_KEY_RING") else None
 
 
 @contextmanager
