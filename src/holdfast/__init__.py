@@ -12,6 +12,7 @@ from .families.instance_record import Context, HistoryEntry, Instance
 from .families.lease import Lease
 from .families.machine_record import Failure, Snapshot
 from .families.omitted import OMITTED
+from .families.result_record import Result
 from .families.timers import Timer
 from .feed import Change, Changes
 from .moves import copy, restore
@@ -39,6 +40,7 @@ __all__ = [
     "Lease",
     "Page",
     "Problem",
+    "Result",
     "Snapshot",
     "Store",
     "Watcher",
@@ -51,5 +53,3 @@ __all__ = [
     "open_async",
     "restore",
 ]
-
-__version__ = "0.1.0"

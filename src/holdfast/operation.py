@@ -10,7 +10,7 @@ from inspect import Signature, signature
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from .bridge import iterate_now, run_now
-from .errors import InvalidArgument
+from .errors import Closed, InvalidArgument
 from .transaction import Reader, Scope, Transaction, transact
 
 P = ParamSpec("P")
@@ -41,10 +41,7 @@ class Blocking:
         return lambda *args, **kwargs: run_now(work(family, *args, **kwargs))
 
     def iteration(self, work: Callable[..., AsyncIterator[Any]], family: Any) -> Callable[..., Any]:
-        tx = self.tx
-        if tx is not None:
-            return lambda *args, **kwargs: iterate_now(iterate_within(tx, work(family, tx, *args, **kwargs)))
-        reader = self.scope.reader
+        reader = self.tx or self.scope.reader
         return lambda *args, **kwargs: iterate_now(work(family, reader, *args, **kwargs))
 
 
@@ -82,10 +79,7 @@ class Suspending:
         return call
 
     def iteration(self, work: Callable[..., AsyncIterator[Any]], family: Any) -> Callable[..., Any]:
-        tx = self.tx
-        if tx is not None:
-            return lambda *args, **kwargs: iterate_within(tx, work(family, tx, *args, **kwargs))
-        reader = self.scope.reader
+        reader = self.tx or self.scope.reader
         return lambda *args, **kwargs: work(family, reader, *args, **kwargs)
 
 
@@ -112,6 +106,7 @@ class _Described:
     """What the four kinds of descriptor share: docstring, signature, and being bound once."""
 
     _kind = "operation"
+    _joins = False
     _skip = 2  # self and tx do not belong to the public signature
 
     def __init__(self, work: Callable[..., Any]) -> None:
@@ -132,7 +127,7 @@ class _Described:
     def _bind(self, family: Any) -> Any:
         face = family._face
         call: Any
-        if self._kind == "procedure" and face.tx is not None:
+        if self._kind == "procedure" and face.tx is not None and not self._joins:
             call = _refusing(self._name)
         else:
             call = getattr(face, self._kind)(self._work, family)
@@ -197,6 +192,12 @@ class procedure(_Described, Generic[F, P, R]):  # noqa: N801
         return self if family is None else self._bind(family)
 
 
+class joining(procedure[F, P, R]):  # noqa: N801
+    """A procedure that takes part in an open transaction: its work finds that one as ``self._face.tx``."""
+
+    _joins = True
+
+
 class iteration(_Described, Generic[F, P, R]):  # noqa: N801
     """A method that iterates: an iterator on `Store`, an async iterator on `AsyncStore`."""
 
@@ -217,24 +218,14 @@ class iteration(_Described, Generic[F, P, R]):  # noqa: N801
 
 async def within(tx: Transaction, work: Work, family: Any, args: Any, kwargs: Any) -> Any:
     """Run an operation on an open transaction; if it is refused, nothing of it stays."""
-    tx.check_open()
+    if tx.closed:
+        raise Closed("this transaction has ended; start another")
     mark = tx.mark()
     try:
         return await work(family, tx, *args, **kwargs)
     except BaseException:
         tx.back(mark)
         raise
-
-
-async def iterate_within(tx: Transaction, items: AsyncIterator[R]) -> AsyncIterator[R]:
-    """Iterate while a transaction is open."""
-    while True:
-        tx.check_open()
-        try:
-            item = await anext(items)
-        except StopAsyncIteration:
-            return
-        yield item
 
 
 def _refusing(name: str) -> Callable[..., Any]:

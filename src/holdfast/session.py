@@ -8,13 +8,14 @@ from typing import Any, Generic, TypeVar
 from . import blobs, keys
 from .bridge import run_now
 from .codec import seal, unseal
-from .errors import Conflict, InvalidArgument
+from .errors import Conflict, InvalidArgument, LostLease
 from .families.checkpoints import Checkpoints
 from .families.dead_letters import DeadLetters
 from .families.executions import Executions
 from .families.instances import Instances
-from .families.lease import Lease, Leases, check_time, fence, look, lost
+from .families.lease import Lease, Leases, fence, token_key
 from .families.machines import Machines
+from .families.results import Results
 from .families.timers import Timers
 from .operation import Blocking, M, Suspending
 from .records import HELD
@@ -45,6 +46,11 @@ class Families(Generic[M]):
     def machines(self) -> Machines[M]:
         """State-machine snapshots."""
         return Machines(self._face)
+
+    @cached_property
+    def results(self) -> Results[M]:
+        """Values of DAG functions."""
+        return Results(self._face)
 
     @cached_property
     def timers(self) -> Timers[M]:
@@ -122,16 +128,14 @@ class Once:
 
 
 async def commit(tx: Transaction, lease: Lease | None) -> None:
-    """Commit a user's transaction. Raises `Conflict`, or `LostLease` where its lease was taken, given up or revoked."""
+    """Commit a user's transaction. Raises `Conflict`, or `LostLease` where the conflict is the lease's token."""
     if lease is not None:
-        await check_time(tx, lease)
+        await fence(tx, lease)
     try:
         await tx.commit()
     except Conflict as error:
-        if lease is not None:  # whatever else changed too: its token decides what the caller is told
-            held = await look(tx.scope, lease.key)
-            if held.token != lease.token or held.owner is None:
-                raise lost(lease.key, held) from error
+        if lease is not None and error.key == token_key(tx.scope, lease.key):
+            raise LostLease(f"lease {lease.key!r} was taken while committing", key=lease.key) from error
         raise
 
 

@@ -20,13 +20,13 @@ class Streamed:
 
     def __init__(self, size: int, data: bytes, uploaded: Uploaded | None) -> None:
         self.size = size
-        self._data = data
+        self.data = data
         self._uploaded = uploaded
 
     async def keep(self, tx: Transaction, root: str, bound: bytes, holders: int) -> bytes:
         """Let `holders` rows refer to it; gives the wrapper that each holds. Raises `Conflict` after an hour."""
         if self._uploaded is None:
-            return await blobs.keep(tx, root, bound, self._data, holders)
+            return await blobs.keep(tx, root, bound, self.data, holders)
         await blobs.adopt(tx, self._uploaded, holders)
         return blobs.wrapper(self.size, self._uploaded.ref)
 

@@ -136,16 +136,12 @@ class Transaction(Reader):
         self.chunks_freed = 0
         self.on_first_read: Callable[[str], Awaitable[None]] | None = None
 
-    def check_open(self) -> None:
-        """Raise `Closed` once it was committed or discarded."""
-        if self.closed:
-            raise Closed("this transaction has ended; start another")
-
     def enter(self, root: str) -> None:
         """Fix the root, or raise `InvalidArgument` where another one is fixed."""
         if self.root == root:
             return
-        self.check_open()
+        if self.closed:
+            raise Closed("this transaction has ended; start another")
         if self.root is None:
             self.root = root
         elif not self._any_root:
@@ -301,13 +297,18 @@ class Transaction(Reader):
         return own, hidden
 
 
-async def transact(scope: Scope, body: Callable[[Transaction], Awaitable[R]], *, tries: int = TRIES) -> R:
-    """Run `body` and commit; after a `Conflict` run it again from the start, with jitter. So bodies are pure."""
+async def transact(
+    scope: Scope, body: Callable[[Transaction], Awaitable[R]], *, tries: int = TRIES, any_root: bool = False
+) -> R:
+    """Run `body` and commit; after a `Conflict` run it again from the start, with jitter. So bodies are pure.
+
+    `any_root`: it may touch several roots, which must be in one part.
+    """
     attempt = 0
     while True:
-        tx = Transaction(scope)
+        tx = Transaction(scope, any_root=any_root)
+        result = await body(tx)
         try:
-            result = await body(tx)
             await tx.commit()
         except Conflict:
             attempt += 1

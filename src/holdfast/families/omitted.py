@@ -12,6 +12,8 @@ class Omitted(Enum):
     def __repr__(self) -> str:
         return "OMITTED"
 
+    __str__ = __repr__
+
 
 OMITTED: Final = Omitted.OMITTED
 """In pages and changes: a value over 64 KiB, which ``get`` gives. An enum's member, so it stays itself when pickled."""

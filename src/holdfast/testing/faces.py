@@ -3,6 +3,7 @@ fixtures of a family's tests are made of: a clock that a test moves, a database 
 """
 
 import asyncio
+import functools
 import inspect
 import threading
 import time
@@ -130,7 +131,7 @@ class Driven:
     def _adapt(self, value: Any) -> Any:
         if inspect.iscoroutine(value):
             return self._adapt(self.thread.run(value))
-        if isinstance(value, AsyncIterator):
+        if isinstance(value, AsyncIterator) and not hasattr(value, "read"):  # a file is driven as a file
             return self._iterate(value)
         return Driven(value, self.thread) if _is_driven(value) else value
 
@@ -160,6 +161,7 @@ class Driven:
         if not callable(function) or inspect.iscoroutinefunction(function):
             return function
 
+        @functools.wraps(function)  # whoever looks at its signature must see the function's
         async def run(*given: Any) -> Any:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(None, lambda: function(*map(self._adapt, given)))
