@@ -53,3 +53,5 @@ __all__ = [
     "open_async",
     "restore",
 ]
+
+__version__ = "0.1.0"

@@ -36,7 +36,9 @@ class SystemClock:
 
 
 def to_micros(at: datetime, what: str = "time") -> int:
-    """Microseconds since 1970. Raises `InvalidArgument` for a datetime without a zone."""
+    """Microseconds since 1970. Raises `InvalidArgument` for what is no datetime, or one without a zone."""
+    if not isinstance(at, datetime):
+        raise InvalidArgument(f"{what} must be a datetime, not {type(at).__name__}", what=what, value=at)
     if at.tzinfo is None or at.utcoffset() is None:
         raise InvalidArgument(f"{what} has no time zone; use an aware datetime", what=what, value=at)
     return (at - EPOCH) // _MICROSECOND

@@ -10,6 +10,7 @@ import msgspec
 
 from .engine import Batch
 from .errors import Conflict, InvalidArgument
+from .limits import INT64_MAX
 from .transaction import Reader, Scope
 
 BEGINNING: Final = "beginning"
@@ -68,6 +69,8 @@ async def read(scope: Scope, position: str) -> Vector:
         packed = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
         token = msgspec.msgpack.decode(packed, type=_Token)
         vector = list(zip(token.flat[::2], token.flat[1::2], strict=True))
+        if not all(0 <= version <= INT64_MAX and 0 <= index <= _LAST_INDEX for version, index in vector):
+            raise ValueError(position)
     except (ValueError, AttributeError, TypeError, binascii.Error, msgspec.DecodeError) as error:
         raise InvalidArgument(
             "this is not a position: use BEGINNING, LATEST or one the feed gave", what="position", value=position

@@ -8,12 +8,12 @@ from typing import Any, Generic, TypeVar
 from . import blobs, keys
 from .bridge import run_now
 from .codec import seal, unseal
-from .errors import Conflict, InvalidArgument, LostLease
+from .errors import Conflict, InvalidArgument
 from .families.checkpoints import Checkpoints
 from .families.dead_letters import DeadLetters
 from .families.executions import Executions
 from .families.instances import Instances
-from .families.lease import Lease, Leases, fence, token_key
+from .families.lease import Lease, Leases, check_time, fence, look, lost
 from .families.machines import Machines
 from .families.results import Results
 from .families.timers import Timers
@@ -128,14 +128,16 @@ class Once:
 
 
 async def commit(tx: Transaction, lease: Lease | None) -> None:
-    """Commit a user's transaction. Raises `Conflict`, or `LostLease` where the conflict is the lease's token."""
+    """Commit a user's transaction. Raises `Conflict`, or `LostLease` where its lease was taken, given up or revoked."""
     if lease is not None:
-        await fence(tx, lease)
+        await check_time(tx, lease)
     try:
         await tx.commit()
     except Conflict as error:
-        if lease is not None and error.key == token_key(tx.scope, lease.key):
-            raise LostLease(f"lease {lease.key!r} was taken while committing", key=lease.key) from error
+        if lease is not None:  # whatever else changed too: its token decides what the caller is told
+            held = await look(tx.scope, lease.key)
+            if held.token != lease.token or held.owner is None:
+                raise lost(lease.key, held) from error
         raise
 
 

@@ -28,6 +28,8 @@ class Stats(msgspec.Struct, frozen=True):
     """What a namespace holds. Counts are exact as of some moment during the call."""
 
     namespace: str
+    engine: str
+    """What keeps it, with its version where that matters."""
     parts: int
     commits: int
     """Commits to the database so far, of all namespaces."""
@@ -49,6 +51,7 @@ async def stats(scope: Scope) -> Stats:
     size = getattr(scope.direct, "size", None)
     return Stats(
         scope.namespace,
+        str(getattr(scope.direct or scope.engine, "about", type(scope.direct or scope.engine).__name__)),
         scope.parts,
         sum(versions),
         None if size is None else int(size()),

@@ -136,12 +136,16 @@ class Transaction(Reader):
         self.chunks_freed = 0
         self.on_first_read: Callable[[str], Awaitable[None]] | None = None
 
+    def check_open(self) -> None:
+        """Raise `Closed` once it was committed or discarded."""
+        if self.closed:
+            raise Closed("this transaction has ended; start another")
+
     def enter(self, root: str) -> None:
         """Fix the root, or raise `InvalidArgument` where another one is fixed."""
         if self.root == root:
             return
-        if self.closed:
-            raise Closed("this transaction has ended; start another")
+        self.check_open()
         if self.root is None:
             self.root = root
         elif not self._any_root:
@@ -307,8 +311,8 @@ async def transact(
     attempt = 0
     while True:
         tx = Transaction(scope, any_root=any_root)
-        result = await body(tx)
         try:
+            result = await body(tx)
             await tx.commit()
         except Conflict:
             attempt += 1

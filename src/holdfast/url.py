@@ -26,7 +26,11 @@ def resolve(url: "str | os.PathLike[str] | None") -> str:
     """The url that is meant: None is $HOLDFAST_URL, else ``holdfast.db`` in the current folder."""
     if url is None:
         return os.environ.get(ENVIRONMENT) or DEFAULT
-    text = os.fspath(url)
+    try:
+        text = os.fspath(url)
+        os.fsencode(text)
+    except (TypeError, UnicodeEncodeError) as error:
+        raise InvalidArgument(f"url is {url!a}; use a path or a url", what="url", value=url) from error
     if not isinstance(text, str) or not text.strip() or "\0" in text:
         raise InvalidArgument(f"url is {url!r}; use a path or a url", what="url", value=url)
     return text

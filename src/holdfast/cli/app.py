@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InvalidArgument, StoreError
-from . import checkpoint, execution, feed, instance, machine, moves, whole
+from . import care, checkpoint, execution, feed, instance, machine, moves, whole
 from .demo import command as demo
 from .output import Output
 from .session import Session
@@ -26,6 +26,8 @@ app.add_typer(feed.app, name="feed")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.command("check")(whole.check)
 app.command("stats")(whole.stats)
+app.command("doctor")(care.doctor)
+app.command("rekey")(care.rekey)
 app.command("backup")(moves.backup)
 app.command("restore")(moves.restore)
 app.command("copy")(moves.copy)

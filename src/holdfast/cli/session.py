@@ -1,5 +1,6 @@
 """What the options before the noun say: which database, which namespace, which form of output."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,5 +37,13 @@ def key_ring() -> holdfast.codec.KeyRing | None:
 def opened(context: typer.Context) -> Iterator[tuple[holdfast.Store, Output]]:
     """The store and the output. A verb never creates a database: a mistyped path is `NotFound`."""
     here = session(context)
-    with holdfast.open(here.url, namespace=here.namespace, create=False) as store:
+    with holdfast.open(here.url, namespace=here.namespace, create=False, key_ring=key_ring()) as store:
         yield store, here.output
+
+
+def key_ring() -> holdfast.codec.KeyRing | None:
+    """The key ring that $HOLDFAST_KEY_FILE or $HOLDFAST_KEY_RING says; None where neither is set."""
+    path = os.environ.get("HOLDFAST_KEY_FILE")
+    if path:
+        return holdfast.codec.KeyRing.from_file(path)
+    return holdfast.codec.KeyRing.from_env() if os.environ.get("HOLDFAST_KEY_RING") else None

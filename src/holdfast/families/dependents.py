@@ -1,11 +1,12 @@
 """Rows that hang on a record: keyed by its id and the nonce of its creation, so a recreated id inherits nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import ormsgpack
 
 from .. import blobs, keys
+from ..check import Problem, rows_of
 from ..codec import seal, unseal
 from ..engine import Row, read_counter, write_counter
 from ..errors import Conflict
@@ -75,6 +76,32 @@ async def drop(tx: Transaction, kind: Kind[Any], stored: Stored[Any]) -> None:
             tx.expect(row.key, row)
             await blobs.drop(tx, root, wrapped)
     tx.clear(root, start, stop)
+
+
+async def audit(reader: Reader, part: int, kind: Kind[Any], records: Iterable[Stored[Any]]) -> list[Problem]:
+    """Whether all dependents of a kind hang on a record, numbered from 1 without a gap, up to what its head says."""
+    scope = reader.scope
+    rows, heads = scope.key(keys.EVENTS, kind.letter), scope.key(keys.HEADS, kind.letter)
+    wanted: dict[bytes, int] = {}
+    for stored in records:
+        wanted[keys.path(*kind.path(stored.record)) + stored.nonce] = 0
+    swept = [note.key[len(scope.key(keys.SWEEP)) :] for note in await rows_of(reader, part, scope.key(keys.SWEEP))]
+    problems: list[Problem] = []
+    for row in await rows_of(reader, part, rows):
+        owner, number = row.key[len(rows) : -8], int.from_bytes(row.key[-8:], "big")
+        if owner in wanted:
+            wanted[owner] += 1
+            if number != wanted[owner]:
+                problems.append(Problem("dependent-missing", f"{row.key!r} follows {wanted[owner] - 1}", kind.name))
+                wanted[owner] = number
+        elif row.key[:-8] not in swept:
+            problems.append(Problem("dependent-stale", f"{row.key!r} has no record", kind.name, part=part))
+    found = {row.key[len(heads) :]: read_counter(row.value) for row in await rows_of(reader, part, heads)}
+    for owner in found.keys() | wanted.keys():
+        if found.get(owner, 0) != wanted.get(owner, 0):
+            message = f"the head of {owner!r} says {found.get(owner, 0)}, not {wanted.get(owner, 0)}"
+            problems.append(Problem("dependent-head", message, kind.name, part=part))
+    return problems
 
 
 def leave_sweep(tx: Transaction, root: str, start: bytes, stop: bytes, *, holding: bool = False) -> None:

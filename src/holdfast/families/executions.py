@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from .. import keys
+from ..check import Problem
 from ..clock import from_micros, to_micros
 from ..errors import AlreadyExists, InvalidArgument, NotFound, StaleRevision, WrongState
 from ..feed import EVENTS, PLAIN, append_plain
@@ -97,6 +98,9 @@ class _ExecutionKind(Kind[Execution]):
     def counters(self, record: Execution) -> Iterable[bytes]:
         return (keys.path(record.state),)
 
+    async def audit(self, reader: Reader, part: int, records: dict[bytes, Stored[Execution]]) -> list[Problem]:
+        return await dependents.audit(reader, part, self, records.values())
+
 
 EXECUTIONS = register(_ExecutionKind())
 
@@ -110,7 +114,11 @@ PLAIN["execution_events"] = EVENTS["executions"] = _event
 
 
 def _check_events(events: Iterable[Event]) -> tuple[Event, ...]:
-    checked = (events,) if isinstance(events, Event) else tuple(events)
+    if isinstance(events, Event):
+        events = (events,)
+    if not isinstance(events, Iterable):
+        raise InvalidArgument(f"events is {events!r}; give a collection of Event", what="events", value=events)
+    checked = tuple(events)
     for event in checked:
         if not isinstance(event, Event):
             raise InvalidArgument(f"an event is {event!r}; use Event(message)", what="events", value=event)
@@ -118,15 +126,18 @@ def _check_events(events: Iterable[Event]) -> tuple[Event, ...]:
             raise InvalidArgument("an event's message and topic must be str", what="events", value=event)
         if not isinstance(event.details, Mapping):
             raise InvalidArgument("an event's details must be a mapping", what="events", value=event)
+        if event.at is not None:
+            to_micros(event.at, "at")
     return checked
 
 
-def _check_states(states: Collection[str], what: str) -> frozenset[str]:
-    if isinstance(states, str):
+def _check_states(states: Iterable[str], what: str) -> frozenset[str]:
+    if isinstance(states, str | bytes) or not isinstance(states, Iterable):
         raise InvalidArgument(f"{what} is {states!r}; give a collection of states", what=what, value=states)
-    for state in states:
+    given = tuple(states)
+    for state in given:
         _check_state(state, what)
-    return frozenset(states)
+    return frozenset(given)
 
 
 def _check_state(state: Any, what: str = "state") -> None:

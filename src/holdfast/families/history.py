@@ -8,8 +8,8 @@ from .. import keys, positions
 from ..clock import to_micros
 from ..engine import stamped
 from ..entry import Entry, decode, feed_prefix
-from ..errors import InvalidArgument, NotFound, Timeout
-from ..feed import before_of, record_of
+from ..errors import Damaged, InvalidArgument, NotFound, Timeout
+from ..feed import before_of, place, record_of
 from ..pages import Page, check_limit, fingerprint, read_cursor, write_cursor
 from ..positions import BEGINNING, LATEST
 from ..records import Kind, Record, load
@@ -68,13 +68,17 @@ async def as_of(scope: Scope, kind: Kind[T], path: Sequence[str], when: str | da
         id="/".join(path),
     )
     stored = await load(scope.reader, kind, path)
-    start = stored.pointer if stored is not None else await _last_entry(scope, kind, path)
-    async for at, entry in chain(scope.reader, root, start):
-        if before(at, entry):
-            if entry.op == "delete":
-                raise missing
-            record: T = await record_of(scope.reader, entry)
-            return record
+    start = stored.pointer if stored is not None else await _last_entry(scope, kind, path, None)
+    while start is not None:
+        oldest = start
+        async for at, entry in chain(scope.reader, root, start):
+            if before(at, entry):
+                if entry.op == "delete":
+                    raise missing
+                record: T = await record_of(scope.reader, entry)
+                return record
+            oldest = at
+        start = await _last_entry(scope, kind, path, oldest)  # of a record that had this id before
     raise missing
 
 
@@ -88,20 +92,26 @@ async def _limit(scope: Scope, root: str, when: str | datetime) -> Callable[[tup
         return lambda at, entry: False
     if not isinstance(when, str):
         raise InvalidArgument(f"when is {when!r}; use a position or an aware datetime", what="when", value=when)
-    place = (await positions.read(scope, when))[scope.part(root)]
-    return lambda at, entry: at <= place
+    last = (await positions.read(scope, when))[scope.part(root)]
+    return lambda at, entry: at <= last
 
 
-async def _last_entry(scope: Scope, kind: Kind[Any], path: Sequence[str]) -> tuple[int, int] | None:
-    """The newest entry of a record that is no longer there: found by going back through its part's feed."""
+async def _last_entry(
+    scope: Scope, kind: Kind[Any], path: Sequence[str], before: tuple[int, int] | None
+) -> tuple[int, int] | None:
+    """The newest entry of an id before a place: nothing points there, so its part's feed is gone through backwards."""
     prefix = feed_prefix(scope)
-    part, stop = scope.part(keys.root(kind.owner(path))), prefix + keys.END
+    part = scope.part(keys.root(kind.owner(path)))
+    stop = prefix + keys.END if before is None else stamped(prefix, *before)
     while True:
         rows = await scope.reader.scan_part(part, prefix, stop, limit=500, reverse=True)
         for row in rows:
-            entry = decode(scope, row.value)
+            try:
+                entry = decode(scope, row.value)
+            except Damaged:  # `check` reports it; it says nothing of this record
+                continue
             if entry.family == kind.name and entry.path == tuple(path):
-                return int.from_bytes(row.key[-10:-2], "big"), int.from_bytes(row.key[-2:], "big")
+                return place(row.key)
         if len(rows) < 500:
             return None
         stop = rows[-1].key

@@ -54,10 +54,13 @@ async def merge(sources: Sequence[AsyncIterator[Found]], *, reverse: bool = Fals
         async for found in source:
             heads.append((found, source))
             break
+    last: Any = None
     while heads:
         at = _first([found.position for found, _ in heads], reverse)
         found, source = heads.pop(at)
-        yield found
+        if found.position != last:  # a record that moved between the sources meanwhile comes from both
+            yield found
+        last = found.position
         async for more in source:
             heads.append((more, source))
             break

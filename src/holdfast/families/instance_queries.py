@@ -1,6 +1,6 @@
 """How instances are looked for: which index serves which filters."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import datetime
 
 import msgspec
@@ -51,10 +51,14 @@ class Filters(msgspec.Struct):
             keys.check_number(self.workflow_version, "workflow_version", least=1)
         if self.status is not None:
             check_status(self.status)
-        if isinstance(self.status_in, str):
-            raise InvalidArgument("status_in must be a collection of statuses", what="status_in", value=self.status_in)
-        for status in self.status_in or ():
-            check_status(status, "status_in")
+        if self.status_in is not None:
+            if isinstance(self.status_in, str | bytes) or not isinstance(self.status_in, Iterable):
+                raise InvalidArgument(
+                    "status_in must be a collection of statuses", what="status_in", value=self.status_in
+                )
+            self.status_in = tuple(self.status_in)
+            for status in self.status_in:
+                check_status(status, "status_in")
         if self.order not in ("id", "updated"):
             raise InvalidArgument(f"unknown order {self.order!r}; id or updated", what="order", value=self.order)
         if self.label is not None:

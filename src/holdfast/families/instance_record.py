@@ -7,9 +7,11 @@ from typing import Any
 import msgspec
 
 from .. import keys
+from ..check import Problem, rows_of
 from ..errors import AlreadyExists, InvalidArgument, NotFound, StaleRevision
 from ..limits import BUSINESS_KEY_BYTES
-from ..records import Index, Kind, Record, register
+from ..records import Index, Kind, Record, Stored, register
+from ..transaction import Reader, Scope
 
 ACTIVE = ("pending", "running", "waiting")
 TERMINAL = ("completed", "failed", "cancelled")
@@ -112,6 +114,29 @@ class _InstanceKind(Kind[Instance]):
     def counters(self, record: Instance) -> Iterable[bytes]:
         return (b"s" + keys.path(record.status), b"w" + keys.path(record.workflow, record.status))
 
+    async def audit(self, reader: Reader, part: int, records: dict[bytes, Stored[Instance]]) -> list[Problem]:
+        """Whether the rows of business keys say who is active, and no other."""
+        scope = reader.scope
+        wanted = {key for one in records.values() if (key := active_key(scope, one.record)) is not None}
+        found = {row.key for row in await rows_of(reader, part, scope.key(keys.ACTIVE))}
+        return [
+            *(Problem("active-missing", f"row {key!r} is missing", self.name, part=part) for key in wanted - found),
+            *(Problem("active-stale", f"row {key!r} has no record", self.name, part=part) for key in found - wanted),
+        ]
+
+
+def active_prefix(scope: Scope, business_key: str) -> bytes:
+    """Where the rows of a business key's active instances are."""
+    return scope.key(keys.ACTIVE, keys.path(business_key))
+
+
+def active_key(scope: Scope, record: Instance) -> bytes | None:
+    """The row that says that this instance is active under its business key; None where it must have none."""
+    if record.business_key is None or not record.active:
+        return None
+    tail = keys.path(record.workflow, record.workflow_version, record.id)
+    return active_prefix(scope, record.business_key) + tail
+
 
 INSTANCES = register(_InstanceKind())
 BY_STATUS, BY_WORKFLOW, BY_KEY, BY_LABEL, BY_TIME = INSTANCES.indexes
@@ -138,8 +163,8 @@ def _names(values: Any, what: str) -> None:
         keys.name(value, what)
 
 
-def check(record: Instance) -> None:
-    """Raise `InvalidArgument` for a field that is not allowed."""
+def check(record: Instance) -> Instance:
+    """The instance as it will be read again. Raises `InvalidArgument` for a field that is not allowed."""
     if not isinstance(record, Instance):
         raise InvalidArgument(f"use an Instance, not {type(record).__name__}", what="instance", value=record)
     keys.name(record.id, "id")
@@ -166,10 +191,21 @@ def check(record: Instance) -> None:
     for name, label in record.labels.items():
         keys.name(name, "label")
         keys.name(label, f"label {name!r}")
+    if not isinstance(record.history, tuple | list):
+        raise InvalidArgument("history must be a tuple of HistoryEntry", what="history", value=record.history)
     for entry in record.history:
         if not isinstance(entry, HistoryEntry):
             raise InvalidArgument("history must hold HistoryEntry", what="history", value=entry)
     _check_business_key(record)
+    frozen = isinstance(record.active_steps, frozenset) and isinstance(record.completed_steps, frozenset)
+    if frozen and isinstance(record.history, tuple):
+        return record
+    return msgspec.structs.replace(
+        record,
+        active_steps=frozenset(record.active_steps),
+        completed_steps=frozenset(record.completed_steps),
+        history=tuple(record.history),
+    )
 
 
 def _check_business_key(record: Instance) -> None:

@@ -23,6 +23,7 @@ from .instance_record import (
     INSTANCES,
     STATUSES,
     Instance,
+    active_key,
     check,
     check_revision,
     check_status,
@@ -42,10 +43,11 @@ class Instances(Family[M]):
 
         `expected_revision` 0: it must not exist (`AlreadyExists`); n: `StaleRevision` where it has another. An active
         status over a terminal instance needs `expected_revision`, else `WrongState` with terminal=True: so a runner
-        cannot undo a cancel it has not seen. A terminal instance that becomes active is checked for uniqueness again
-        (`AlreadyExists`). Raises `InvalidArgument`, for a changed business key too. Source: Hephaestus' put.
+        cannot undo a cancel it has not seen. One that becomes active again, or in another workflow or version, is
+        checked for uniqueness (`AlreadyExists`). Raises `InvalidArgument`, for a changed business key too.
+        Source: Hephaestus' put.
         """
-        check(instance)
+        instance = check(instance)
         before = await load(tx, INSTANCES, (instance.id,))
         check_revision(expected_revision, before.record if before else None, instance.id)
         if before is None:
@@ -59,16 +61,16 @@ class Instances(Family[M]):
             )
         if instance.unique is None and old.unique is not None:
             instance = msgspec.structs.replace(instance, unique=old.unique)
-        if instance.active and not old.active:
-            if expected_revision is None:
-                raise WrongState(
-                    f"instance {old.id!r} is {old.status}; to make it {instance.status} give expected_revision",
-                    kind="instances",
-                    id=old.id,
-                    actual=old.status,
-                    expected=frozenset(ACTIVE),
-                    terminal=True,
-                )
+        if instance.active and not old.active and expected_revision is None:
+            raise WrongState(
+                f"instance {old.id!r} is {old.status}; to make it {instance.status} give expected_revision",
+                kind="instances",
+                id=old.id,
+                actual=old.status,
+                expected=frozenset(ACTIVE),
+                terminal=True,
+            )
+        if active_key(tx.scope, instance) not in (None, active_key(tx.scope, old)):
             await check_free(tx, instance)
         return await write(tx, before, instance)
 
@@ -83,7 +85,7 @@ class Instances(Family[M]):
         check_unique(unique)
         if isinstance(instance, Instance):
             instance = msgspec.structs.replace(instance, unique=unique)
-        check(instance)
+        instance = check(instance)
         if not instance.active:
             raise WrongState(
                 f"instance {instance.id!r} would start as {instance.status}",

@@ -78,10 +78,16 @@ async def revoke(tx: Transaction, key: str) -> None:
         _write(tx, key, None, held.token)
 
 
-async def fence(tx: Transaction, lease: Lease) -> None:
-    """Make `tx` commit only while the lease's token is current. Raises `LostLease`."""
+def _check(lease: Any) -> None:
     if not isinstance(lease, Lease):
         raise InvalidArgument(f"lease must be a Lease, not {type(lease).__name__}", what="lease", value=lease)
+    keys.name(lease.key, "key")
+    keys.check_number(lease.token, "token")
+
+
+async def fence(tx: Transaction, lease: Lease) -> None:
+    """Make `tx` commit only while the lease's token is current. Raises `LostLease`."""
+    _check(lease)
     held = await _held_unexpired(tx, lease)
     if held.token != lease.token or held.owner is None:
         raise lost(lease.key, held)
@@ -94,15 +100,39 @@ async def _held_unexpired(tx: Transaction, lease: Lease) -> Held:
     token = await tx.get(root, token_at)
     (until,) = await tx.peek(tx.scope.part(root), [until_at])
     held = decode(token_at, token, until_at, until)
-    if held.token == lease.token and held.until <= to_micros(tx.scope.clock.now()):
+    if held.token == lease.token and held.owner is not None:
+        _check_time(tx.scope, lease.key, held)
+    return held
+
+
+def _check_time(scope: Scope, key: str, held: Held) -> None:
+    if held.until <= to_micros(scope.clock.now()):
         raise LostLease(
-            f"lease {lease.key!r}: token {lease.token} expired at {from_micros(held.until).isoformat()}",
-            key=lease.key,
+            f"lease {key!r}: token {held.token} expired at {from_micros(held.until).isoformat()}",
+            key=key,
             holder=None,
             token=held.token,
             expires_at=from_micros(held.until),
         )
-    return held
+
+
+async def look(scope: Scope, key: str) -> Held:
+    """What is committed of a lease."""
+    token_at, until_at = token_key(scope, key), until_key(scope, key)
+    token, until = await scope.reader.peek(scope.part(keys.root(key)), [token_at, until_at])
+    return decode(token_at, token, until_at, until)
+
+
+async def check_time(tx: Transaction, lease: Lease) -> None:
+    """Raise `LostLease` for a fenced transaction whose lease has run out.
+
+    The transaction may give up, renew or take the lease itself: what is committed with it does not count against it.
+    """
+    until_at = until_key(tx.scope, lease.key)
+    (row,) = await tx.peek(tx.scope.part(keys.root(lease.key)), [until_at])
+    token, until = ormsgpack.unpackb(unseal(until_at, row.value)) if row is not None else (0, 0)
+    if token == lease.token:
+        _check_time(tx.scope, lease.key, Held(lease.owner, token, until))
 
 
 def lost(key: str, held: Held) -> LostLease:
@@ -189,8 +219,7 @@ class Leases(Family[M]):
     @operation
     async def release(self, tx: Transaction, lease: Lease) -> bool:
         """Give it up; False when it was superseded already. The token survives, so that the next one is higher."""
-        if not isinstance(lease, Lease):
-            raise InvalidArgument(f"lease must be a Lease, not {type(lease).__name__}", what="lease", value=lease)
+        _check(lease)
         return await release(tx, lease)
 
     @reading

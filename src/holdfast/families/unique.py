@@ -9,7 +9,7 @@ from ..engine import read_counter, write_counter
 from ..errors import AlreadyExists
 from ..records import Stored, save
 from ..transaction import Reader, Scope, Transaction
-from .instance_record import INSTANCES, Instance
+from .instance_record import INSTANCES, Instance, active_key, active_prefix
 
 _PAGE = 1000
 
@@ -18,21 +18,9 @@ def _head(scope: Scope, business_key: str) -> bytes:
     return scope.key(keys.HEADS + b"k", keys.path(business_key))
 
 
-def _prefix(scope: Scope, business_key: str) -> bytes:
-    return scope.key(keys.ACTIVE, keys.path(business_key))
-
-
-def active_key(scope: Scope, record: Instance) -> bytes | None:
-    """The row that says that this instance is active under its business key; None where it must have none."""
-    if record.business_key is None or not record.active:
-        return None
-    tail = keys.path(record.workflow, record.workflow_version, record.id)
-    return _prefix(scope, record.business_key) + tail
-
-
 async def actives(tx: Reader, business_key: str) -> list[tuple[str, str, int]]:
     """Id, workflow and version of the active instances with a business key."""
-    start = _prefix(tx.scope, business_key)
+    start = active_prefix(tx.scope, business_key)
     stop = start + keys.END
     cut = len(start)
     found: list[tuple[str, str, int]] = []

@@ -76,6 +76,11 @@ class Upkeep:
                 return [str(mapped(error, self._connections.path))]
         return [] if found == ["ok"] else found
 
+    @property
+    def about(self) -> str:
+        """The library that keeps the file."""
+        return f"SQLite {apsw.sqlite_lib_version()}"
+
     def size(self) -> int:
         """Bytes on the disk, the log included."""
         self._connections.check()
