@@ -183,6 +183,8 @@ def test_an_environment_variable_holds_the_same(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("HOLDFAST_KEY_RING", (tmp_path / "k").read_text())
     secret = Codec(key_ring=KeyRing.from_env()).protect(BOUND, b"x")
     assert Codec(key_ring=KeyRing.from_file(tmp_path / "k")).reveal(BOUND, secret) == b"x"
+    monkeypatch.setenv("HOLDFAST_KEY_RING", str(tmp_path / "k"))
+    assert Codec(key_ring=KeyRing.from_env()).reveal(BOUND, secret) == b"x"
     monkeypatch.delenv("HOLDFAST_KEY_RING")
     with pytest.raises(InvalidArgument, match="HOLDFAST_KEY_RING"):
         KeyRing.from_env()

@@ -32,7 +32,6 @@ app.command("backup")(moves.backup)
 app.command("restore")(moves.restore)
 app.command("copy")(moves.copy)
 app.command("compact")(moves.compact)
-app.command("rekey")(moves.rekey)
 app.command("demo")(demo.demo)
 
 

@@ -1,4 +1,4 @@
-"""Verbs for whole databases: backup, restore, copy, compact, rekey. Every namespace comes along."""
+"""Verbs that move whole databases: backup, restore, copy, compact. Every namespace comes along."""
 
 from typing import Annotated, Any
 
@@ -62,20 +62,6 @@ def compact(context: typer.Context) -> None:
             output.json({"freed": freed})
         else:
             output.say(f"{freed:,} bytes given back")
-
-
-def rekey(context: typer.Context) -> None:
-    """Encrypt everything under the current key of $HOLDFAST_KEY_RING, while others go on. Run it after a rotation."""
-    if key_ring() is None:
-        raise InvalidArgument("set $HOLDFAST_KEY_RING to the key ring: its file, or its JSON", what="key_ring")
-    with opened(context) as (store, output):
-        done = store.rekey()
-        if output.as_json:
-            output.json(done)
-        else:
-            output.say(f"{done.rows:,} rows encrypted again, {done.unreadable:,} left that cannot be read")
-        if done.unreadable:
-            raise typer.Exit(1)
 
 
 def _moved(output: Output, moved: Any) -> None:

@@ -28,11 +28,6 @@ def session(context: typer.Context) -> Session:
     return found
 
 
-def key_ring() -> holdfast.codec.KeyRing | None:
-    """That of $HOLDFAST_KEY_RING (JSON, or the path of a file); None where it is not set."""
-    return holdfast.codec.KeyRing.from_env() if os.environ.get("HOLDFAST_KEY_RING") else None
-
-
 @contextmanager
 def opened(context: typer.Context) -> Iterator[tuple[holdfast.Store, Output]]:
     """The store and the output. A verb never creates a database: a mistyped path is `NotFound`."""
