@@ -1,6 +1,7 @@
 """A transaction over any engine: it remembers what it read and keeps its writes until commit."""
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -124,6 +125,7 @@ class Transaction(Reader):
         super().__init__(scope)
         self.root: str | None = None
         self.closed = False
+        self._process = os.getpid()
         self._any_root = any_root
         self._rows: dict[bytes, Row | None] = {}
         self._writes: dict[bytes, bytes | None] = {}
@@ -137,9 +139,11 @@ class Transaction(Reader):
         self.on_first_read: Callable[[str], Awaitable[None]] | None = None
 
     def check_open(self) -> None:
-        """Raise `Closed` once it was committed or discarded."""
+        """Raise `Closed` once it was committed or discarded, and in a process forked since it began."""
         if self.closed:
             raise Closed("this transaction has ended; start another")
+        if os.getpid() != self._process:
+            raise Closed("this transaction was open when its process forked; it goes on there, start another here")
 
     def enter(self, root: str) -> None:
         """Fix the root, or raise `InvalidArgument` where another one is fixed."""
@@ -264,6 +268,8 @@ class Transaction(Reader):
 
     async def commit(self) -> int | None:
         """Apply all writes at once; None where there are none. Raises `Conflict`."""
+        if os.getpid() != self._process:
+            self.check_open()
         self.closed = True
         if not self.dirty or self.root is None:
             return None

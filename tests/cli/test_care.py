@@ -1,14 +1,10 @@
-"""doctor names what cannot be read and touches nothing; rekey changes keys; stats counts."""
+"""doctor names what cannot be read and touches nothing; stats counts."""
 
 from dataclasses import dataclass
-from pathlib import Path
-
-import pytest
 
 import holdfast
 from holdfast import Execution
 from holdfast.codec import Codec
-from holdfast.codec.crypto import KeyRing
 
 from .conftest import Run
 
@@ -40,21 +36,6 @@ def test_doctor_lists_a_value_of_an_unknown_type_and_the_others_stay_readable(ru
     assert run("execution", "show", "order-17/charge").code == 0
     with holdfast.open(url, codec=codec) as store:
         assert store.executions.get("odd").data == Order(5)
-
-
-def test_rekey_needs_a_key_ring_and_then_encrypts(
-    run: Run, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert run("rekey").code == 2
-    path = tmp_path / "keys.json"
-    KeyRing.generate(path)
-    monkeypatch.setenv("HOLDFAST_KEY_FILE", str(path))
-    assert "rows written again" in run("rekey").out
-    assert run("--json", "rekey").json == {"rows": 0, "unreadable": 0}
-    assert run("execution", "list").code == 0
-    monkeypatch.delenv("HOLDFAST_KEY_FILE")
-    assert run("execution", "show", "order-17/charge").code == 1
-    assert run("doctor").code == 1
 
 
 def test_stats_counts_by_state(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""Verbs for when something is wrong, or the keys change: doctor, rekey."""
+"""What runs here and what is wrong: doctor."""
 
 import platform
 from typing import Any
@@ -7,7 +7,6 @@ import typer
 
 import holdfast
 
-from ..errors import InvalidArgument
 from .output import Column, Output
 from .session import key_ring, opened
 
@@ -59,22 +58,3 @@ def _list(output: Output, problems: list[Any]) -> None:
             f"{unreadable} rows cannot be read: register the type they name (or give the key ring), or restore them"
             " from a backup; they are kept as they are"
         )
-
-
-def rekey(context: typer.Context) -> None:
-    """Encrypt everything again under the key ring's current key, while others read and write.
-
-    The key ring comes from $HOLDFAST_KEY_FILE (a path) or $HOLDFAST_KEY_RING (its text).
-    """
-    if key_ring() is None:
-        raise InvalidArgument("set $HOLDFAST_KEY_FILE or $HOLDFAST_KEY_RING to the key ring", what="key_ring")
-    with opened(context) as (store, output):
-        done = store.rekey()
-        if output.as_json:
-            output.json(done)
-        else:
-            output.say(f"{done.rows:,} rows written again under the current key")
-            if done.unreadable:
-                output.note(f"{done.unreadable:,} rows could not be read and were left: see holdfast doctor")
-        if done.unreadable:
-            raise typer.Exit(1)

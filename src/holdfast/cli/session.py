@@ -37,8 +37,5 @@ def opened(context: typer.Context) -> Iterator[tuple[holdfast.Store, Output]]:
 
 
 def key_ring() -> holdfast.codec.KeyRing | None:
-    """The key ring that $HOLDFAST_KEY_FILE or $HOLDFAST_KEY_RING says; None where neither is set."""
-    path = os.environ.get("HOLDFAST_KEY_FILE")
-    if path:
-        return holdfast.codec.KeyRing.from_file(path)
+    """That of $HOLDFAST_KEY_RING (JSON, or the path of a file); None where it is not set."""
     return holdfast.codec.KeyRing.from_env() if os.environ.get("HOLDFAST_KEY_RING") else None
