@@ -18,6 +18,7 @@ from .feed import Change, Changes
 from .moves import copy, restore
 from .pages import Page
 from .positions import BEGINNING, LATEST
+from .retention_policy import Policy
 from .store import AsyncStore, Store, open, open_async
 from .watch import AsyncWatcher, Watcher
 
@@ -39,6 +40,7 @@ __all__ = [
     "Instance",
     "Lease",
     "Page",
+    "Policy",
     "Problem",
     "Result",
     "Snapshot",

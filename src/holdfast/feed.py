@@ -140,12 +140,17 @@ async def start_vector(reader: Reader, after: str) -> Vector:
     if after == BEGINNING:
         return low
     vector = await positions.read(reader.scope, after)
+    await check_floors(reader, vector, low)
+    return vector
+
+
+async def check_floors(reader: Reader, vector: Vector, low: Vector) -> None:
+    """Raise `Compacted` where something after `vector` is no longer retained."""
     if any(at < floor for at, floor in zip(vector, low, strict=True)):
         raise Compacted(
             "changes after this position are no longer retained; read the records, then the feed from `first`",
             first=await positions.write(reader.scope, low),
         )
-    return vector
 
 
 async def look(reader: Reader, vector: Vector, wanted: Filter, limit: int) -> Look:
@@ -313,9 +318,17 @@ async def read_changes(reader: Reader, after: str, wanted: Filter, limit: int, w
     while True:
         version = sum(await positions.versions(reader))
         seen = await look(reader, vector, wanted, limit)
+        found = await changes_of(reader, seen.found)
+        try:  # only now: what was pruned since we began is missing in what we found
+            await check_floors(reader, vector, await floors(reader))
+        except Compacted:
+            if after != BEGINNING:
+                raise
+            vector = await floors(reader)  # the oldest that is retained is elsewhere now
+            continue
         vector = seen.vector
-        if seen.found or (first and (seen.looked or after in (BEGINNING, LATEST))):
-            return Changes(await changes_of(reader, seen.found), await positions.write(scope, vector))
+        if found or (first and (seen.looked or after in (BEGINNING, LATEST))):
+            return Changes(found, await positions.write(scope, vector))
         left = deadline - scope.clock.monotonic()
         if left <= 0 or wait <= 0:
             return Changes((), await positions.write(scope, vector))

@@ -94,6 +94,11 @@ class Kind(ABC, Generic[T]):
         del record
         return ()
 
+    def ended(self, record: T) -> bool:
+        """Whether nothing more is expected of it: retention counts from when it came to be so."""
+        del record
+        return False
+
     def shown(self, record: T) -> T:
         """The record as pages and changes show it."""
         return record
@@ -280,6 +285,8 @@ async def save(
     wrapped = await blobs.keep(tx, root, key, body, 2)
     if before is not None:
         await blobs.drop(tx, root, before.wrapped)
+    if before is not None and kind.ended(before.record):
+        await remember_end(tx, kind.letter + tail, root, before.updated, kept=kind.ended(after))
     op = "create" if before is None else "update"
     entry = Entry(op, kind.name, kind.owner(path), path, back, updated, wrapped, told)
     index = tx.append(root, feed_prefix(scope), encode(scope, entry))
@@ -322,11 +329,25 @@ async def remove(tx: Transaction, kind: Kind[T], before: Stored[T], *, events: S
     tx.append(root, feed_prefix(scope), encode(scope, entry))
     tx.delete(root, key)
     await blobs.drop(tx, root, before.wrapped)
+    if kind.ended(before.record):
+        await remember_end(tx, kind.letter + tail, root, before.updated, kept=False)
     _reindex(tx, kind, root, tail, before, None, 0)
 
 
 async def _keep_events(tx: Transaction, root: str, key: bytes, events: Sequence[Any]) -> bytes | None:
     return await blobs.keep(tx, root, key, tx.scope.codec.encode(list(events)), 1) if events else None
+
+
+async def remember_end(tx: Transaction, tail: bytes, root: str, since: int, *, kept: bool) -> None:
+    """Of a record that had ended: keep since when, as its time of change will not say so any more, or forget it."""
+    key = tx.scope.key(keys.ENDED_SINCE, tail)
+    row = await tx.get(root, key)
+    if row is None and kept:
+        tx.put(root, key, keys.number(since))
+        tx.put(root, tx.scope.key(keys.ENDED, tail[:1] + keys.number(since) + tail[1:]), b"")
+    elif row is not None and not kept:
+        tx.delete(root, key)
+        tx.delete(root, tx.scope.key(keys.ENDED, tail[:1] + row.value + tail[1:]))
 
 
 def _reindex(

@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from . import blobs, keys
 from .bridge import run_now
+from .clock import to_micros
 from .codec import seal, unseal
 from .errors import Conflict, InvalidArgument
 from .families.checkpoints import Checkpoints
@@ -19,6 +20,7 @@ from .families.results import Results
 from .families.timers import Timers
 from .operation import Blocking, M, Suspending
 from .records import HELD
+from .retention import Retention
 from .transaction import Scope, Transaction, backoff
 from .watch import WatchedFeed
 
@@ -77,6 +79,11 @@ class Families(Generic[M]):
         """Changes that watchers gave up on."""
         return DeadLetters(self._face)
 
+    @cached_property
+    def retention(self) -> Retention[M]:
+        """What may go when, and what takes it away."""
+        return Retention(self._face)
+
     def watch(self, *args: Any, **kwargs: Any) -> Any:
         """Refused on a transaction."""
         raise InvalidArgument("watch cannot be used inside a transaction", what="watch")
@@ -125,6 +132,8 @@ class Once:
         key = self._row(root)
         data = self._tx.scope.codec.encode(value)
         self._tx.put(root, key, seal(key, await blobs.keep(self._tx, root, key, data, 1)))
+        at = keys.number(to_micros(self._tx.scope.clock.now()))
+        self._tx.put(root, self._tx.scope.key(keys.ONCE_AT, at + keys.path(root, self._key)), b"")
 
 
 async def commit(tx: Transaction, lease: Lease | None) -> None:

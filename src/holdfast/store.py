@@ -190,6 +190,8 @@ class Store(_Base[Blocking]):
         """Close the store; a second call does nothing; later calls raise `Closed`."""
         for watcher in () if self._closed else self.watchers():
             watcher.stop()
+        if not self._closed:
+            self.retention.stop()
         engine = self._shut()
         if engine is not None:
             run_now(engine.close())
@@ -335,6 +337,8 @@ class AsyncStore(_Base[Suspending]):
         """Close the store; a second call does nothing; later calls raise `Closed`."""
         for watcher in () if self._closed else self.watchers():
             await watcher.stop()
+        if not self._closed:
+            await self.retention.stop()
         engine = self._shut()
         if engine is not None:
             await engine.close()

@@ -27,7 +27,7 @@ from .transaction import PENDING, Scope
 
 _RUN = 500
 _BATCH = BATCH_BYTES // 4
-_EVERYWHERE = (keys.DEFINITION, keys.POLICY)
+_EVERYWHERE = (keys.DEFINITION,)
 _REBUILT = (keys.RECORD, keys.INDEX, keys.COUNTER, keys.FEED, b"G", b"B", keys.CHECKPOINT)
 
 OWNERS: dict[bytes, Callable[[bytes], str]] = {}
@@ -64,6 +64,10 @@ OWNERS.update(
         keys.LEASE_TOKEN: first_name,
         keys.LEASE_UNTIL: first_name,
         keys.ONCE: first_name,
+        keys.ONCE_AT: lambda rest: first_name(rest[8:]),
+        keys.ENDED: lambda rest: _of_record(rest[:1] + rest[9:]),
+        keys.ENDED_SINCE: _of_record,
+        keys.POLICY: lambda rest: keys.POLICY_ROOT,
         keys.DEAD_LETTER: first_name,
         keys.RETRY: first_name,
         keys.MACHINE_HISTORY: _second_name,

@@ -17,7 +17,8 @@ LAYERS = (
     {"records", "entry", "positions", "pages", "feed", "check", "problems"}
     | {"blobs", "chunks", "uploads", "streams", "references"},
     {"families"},
-    {"watch", "watch_loop", "retention", "transfer", "backup", "stats", "rekey"},
+    {"watch", "watch_loop", "transfer", "backup", "stats", "rekey"},
+    {"retention", "retention_feed", "retention_policy", "retention_records"},
     {"session", "described", "url", "store", "moves"},
     {"", "cli", "web", "adapters", "node", "testing", "__main__"},
 )

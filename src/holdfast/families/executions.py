@@ -98,6 +98,9 @@ class _ExecutionKind(Kind[Execution]):
     def counters(self, record: Execution) -> Iterable[bytes]:
         return (keys.path(record.state),)
 
+    def ended(self, record: Execution) -> bool:
+        return record.state in TERMINAL
+
     async def audit(self, reader: Reader, part: int, records: dict[bytes, Stored[Execution]]) -> list[Problem]:
         return await dependents.audit(reader, part, self, records.values())
 

@@ -114,6 +114,9 @@ class _InstanceKind(Kind[Instance]):
     def counters(self, record: Instance) -> Iterable[bytes]:
         return (b"s" + keys.path(record.status), b"w" + keys.path(record.workflow, record.status))
 
+    def ended(self, record: Instance) -> bool:
+        return record.status in TERMINAL
+
     async def audit(self, reader: Reader, part: int, records: dict[bytes, Stored[Instance]]) -> list[Problem]:
         """Whether the rows of business keys say who is active, and no other."""
         scope = reader.scope
