@@ -16,7 +16,7 @@ from holdfast import Event, Execution, Instance
 from ...errors import Unavailable, WrongState
 from . import sources
 from .names import LOST_LEASE, MACHINE, STARTED, STEP, TRANSITIONS, WORKFLOW, execution_id, run_id
-from .sources import Counts
+from .sources import Counts, add
 from .tally import Started, Tally
 
 CREATED_TOGETHER = 100
@@ -153,9 +153,10 @@ class Conductor:
         """Compare what was stored with the plain count of the same files."""
         step = self.store.instances.get(run).context.steps.get(STEP, {})
         stored = Counts(*(int(step.get(name, 0)) for name in Counts._fields))
+        results = add(Counts(1, **value) for value in self.store.results.gather(run, paths).values())
         differences = [
             f"{name}: {found} {what}, {wanted} counted"
-            for what, counts in (("in the feed", tally.totals), ("stored", stored))
+            for what, counts in (("in the feed", tally.totals), ("in the results", results), ("in the run", stored))
             for name, found, wanted in zip(Counts._fields, counts, expected, strict=True)
             if found != wanted
         ]

@@ -96,6 +96,7 @@ def signpost(console: Console, where: str, url: str, outcome: Outcome, example: 
         f"{command} execution list --job {outcome.run}",
         f"{command} execution show {shlex.quote(example)}",
         f"{command} machine show {MACHINE} {outcome.run}",
+        f"{command} result list {outcome.run}",
         f"{command} feed tail",
     ):
         console.print(Text(f"  {line}", "cyan"), soft_wrap=True)

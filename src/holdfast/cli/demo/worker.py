@@ -91,7 +91,16 @@ class Worker:
         """The outcome of a file, and everything that says so, in one transaction under the lease."""
         message = f"{counts['lines']} lines, {counts['definitions']} definitions"
         event = Event(COMPLETED, topic="index", details=counts)
-        await self.update(one, state="completed", message=message, result=counts, events=[event])
+        async with self.store.transaction(lease=self.lease) as tx:
+            await tx.executions.update(
+                one.id,
+                expected_revision=one.revision,
+                state="completed",
+                message=message,
+                result=counts,
+                events=[event],
+            )
+            await tx.results.put(self.run, str(one.details["path"]), counts, producer=self.name)
 
     async def update(self, one: Execution, **changes: Any) -> Execution:
         """Change an execution if nobody else has since, and only while the lease is ours."""
