@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import holdfast
+from holdfast import codec
 
 from .conftest import Run
 
@@ -47,3 +48,21 @@ def test_copy_takes_its_source_from_either_place(run: Run, url: str, tmp_path: P
 def test_compact_says_what_it_gave_back(run: Run, url: str) -> None:
     assert run("compact").lines == ["0 bytes given back"]
     assert run("--json", "compact").json == {"freed": 0}
+
+
+def test_encrypted_databases_move_under_their_key_ring(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring, secret = tmp_path / "ring", str(tmp_path / "secret.db")
+    codec.KeyRing.generate(ring)
+    with holdfast.open(secret, key_ring=codec.KeyRing.from_file(ring)) as store:
+        store.instances.put(holdfast.Instance("a", "w", metadata={"card": "4711"}))
+    monkeypatch.setenv("HOLDFAST_KEY_FILE", str(ring))
+    assert run("backup", str(tmp_path / "copy.db"), url=secret).code == 0
+    assert run("restore", str(tmp_path / "copy.db"), url=str(tmp_path / "new.db")).code == 0
+    assert run("copy", secret, str(tmp_path / "third.db")).code == 0
+    for moved in ("new.db", "third.db"):
+        assert run("--json", "instance", "show", "a", url=str(tmp_path / moved)).json["metadata"] == {"card": "4711"}
+        assert b"4711" not in (tmp_path / moved).read_bytes()
+    monkeypatch.delenv("HOLDFAST_KEY_FILE")
+    assert run("instance", "show", "a", url=str(tmp_path / "new.db")).code == 1
