@@ -57,12 +57,12 @@ def test_encrypted_databases_move_under_their_key_ring(
     codec.KeyRing.generate(ring)
     with holdfast.open(secret, key_ring=codec.KeyRing.from_file(ring)) as store:
         store.instances.put(holdfast.Instance("a", "w", metadata={"card": "4711"}))
-    monkeypatch.setenv("HOLDFAST_KEY_FILE", str(ring))
+    monkeypatch.setenv("HOLDFAST_KEY_RING", str(ring))
     assert run("backup", str(tmp_path / "copy.db"), url=secret).code == 0
     assert run("restore", str(tmp_path / "copy.db"), url=str(tmp_path / "new.db")).code == 0
     assert run("copy", secret, str(tmp_path / "third.db")).code == 0
     for moved in ("new.db", "third.db"):
         assert run("--json", "instance", "show", "a", url=str(tmp_path / moved)).json["metadata"] == {"card": "4711"}
         assert b"4711" not in (tmp_path / moved).read_bytes()
-    monkeypatch.delenv("HOLDFAST_KEY_FILE")
+    monkeypatch.delenv("HOLDFAST_KEY_RING")
     assert run("instance", "show", "a", url=str(tmp_path / "new.db")).code == 1
