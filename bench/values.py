@@ -97,6 +97,7 @@ def measure(actions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, flo
         counts[name] = max(1, 2 * 2_000_000 // max(1, perf_counter_ns() - start))
     times: dict[str, list[float]] = {name: [] for name in actions}
     gc.collect()
+    gc.disable()  # as timeit does: a collection falls on whoever is next
     for _ in range(rounds):
         for name, action in actions.items():
             count = counts[name]
@@ -104,6 +105,7 @@ def measure(actions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, flo
             for _ in range(count):
                 action()
             times[name].append((perf_counter_ns() - start) / count / 1000)
+    gc.enable()
     return {name: statistics.median(all_of) for name, all_of in times.items()}
 
 
