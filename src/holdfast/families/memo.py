@@ -166,7 +166,7 @@ class Claim:
             first = await find_live(tx, self.dag, self.id) is None
             if first:
                 result = Result(
-                    self.dag, self.id, value, digest=encoded.digest, size=len(encoded.data), producer=producer,
+                    self.dag, self.id, value, digest=str(encoded.digest), size=len(encoded.data), producer=producer,
                     inputs=inputs,
                 )  # fmt: skip
                 await put(tx, result, await keep(tx, self.dag, self.id, encoded))

@@ -3,6 +3,7 @@
 The record of a large value holds only where it is, its digest and its size; so pages and changes never read its chunks.
 """
 
+import threading
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -18,6 +19,9 @@ from ..limits import INLINE_BYTES
 from ..records import Index, Kind, Record, Stored, load, open_current, register, remove, save
 from ..transaction import Reader, Scope, Transaction
 from .omitted import OMITTED
+
+_BESIDE = 256 << 10
+"""Bytes from which on a thread is worth its start."""
 
 WITHIN, ENCODED, RAW = 0, 1, 2
 """Where a value is: in the record; apart, encoded; apart, bytes as they were given."""
@@ -141,24 +145,51 @@ def live(scope: Scope, record: Result) -> bool:
     return record.expires_at is None or record.expires_at > scope.clock.now()
 
 
+class Digest:
+    """SHA-256 of bytes; of many, it is computed beside whatever else is done with them."""
+
+    def __init__(self, data: bytes = b"") -> None:
+        self._hashed = sha256()
+        self._beside: threading.Thread | None = None
+        self.update(data)
+
+    def update(self, data: Any) -> None:
+        """Take more bytes, which must not change."""
+        self._wait()
+        if len(data) < _BESIDE:
+            self._hashed.update(data)
+        else:  # hashlib lets other threads run meanwhile; a thread of its own has no state that a fork could break
+            self._beside = threading.Thread(target=self._hashed.update, args=(data,), daemon=True)
+            self._beside.start()
+
+    def __str__(self) -> str:
+        self._wait()
+        return self._hashed.hexdigest()
+
+    def _wait(self) -> None:
+        if self._beside is not None:
+            self._beside.join()
+            self._beside = None
+
+
 class Encoded(msgspec.Struct, frozen=True):
     """A value as it is stored: its bytes, their form, and what identifies them."""
 
     form: int
     data: bytes
-    digest: str
+    digest: Digest
 
 
 def encode(scope: Scope, value: Any) -> Encoded:
     """A value's bytes. Raises `InvalidArgument` with the path of what is refused."""
     if type(value) is bytes:
-        return Encoded(RAW, value, sha256(value).hexdigest())
+        return Encoded(RAW, value, Digest(value))
     try:
         data = scope.codec.encode(value)
     except InvalidArgument as error:
         path = "$.value" + str(error.path or "$")[1:]
         raise InvalidArgument(f"results: {path}: {error.message}", what=error.what, path=path) from error
-    return Encoded(ENCODED, data, sha256(data).hexdigest())
+    return Encoded(ENCODED, data, Digest(data))
 
 
 async def find_live(reader: Reader, dag: str, id: str) -> Stored[Result] | None:

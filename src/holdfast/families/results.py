@@ -6,7 +6,6 @@ waiting is woken by the write and not by a poll; values are durable, and large o
 
 from collections.abc import AsyncIterator, Iterable
 from datetime import timedelta
-from hashlib import sha256
 from inspect import isawaitable
 from typing import Any
 
@@ -23,6 +22,7 @@ from .index import Query
 from .result_record import (
     RAW,
     RESULTS,
+    Digest,
     Encoded,
     Result,
     check_names,
@@ -129,7 +129,7 @@ class Results(Family[M]):
         expires = expiry(scope, ttl)
         observed = _Observed(source)
         streamed = await streams.upload_stream(scope, root, observed.source)
-        digest = observed.hashed.hexdigest()
+        digest = str(observed.digest)
         result = Result(
             dag, id, None, digest=digest, size=streamed.size, producer=producer, inputs=inputs, expires_at=expires
         )
@@ -226,7 +226,7 @@ async def _put(tx: Transaction, result: Result, encoded: Encoded | None) -> Resu
     if encoded is None:
         return await result_record.put(tx, result, b"")
     place = await keep(tx, result.dag, result.id, encoded)
-    whole = msgspec.structs.replace(result, digest=encoded.digest, size=len(encoded.data))
+    whole = msgspec.structs.replace(result, digest=str(encoded.digest), size=len(encoded.data))
     saved = await result_record.put(tx, whole, place)
     return msgspec.structs.replace(saved, value=result.value) if place else saved
 
@@ -243,7 +243,7 @@ class _Observed:
     """A source whose bytes are hashed as they are read."""
 
     def __init__(self, source: Any) -> None:
-        self.hashed = sha256()
+        self.digest = Digest()
         self._inner = source
         self.source: Any = source
         if hasattr(source, "read"):
@@ -262,7 +262,7 @@ class _Observed:
 
     def _seen(self, block: Any) -> Any:
         if isinstance(block, bytes | bytearray | memoryview):
-            self.hashed.update(block)
+            self.digest.update(block if isinstance(block, bytes) else bytes(block))
         return block
 
     def _now(self) -> Any:
