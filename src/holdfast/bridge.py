@@ -22,8 +22,7 @@ def run_now(work: Coroutine[Any, Any, R]) -> R:
     except StopIteration as stop:
         result: R = stop.value
         return result
-    finally:
-        work.close()
+    work.close()
     raise RuntimeError("an operation on a blocking engine may await nothing but its transaction")
 
 

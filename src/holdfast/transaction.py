@@ -70,7 +70,8 @@ class Reader:
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
-        self.lease: Any = None
+        self.instant = scope.direct is not None
+        """Whether `now` may be called: reading takes no `await`."""
 
     async def get(self, root: str, key: bytes) -> Row | None:
         """The row under `key`; in a transaction it is remembered, and must be the same at commit."""
@@ -78,6 +79,13 @@ class Reader:
         if scope.direct is not None:
             return scope.direct.read(scope.part(root), (key,))[0]
         return (await scope.engine.read(scope.part(root), (key,)))[0]
+
+    def now(self, root: str, key: bytes) -> Row | None:
+        """As `get`, without a coroutine."""
+        scope = self.scope
+        direct: Any = scope.direct
+        row: Row | None = direct.read(scope.part(root), (key,))[0]
+        return row
 
     async def peek(self, part: int, found: Sequence[bytes]) -> list[Row | None]:
         """Rows under several keys of one part; never remembered."""
@@ -123,6 +131,7 @@ class Transaction(Reader):
 
     def __init__(self, scope: Scope, *, any_root: bool = False) -> None:
         super().__init__(scope)
+        self.instant = False
         self.root: str | None = None
         self.closed = False
         self._process = os.getpid()

@@ -3,7 +3,7 @@
 from .codec import Codec, default, register
 from .crypto import KeyRing
 from .failure import ErrorRecord, describe
-from .seal import seal, unseal
+from .seal import SEAL_BYTES, seal, unseal
 from .unpacking import Raw
 
-__all__ = ["Codec", "ErrorRecord", "KeyRing", "Raw", "default", "describe", "register", "seal", "unseal"]
+__all__ = ["Codec", "ErrorRecord", "KeyRing", "Raw", "SEAL_BYTES", "default", "describe", "register", "seal", "unseal"]

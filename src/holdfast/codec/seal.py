@@ -5,7 +5,9 @@ from zlib import crc32
 from ..errors import Damaged, UnsupportedFormat
 
 FORMAT = 1
-_HEAD = 5
+SEAL_BYTES = 5
+"""What `seal` puts before the payload."""
+_HEAD = SEAL_BYTES
 
 
 def seal(key: bytes, payload: bytes) -> bytes:

@@ -16,7 +16,7 @@ from ..errors import AlreadyExists, InvalidArgument, NotFound, StaleRevision, Wr
 from ..feed import EVENTS, PLAIN, append_plain
 from ..operation import Family, M, iteration, operation, procedure, reading
 from ..pages import Page, fingerprint
-from ..records import Index, Kind, Record, Stored, load, register, remove, save
+from ..records import Index, Kind, Record, Stored, find, load, register, remove, save
 from ..transaction import Reader, Transaction
 from . import dependents, history
 from .index import Query
@@ -231,17 +231,16 @@ class Executions(Family[M]):
         Raises `NotFound`, and unless it is `raw` `Undecodable`.
         """
         keys.name(id, "id")
-        stored = await load(tx, EXECUTIONS, (id,), raw=raw)
-        if stored is None:
+        record = await find(tx, EXECUTIONS, (id,), raw=raw)
+        if record is None:
             raise _missing(id)
-        return stored.record
+        return record
 
     @reading
     async def find(self, tx: Reader, id: str, *, raw: bool = False) -> Execution | None:
         """The execution under an id, or None; `raw` as in `get`."""
         keys.name(id, "id")
-        stored = await load(tx, EXECUTIONS, (id,), raw=raw)
-        return None if stored is None else stored.record
+        return await find(tx, EXECUTIONS, (id,), raw=raw)
 
     @operation
     async def update(

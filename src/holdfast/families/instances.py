@@ -14,7 +14,7 @@ from ..errors import AlreadyExists, InvalidArgument, WrongState
 from ..limits import BUSINESS_KEY_BYTES
 from ..operation import Family, M, iteration, operation, procedure, reading
 from ..pages import Page
-from ..records import Stored, load, remove
+from ..records import Stored, find, load, remove
 from ..transaction import Reader, Transaction
 from . import history
 from .instance_queries import Filters, orphans
@@ -125,17 +125,16 @@ class Instances(Family[M]):
         Raises `NotFound`, and unless it is `raw` `Undecodable`.
         """
         keys.name(id, "id")
-        stored = await load(tx, INSTANCES, (id,), raw=raw)
-        if stored is None:
+        record = await find(tx, INSTANCES, (id,), raw=raw)
+        if record is None:
             raise missing(id)
-        return stored.record
+        return record
 
     @reading
     async def find(self, tx: Reader, id: str, *, raw: bool = False) -> Instance | None:
         """The instance under an id, or None; `raw` as in `get`."""
         keys.name(id, "id")
-        stored = await load(tx, INSTANCES, (id,), raw=raw)
-        return None if stored is None else stored.record
+        return await find(tx, INSTANCES, (id,), raw=raw)
 
     @operation
     async def delete(self, tx: Transaction, id: str, *, expected_revision: int | None = None) -> bool:
