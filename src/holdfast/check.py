@@ -107,8 +107,7 @@ async def _feed(reader: Reader, part: int) -> tuple[Last, list[bytes], list[Prob
             problems.append(Problem("damaged", f"the feed's entry {at}: {error.message}", "feed", str(at), part))
             continue
         last[entry.family, entry.path] = (at, entry)
-        if entry.wrapped is not None:
-            wrappers.append(entry.wrapped)
+        wrappers += entry.wrappers
     return last, wrappers, problems
 
 
