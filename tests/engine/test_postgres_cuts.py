@@ -74,12 +74,12 @@ def truth(told, url, direct, number):
     if isinstance(told, int):
         assert happened(direct, number), "said that it was done"
         return "done"
+    assert isinstance(told, Unavailable | OutcomeUnknown), told
     backends_gone(url)
     there = happened(direct, number)
     if isinstance(told, Unavailable):
         assert not there, "said that nothing was changed"
         return "unavailable"
-    assert isinstance(told, OutcomeUnknown), told
     return "unknown, done" if there else "unknown, not done"
 
 
