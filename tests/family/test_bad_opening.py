@@ -1,0 +1,141 @@
+"""What cannot be opened: each a named error that says what to do, and nothing is changed."""
+
+import asyncio
+import os
+import stat
+
+import apsw
+import pytest
+
+import holdfast
+from holdfast import Instance
+from holdfast.errors import Damaged, InvalidArgument, NotFound, StoreError, Unavailable
+
+
+def both(url, **options):
+    """Opened on either face."""
+    yield lambda: holdfast.open(url, **options)
+    yield lambda: asyncio.run(holdfast.open_async(url, **options))
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "  ", "a\0b", 5, b"path.db", "nosuch://x", "nosuch:x", "sqlite://", "memory:x", "a\ud800.db", ["x"]],
+    ids=ascii,
+)
+def test_urls_that_are_none(url, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for opening in both(url):
+        with pytest.raises(InvalidArgument):
+            opening()
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_unknown_scheme_lists_the_known_ones():
+    with pytest.raises(InvalidArgument) as caught:
+        holdfast.open("redis://x")
+    assert all(name in str(caught.value) for name in ("memory:", "sqlite:", "postgresql:"))
+
+
+def test_options_that_are_none(tmp_path):
+    where = tmp_path / "s.db"
+    for options in (
+        {"namespace": ""},
+        {"namespace": "x" * 65},
+        {"namespace": 5},
+        {"durability": "most"},
+        {"codec": "json"},
+        {"parts": 0},
+        {"parts": -1},
+    ):
+        for opening in both(where, **options):
+            with pytest.raises(InvalidArgument):
+                opening()
+    assert not where.exists()
+
+
+def test_absent_and_not_to_be_made(tmp_path):
+    for opening in both(tmp_path / "s.db", create=False):
+        with pytest.raises(NotFound):
+            opening()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_directory(tmp_path):
+    for opening in both(tmp_path):
+        with pytest.raises(StoreError) as caught:
+            opening()
+        assert caught.value.code in ("invalid-argument", "unavailable")
+        assert str(tmp_path) in str(caught.value)
+
+
+def test_a_file_that_is_no_database(tmp_path):
+    where = tmp_path / "notes.txt"
+    where.write_bytes(b"Dear diary, " * 1000)
+    for opening in both(where):
+        with pytest.raises((Damaged, InvalidArgument)):
+            opening()
+    assert where.read_bytes() == b"Dear diary, " * 1000
+    assert os.listdir(tmp_path) == ["notes.txt"]
+
+
+def test_somebody_elses_database(tmp_path):
+    where = tmp_path / "other.db"
+    connection = apsw.Connection(str(where))
+    connection.execute("CREATE TABLE people (name TEXT)")
+    connection.close()
+    for opening in both(where):
+        with pytest.raises(StoreError):
+            opening()
+    connection = apsw.Connection(str(where))
+    assert [row[0] for row in connection.execute("SELECT name FROM sqlite_schema")] == ["people"]
+    connection.close()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to any file")
+def test_a_file_that_may_not_be_written(tmp_path):
+    where = tmp_path / "s.db"
+    with holdfast.open(where) as store:
+        store.instances.put(Instance("a", "w"))
+    where.chmod(stat.S_IRUSR)
+    with pytest.raises((InvalidArgument, Unavailable)):
+        holdfast.open(where).instances.put(Instance("b", "w"))
+
+
+def test_the_environment_names_the_database(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOLDFAST_URL", str(tmp_path / "named.db"))
+    with holdfast.open() as store:
+        store.instances.put(Instance("a", "w"))
+    assert (tmp_path / "named.db").exists()
+    monkeypatch.delenv("HOLDFAST_URL")
+    monkeypatch.chdir(tmp_path)
+    holdfast.open().close()
+    assert (tmp_path / "holdfast.db").exists()
+    with holdfast.open(f"sqlite:///{tmp_path / 'named.db'}") as store:
+        assert store.instances.count() == 1
+
+
+def test_a_record_of_a_newer_layout_is_reported_and_blocks_nothing(tmp_path):
+    from holdfast.codec import default, seal, unseal
+    from holdfast.engine import Batch
+
+    with holdfast.open(tmp_path / "s.db") as store:
+        for id in ("a", "b"):
+            store.instances.put(Instance(id, "w"))
+        key = b"default\0Ria\0"
+        (row,) = store._engine.read(0, [key])
+        payload = unseal(key, row.value)
+        layout, *rest = default.decode(payload[12:])
+        newer = payload[:12] + default.encode([layout + 1, *rest])
+        store._engine.commit(0, Batch(write={key: seal(key, newer)}))
+        with pytest.raises(Damaged):
+            store.instances.get("a")
+        page = store.instances.query()
+        assert [one.id for one in page] == ["b"]
+        assert page.undecodable == 1
+        assert "a" in " ".join(problem.id + problem.message for problem in store.check())
+        flipped = bytearray(row.value)
+        flipped[-1] ^= 1
+        store._engine.commit(0, Batch(write={key: bytes(flipped)}))
+        with pytest.raises(Damaged):
+            store.instances.get("a")

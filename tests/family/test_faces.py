@@ -1,0 +1,142 @@
+"""The two front doors: the same names and signatures, coroutines on one; sharing an engine."""
+
+import asyncio
+import inspect
+
+import pytest
+
+import holdfast
+from holdfast import AsyncStore, Event, Execution, Instance, Store
+from holdfast.errors import Closed, InvalidArgument
+from holdfast.operation import iteration, operation, procedure, reading
+
+DESCRIBED = (operation, reading, procedure, iteration)
+
+
+@pytest.fixture
+def blocking():
+    with holdfast.open("memory:") as store:
+        yield store
+
+
+def methods(family):
+    for name in dir(type(family)):
+        found = inspect.getattr_static(type(family), name)
+        if isinstance(found, DESCRIBED):
+            yield name, found
+
+
+def test_public_signatures(blocking):
+    over = AsyncStore.over(blocking)
+    for family in ("instances", "executions", "leases", "feed"):
+        for name, found in methods(getattr(blocking, family)):
+            plain, awaited = getattr(getattr(blocking, family), name), getattr(getattr(over, family), name)
+            assert inspect.signature(plain) == inspect.signature(awaited), name
+            assert not {"self", "tx"} & inspect.signature(plain).parameters.keys(), name
+            assert not inspect.iscoroutinefunction(plain), name
+            assert inspect.iscoroutinefunction(awaited) == (not isinstance(found, iteration)), name
+            assert plain.__name__ == awaited.__name__ == name
+            assert plain.__doc__ == awaited.__doc__
+            assert plain.__doc__, f"{name} has no docstring"
+    parameters = inspect.signature(blocking.executions.update).parameters
+    assert list(parameters)[:3] == ["id", "expected_states", "unexpected_states"]
+    assert parameters["expected_states"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert inspect.signature(blocking.instances.start).parameters["unique"].default == "workflow"
+
+
+def test_stores_have_the_same_methods():
+    def public(kind):
+        return {name: value for name, value in vars(kind).items() if not name.startswith("_") and callable(value)}
+
+    plain, awaited = public(Store), public(AsyncStore)
+    assert plain.keys() == awaited.keys()
+    for name, method in plain.items():
+        assert list(inspect.signature(method).parameters) == list(inspect.signature(awaited[name]).parameters), name
+    assert inspect.iscoroutinefunction(AsyncStore.transact)
+    for name in ("namespace", "transaction", "watch", "watchers"):
+        assert not inspect.iscoroutinefunction(awaited[name])
+
+
+def test_over(blocking):
+    async def main():
+        over = AsyncStore.over(blocking)
+        await over.instances.put(Instance("a", "w"))
+        assert blocking.instances.get("a") == await over.instances.get("a")
+        assert [one.id async for one in over.instances.scan()] == ["a"]
+        assert over.url == blocking.url
+        await over.close()
+        await over.close()
+        with pytest.raises(Closed):
+            await over.instances.get("a")
+        with pytest.raises(Closed):
+            over.transaction()
+
+    asyncio.run(main())
+    assert blocking.instances.get("a").revision == 1
+
+
+def test_over_a_store_that_is_closed():
+    async def main():
+        store = holdfast.open("memory:")
+        over = AsyncStore.over(store)
+        store.close()
+        with pytest.raises(Closed):
+            await over.instances.put(Instance("a", "w"))
+        with pytest.raises(Closed):
+            AsyncStore.over(store)
+        await over.close()
+
+    asyncio.run(main())
+
+
+def test_a_transaction_entered_and_left_in_different_tasks(tmp_path):
+    async def main():
+        async with await holdfast.open_async(tmp_path / "s.db") as store:
+            entering = store.transaction()
+            tx = await asyncio.create_task(entering.__aenter__())
+            await asyncio.gather(
+                tx.executions.create(Execution("r/a", "j")),
+                tx.feed.emit("t", 1, "r"),
+            )
+            assert await store.executions.find("r/a") is None
+            await asyncio.create_task(entering.__aexit__(None, None, None))
+            assert (await store.executions.get("r/a")).revision == 1
+
+    asyncio.run(main())
+
+
+def test_many_tasks_share_a_store(tmp_path):
+    async def main():
+        async with await holdfast.open_async(tmp_path / "s.db") as store:
+            await asyncio.gather(*(store.executions.create(Execution(f"e{n}", "j")) for n in range(64)))
+            await asyncio.gather(*(store.executions.add_events("e0", Event(f"{n}")) for n in range(16)))
+            assert await store.executions.count("new") == 64
+            assert sorted(int(one.message) for one in await store.executions.events("e0")) == list(range(16))
+            assert await store.check() == []
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_caller_leaves_the_store_whole(tmp_path):
+    async def main():
+        async with await holdfast.open_async(tmp_path / "s.db") as store:
+            tasks = [asyncio.create_task(store.executions.create(Execution(f"e{n}", "j"))) for n in range(20)]
+            await asyncio.sleep(0)
+            for task in tasks[::2]:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for n in range(1, 20, 2):
+                assert (await store.executions.get(f"e{n}")).revision == 1
+            assert await store.check() == []
+
+    asyncio.run(main())
+
+
+def test_an_abandoned_scan(blocking):
+    for n in range(300):
+        blocking.instances.put(Instance(f"i{n:03}", "w"))
+    scan = blocking.instances.scan()
+    assert next(scan).id == "i000"
+    del scan
+    with pytest.raises(InvalidArgument):
+        next(blocking.instances.scan(status="resting"))
