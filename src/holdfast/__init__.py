@@ -6,6 +6,7 @@ from . import codec, errors
 from .check import Problem
 from .clock import new_id
 from .families.checkpoints import Checkpoint
+from .families.collector import AsyncCollector, Collector, Entity
 from .families.dead_letters import DeadLetter
 from .families.executions import Event, Execution
 from .families.instance_record import Context, HistoryEntry, Instance
@@ -13,6 +14,8 @@ from .families.lease import Lease
 from .families.machine_record import Failure, Snapshot
 from .families.omitted import OMITTED
 from .families.result_record import Result
+from .families.savepoints import Savepoint
+from .families.schedule import Schedule
 from .families.timers import Timer
 from .feed import Change, Changes
 from .moves import copy, restore
@@ -26,13 +29,16 @@ __all__ = [
     "BEGINNING",
     "LATEST",
     "OMITTED",
+    "AsyncCollector",
     "AsyncStore",
     "AsyncWatcher",
     "Change",
     "Changes",
     "Checkpoint",
+    "Collector",
     "Context",
     "DeadLetter",
+    "Entity",
     "Event",
     "Execution",
     "Failure",
@@ -43,6 +49,8 @@ __all__ = [
     "Policy",
     "Problem",
     "Result",
+    "Savepoint",
+    "Schedule",
     "Snapshot",
     "Store",
     "Watcher",

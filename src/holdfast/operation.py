@@ -10,7 +10,7 @@ from inspect import Signature, signature
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from .bridge import iterate_now, run_now
-from .errors import InvalidArgument
+from .errors import Closed, InvalidArgument
 from .transaction import Reader, Scope, Transaction, transact
 
 P = ParamSpec("P")
@@ -40,11 +40,13 @@ class Blocking:
     def procedure(self, work: Work, family: Any) -> Callable[..., Any]:
         return lambda *args, **kwargs: run_now(work(family, *args, **kwargs))
 
+    def joining(self, work: Work, family: Any) -> Callable[..., Any]:
+        if self.tx is not None:
+            return self.operation(_without_tx(work), family)
+        return self.procedure(work, family)
+
     def iteration(self, work: Callable[..., AsyncIterator[Any]], family: Any) -> Callable[..., Any]:
-        tx = self.tx
-        if tx is not None:
-            return lambda *args, **kwargs: iterate_now(iterate_within(tx, work(family, tx, *args, **kwargs)))
-        reader = self.scope.reader
+        reader = self.tx or self.scope.reader
         return lambda *args, **kwargs: iterate_now(work(family, reader, *args, **kwargs))
 
 
@@ -81,11 +83,13 @@ class Suspending:
 
         return call
 
+    def joining(self, work: Work, family: Any) -> Callable[..., Any]:
+        if self.tx is not None:
+            return self.operation(_without_tx(work), family)
+        return self.procedure(work, family)
+
     def iteration(self, work: Callable[..., AsyncIterator[Any]], family: Any) -> Callable[..., Any]:
-        tx = self.tx
-        if tx is not None:
-            return lambda *args, **kwargs: iterate_within(tx, work(family, tx, *args, **kwargs))
-        reader = self.scope.reader
+        reader = self.tx or self.scope.reader
         return lambda *args, **kwargs: work(family, reader, *args, **kwargs)
 
 
@@ -103,6 +107,11 @@ class Family(Generic[M]):
         """Run a body in a transaction of its own: for procedures, which take several steps."""
         return await transact(self._scope, body)
 
+    async def _finish(self, body: Callable[[Transaction], Awaitable[R]]) -> R:
+        """Run a body in the open transaction, else in one of its own: for what joins one."""
+        tx = self._face.tx
+        return await transact(self._scope, body) if tx is None else await body(tx)
+
 
 F = TypeVar("F", bound=Family[Any])
 D = TypeVar("D", bound="_Described")
@@ -112,7 +121,6 @@ class _Described:
     """What the four kinds of descriptor share: docstring, signature, and being bound once."""
 
     _kind = "operation"
-    _joins = False
     _skip = 2  # self and tx do not belong to the public signature
 
     def __init__(self, work: Callable[..., Any]) -> None:
@@ -133,7 +141,7 @@ class _Described:
     def _bind(self, family: Any) -> Any:
         face = family._face
         call: Any
-        if self._kind == "procedure" and face.tx is not None and not self._joins:
+        if self._kind == "procedure" and face.tx is not None:
             call = _refusing(self._name)
         else:
             call = getattr(face, self._kind)(self._work, family)
@@ -199,9 +207,12 @@ class procedure(_Described, Generic[F, P, R]):  # noqa: N801
 
 
 class joining(procedure[F, P, R]):  # noqa: N801
-    """A procedure that takes part in an open transaction: its work finds that one as ``self._face.tx``."""
+    """A procedure that takes part in an open transaction: its work finds that one as ``self._face.tx``.
 
-    _joins = True
+    Its body runs once, so it may use up what it is given; what it ends with goes through `Family._finish`.
+    """
+
+    _kind = "joining"
 
 
 class iteration(_Described, Generic[F, P, R]):  # noqa: N801
@@ -222,26 +233,24 @@ class iteration(_Described, Generic[F, P, R]):  # noqa: N801
         return self if family is None else self._bind(family)
 
 
+def _without_tx(work: Work) -> Work:
+    async def call(family: Any, tx: Transaction, *args: Any, **kwargs: Any) -> Any:
+        del tx
+        return await work(family, *args, **kwargs)
+
+    return call
+
+
 async def within(tx: Transaction, work: Work, family: Any, args: Any, kwargs: Any) -> Any:
     """Run an operation on an open transaction; if it is refused, nothing of it stays."""
-    tx.check_open()
+    if tx.closed:
+        raise Closed("this transaction has ended; start another")
     mark = tx.mark()
     try:
         return await work(family, tx, *args, **kwargs)
     except BaseException:
         tx.back(mark)
         raise
-
-
-async def iterate_within(tx: Transaction, items: AsyncIterator[R]) -> AsyncIterator[R]:
-    """Iterate while a transaction is open."""
-    while True:
-        tx.check_open()
-        try:
-            item = await anext(items)
-        except StopAsyncIteration:
-            return
-        yield item
 
 
 def _refusing(name: str) -> Callable[..., Any]:

@@ -17,6 +17,7 @@ from .families.instances import Instances
 from .families.lease import Lease, Leases, check_time, fence, look, lost
 from .families.machines import Machines
 from .families.results import Results
+from .families.savepoints import Savepoints
 from .families.timers import Timers
 from .operation import Blocking, M, Suspending
 from .records import HELD
@@ -58,6 +59,11 @@ class Families(Generic[M]):
     def timers(self) -> Timers[M]:
         """Durable timers."""
         return Timers(self._face)
+
+    @cached_property
+    def savepoints(self) -> Savepoints[M]:
+        """Consistent cuts of runs."""
+        return Savepoints(self._face)
 
     @cached_property
     def leases(self) -> Leases[M]:

@@ -109,6 +109,15 @@ async def free(scope: Scope, now: datetime, max_rows: int = 1_000_000) -> int:
     return freed
 
 
+async def free_removed(scope: Scope, root: str) -> int:
+    """Give up what big removals in a root's part left behind, now; gives the number of references."""
+    freed, before = 0, -1
+    while before < freed:
+        before = freed
+        freed += await _free_part(scope, scope.part(root), 0, 1_000_000)
+    return freed
+
+
 async def _free_part(scope: Scope, part: int, now: int, max_rows: int) -> int:
     freed = 0
     start, stop = scope.key(keys.UPLOAD), scope.key(keys.UPLOAD, keys.END * 17)

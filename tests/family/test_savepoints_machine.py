@@ -1,0 +1,94 @@
+"""Savepoints against dicts."""
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from family.boxes import shrink
+from holdfast import Store, codec
+from holdfast.engines.memory import MemoryEngine
+from holdfast.errors import InvalidArgument, NoSavepoint
+from holdfast.families import savepoint_chunks, savepoint_writing
+from holdfast.testing.faces import ManualClock
+
+ids = st.integers(0, 60).map(lambda number: f"e{number}")
+states = st.one_of(st.integers(0, 3), st.sampled_from(["", "x" * 90, "y" * 700, b"z" * 2000]))
+entities = st.dictionaries(ids, states, max_size=40)
+times = st.integers(0, 12)
+
+
+class Machine(RuleBasedStateMachine):
+    def __init__(self):
+        super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        shrink(self.patch)
+        for name, value in {"TARGET_BYTES": 300, "FORCED_BYTES": 900, "PAGE": 3, "DIRECT_BYTES": 2500}.items():
+            self.patch.setattr(savepoint_chunks, name, value)
+        self.patch.setattr(savepoint_chunks, "CHUNK_BYTES", 1024)
+        self.patch.setattr(savepoint_writing, "LAYERS", 3)
+        self.engine = MemoryEngine()
+        self.store = Store(
+            self.engine, "memory:", namespace="default", codec=codec.default, clock=ManualClock(), owner=False
+        )
+        self.run = self.store.savepoints
+        self.run.init("r")
+        self.model = {}
+
+    def teardown(self):
+        self.run.delete_run("r")
+        assert self.store.check() == []
+        assert self.engine.scan(0, self.store._scope.key(b"B"), self.store._scope.key(b"C"), limit=9) == []
+        self.patch.undo()
+
+    @rule(at=times, given=entities)
+    def save(self, at, given):
+        self.run.save("r", at, given.items())
+        self.model[at] = given
+
+    @rule(later=st.integers(-1, 2), changed=entities, removed=st.sets(ids, max_size=6))
+    def update(self, later, changed, removed):
+        if not self.model:
+            with pytest.raises(NoSavepoint):
+                self.run.update("r", 5, changed=changed)
+            return
+        at = max(self.model) + later
+        if at < max(self.model) or changed.keys() & removed:
+            with pytest.raises(InvalidArgument):
+                self.run.update("r", max(at, 0) if changed.keys() & removed else at, changed=changed, removed=removed)
+            return
+        base = self.model[max(self.model)]
+        self.model[at] = {id: state for id, state in {**base, **changed}.items() if id not in removed}
+        assert self.run.update("r", at, changed=changed, removed=removed).count == len(self.model[at])
+
+    @rule(n=st.integers(1, 4))
+    def keep(self, n):
+        gone = sorted(self.model)[:-n]
+        assert self.run.keep("r", n) == len(gone)
+        for at in gone:
+            del self.model[at]
+
+    @rule(id=ids, at=times)
+    def look(self, id, at):
+        before = [one for one in self.model if one <= at]
+        if before:
+            found = self.run.at("r", at)
+            assert found.timestamp == max(before)
+            if id in self.model[max(before)]:
+                assert found.get(id) == self.model[max(before)][id]
+            else:
+                with pytest.raises(LookupError):
+                    found.get(id)
+
+    @invariant()
+    def agrees(self):
+        assert self.run.list("r") == tuple(sorted(self.model))
+        for at, given in self.model.items():
+            found = self.run.at("r", at)
+            assert found.count == len(given)
+            assert list(found.entities()) == sorted(given.items())
+        assert self.store.check() == []
+
+
+TestMachine = Machine.TestCase
+TestMachine.settings = settings(max_examples=12, stateful_step_count=14, deadline=None)
