@@ -10,7 +10,7 @@ from inspect import Signature, signature
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from .bridge import iterate_now, run_now
-from .errors import Closed, InvalidArgument
+from .errors import InvalidArgument
 from .transaction import Reader, Scope, Transaction, transact
 
 P = ParamSpec("P")
@@ -46,7 +46,10 @@ class Blocking:
         return self.procedure(work, family)
 
     def iteration(self, work: Callable[..., AsyncIterator[Any]], family: Any) -> Callable[..., Any]:
-        reader = self.tx or self.scope.reader
+        tx = self.tx
+        if tx is not None:
+            return lambda *args, **kwargs: iterate_now(iterate_within(tx, work(family, tx, *args, **kwargs)))
+        reader = self.scope.reader
         return lambda *args, **kwargs: iterate_now(work(family, reader, *args, **kwargs))
 
 
@@ -89,7 +92,10 @@ class Suspending:
         return self.procedure(work, family)
 
     def iteration(self, work: Callable[..., AsyncIterator[Any]], family: Any) -> Callable[..., Any]:
-        reader = self.tx or self.scope.reader
+        tx = self.tx
+        if tx is not None:
+            return lambda *args, **kwargs: iterate_within(tx, work(family, tx, *args, **kwargs))
+        reader = self.scope.reader
         return lambda *args, **kwargs: work(family, reader, *args, **kwargs)
 
 
@@ -233,24 +239,34 @@ class iteration(_Described, Generic[F, P, R]):  # noqa: N801
         return self if family is None else self._bind(family)
 
 
-def _without_tx(work: Work) -> Work:
-    async def call(family: Any, tx: Transaction, *args: Any, **kwargs: Any) -> Any:
-        del tx
-        return await work(family, *args, **kwargs)
-
-    return call
-
-
 async def within(tx: Transaction, work: Work, family: Any, args: Any, kwargs: Any) -> Any:
     """Run an operation on an open transaction; if it is refused, nothing of it stays."""
-    if tx.closed:
-        raise Closed("this transaction has ended; start another")
+    tx.check_open()
     mark = tx.mark()
     try:
         return await work(family, tx, *args, **kwargs)
     except BaseException:
         tx.back(mark)
         raise
+
+
+async def iterate_within(tx: Transaction, items: AsyncIterator[R]) -> AsyncIterator[R]:
+    """Iterate while a transaction is open."""
+    while True:
+        tx.check_open()
+        try:
+            item = await anext(items)
+        except StopAsyncIteration:
+            return
+        yield item
+
+
+def _without_tx(work: Work) -> Work:
+    async def call(family: Any, tx: Transaction, *args: Any, **kwargs: Any) -> Any:
+        del tx
+        return await work(family, *args, **kwargs)
+
+    return call
 
 
 def _refusing(name: str) -> Callable[..., Any]:
