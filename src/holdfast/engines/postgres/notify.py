@@ -1,6 +1,6 @@
 """Hints that a part has moved on: waiters of this process, of others through NOTIFY, and polling as the ground truth.
 
-A hint is sent after the commit and outside it, at most every 10 ms: inside, NOTIFY would take a lock of the whole
+A hint is sent after the commit and outside it, at most every 20 ms: inside, NOTIFY would take a lock of the whole
 database in every commit. One thread per engine listens and polls, and only while somebody waits.
 """
 
@@ -20,7 +20,7 @@ from .statements import Statement
 from .wire import Trip
 
 FIRST_POLL, LAST_POLL = 0.01, 0.1
-HINT_EVERY = 0.01
+HINT_EVERY = 0.02
 LINGER = 1.0
 DEAF_SECONDS = 5.0
 
