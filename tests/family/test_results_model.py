@@ -64,8 +64,9 @@ def test_all_or_nothing_at_every_call(act):
 def test_clear_beside_writers():
     """What another client writes between the look and the commit is either cleared and counted, or stays whole."""
     for theirs in (
-        lambda store: store.results.put("d", "new", LARGE),
-        lambda store: store.results.put("d", "x", LARGE, ttl=9),
+        lambda store: store.results.put("d", "new", LARGE + b"of its own"),
+        lambda store: store.results.put("d", "new", "small"),
+        lambda store: store.results.put("d", "x", LARGE + b"of its own", ttl=9),
         lambda store: store.results.put("d", "large", 1),
         lambda store: store.results.delete("d", "large"),
         lambda store: store.results.clear("d"),
