@@ -148,6 +148,17 @@ def test_a_backup_is_the_database_as_of_one_commit(engine, tmp_path):
     copy.close()
 
 
+def test_a_backup_that_is_larger_than_the_cache_can_be_read(engine, tmp_path):
+    for at in range(8):
+        engine.commit(0, Batch(write={b"big%d" % at: os.urandom(1 << 20)}))
+    engine.backup(str(tmp_path / "copy.db"))
+    assert not [name for name in os.listdir(tmp_path) if name.startswith("copy.db.")]
+    copy = connect(str(tmp_path / "copy.db"), create=False)
+    assert everything(copy) == everything(engine)
+    assert copy.verify() == []
+    copy.close()
+
+
 def test_a_backup_replaces_nothing_and_leaves_nothing_half_done(engine, tmp_path):
     (tmp_path / "there").write_text("precious")
     for target in ("there", "no/folder.db"):

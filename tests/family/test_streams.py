@@ -21,7 +21,6 @@ from holdfast.testing.faces import ManualClock
 from holdfast.transaction import Scope, transact
 
 DATA = random.Random(5).randbytes(5 * CHUNK_BYTES + 77)
-FEW = DATA[: 2 * CHUNK_BYTES]
 SIZES = [0, 1, 70_000, CHUNK_BYTES, CHUNK_BYTES + 1, len(DATA)]
 
 
@@ -187,11 +186,11 @@ def test_large_values_are_copied_to_another_database_once_each(tmp_path):
     first, second = f"{tmp_path}/one.db", f"{tmp_path}/two.db"
     with holdfast.open(first) as store:
         for id in ("a", "a", "b/1"):
-            store.instances.put(Instance(id, "w", context=Context(initial={"data": FEW})))
-        store.feed.emit("note", FEW[:100_000])
+            store.instances.put(Instance(id, "w", context=Context(initial={"data": DATA})))
+        store.feed.emit("note", DATA[:100_000])
         store.instances.delete("b/1")
     holdfast.copy(first, second)
     with holdfast.open(second) as store:
         assert store.check() == []
-        assert store.instances.get("a").context.initial["data"] == FEW
-        assert Path(second).stat().st_size < 8 * len(FEW)
+        assert store.instances.get("a").context.initial["data"] == DATA
+        assert Path(second).stat().st_size < 8 * len(DATA)

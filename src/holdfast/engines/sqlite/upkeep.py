@@ -21,6 +21,10 @@ STEP_PAGES = 256
 """Pages given back in one transaction: writers get their turn in between."""
 
 
+COPY_PAGES = 1024
+"""Pages copied at a time."""
+
+
 class Upkeep:
     """Each call has a connection of its own; a fork waits until it is done."""
 
@@ -44,7 +48,7 @@ class Upkeep:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(partial)
             try:
-                connection.execute("VACUUM INTO ?", (partial,))
+                _copy(connection, partial)
                 _publish(partial, target)
             except OSError as error:
                 raise Unavailable(f"could not write {target}: {error.strerror}; there is no copy") from error
@@ -101,6 +105,22 @@ class Upkeep:
                     connection.close()
             except apsw.Error as error:
                 raise mapped(error, self._connections.path) from error
+
+
+def _copy(connection: apsw.Connection, path: str) -> None:
+    """Copy a database as it is now, page by page."""
+    with contextlib.closing(apsw.Connection(path, vfs=connection.open_vfs or None)) as target:
+        # The first page says whether pages carry checksums. It must be in the file before any other: a page that
+        # leaves the cache ahead of it would be written without one, and the copy could not be read.
+        if reserved := connection.reserve_bytes("main"):
+            target.reserve_bytes("main", reserved)
+        target.execute(f"PRAGMA page_size = {connection.pragma('page_size')}; CREATE TABLE first(page)").get  # noqa: B018
+        target.pragma("synchronous", "OFF")  # flushed when it is whole
+        with connection:
+            connection.execute("SELECT count(*) FROM sqlite_schema").get  # noqa: B018 - from here on the same snapshot
+            with target.backup("main", connection, "main") as copying:
+                while not copying.done:
+                    copying.step(COPY_PAGES)
 
 
 def _publish(partial: str, target: str) -> None:
