@@ -1,4 +1,5 @@
-"""One transaction over all families: it moves an execution, saves its machine, stores its result and sets a timer.
+"""One transaction over all families: it moves an execution, saves its machine and a savepoint, stores its
+result and sets a timer.
 
 Whatever call of the engine fails, and even where the answer to the commit is lost, all of it is there or nothing.
 """
@@ -27,6 +28,8 @@ def prepare(store):
         store.machines.save("order", f"{ID}/machine", state, {"state": state})
     store.machines.fail("order", f"{ID}/machine", "card declined")
     store.results.put(ID, "quote", LARGE)
+    store.savepoints.init(ID)
+    store.savepoints.save(ID, 1000, {"cart": {"items": 2}, "payment": None})
     store.timers.set(f"{ID}/retry", NOW - timedelta(seconds=1), "again")
 
 
@@ -41,6 +44,7 @@ def work(tx):
     assert tx.timers.done(timer)
     tx.timers.set(f"{ID}/ship", NOW + timedelta(hours=1), {"order": 17})
     tx.instances.put(Instance(ID, "orders", status="completed", completed_steps=frozenset({"charge"})))
+    tx.savepoints.update(ID, 2000, changed={"payment": {"paid": 5}})
     tx.feed.emit("shipped", {"order": 17}, id=ID)
 
 
@@ -58,6 +62,7 @@ def view(store):
         store.instances.get(ID), store.executions.get(f"{ID}/charge"), store.executions.events(f"{ID}/charge"),
         store.machines.load("order", f"{ID}/machine"), list(store.machines.history("order", f"{ID}/machine")),
         store.machines.last_error("order", f"{ID}/machine"), results, timers,
+        store.savepoints.list(ID), store.savepoints.latest(ID).to_dict(),
         [(change.op, change.family, change.key, change.record) for change in changes],
         (store.instances.count(status="completed"), store.executions.count("completed"), store.machines.count("order", "done")),
     )  # fmt: skip
@@ -97,6 +102,7 @@ def test_on_every_engine(store, reopen, clock):
     assert after[3].state == "done"
     assert after[5] is None
     assert {id: result.value for id, result in after[6].items()} == {"receipt": LARGE + b"!"}
+    assert (after[8], after[9]["payment"]) == ((1000, 2000), {"paid": 5})
     assert after[7] == [(f"{ID}/ship", NOW + timedelta(hours=1), {"order": 17})]
 
 
