@@ -79,7 +79,18 @@ def test_the_url_comes_from_the_environment(
 def test_help_names_every_noun(run: Run) -> None:
     ran = run("--help")
     assert ran.code == 0
-    for noun in ("instance", "machine", "result", "execution", "feed", "checkpoint", "check", "stats", "demo"):
+    for noun in (
+        "instance",
+        "machine",
+        "result",
+        "savepoint",
+        "execution",
+        "feed",
+        "checkpoint",
+        "check",
+        "stats",
+        "demo",
+    ):
         assert noun in ran.out
 
 

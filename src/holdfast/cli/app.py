@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InvalidArgument, StoreError
-from . import care, checkpoint, execution, feed, instance, machine, moves, result, whole
+from . import care, checkpoint, execution, feed, instance, machine, moves, result, savepoint, whole
 from .demo import command as demo
 from .output import Output
 from .session import Session
@@ -22,6 +22,7 @@ app = typer.Typer(name="holdfast", no_args_is_help=True, add_completion=False, p
 app.add_typer(instance.app, name="instance")
 app.add_typer(machine.app, name="machine")
 app.add_typer(result.app, name="result")
+app.add_typer(savepoint.app, name="savepoint")
 app.add_typer(execution.app, name="execution")
 app.add_typer(feed.app, name="feed")
 app.add_typer(checkpoint.app, name="checkpoint")

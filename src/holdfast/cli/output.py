@@ -95,7 +95,7 @@ class Output:
         """One record: what it says first, then its revision and times."""
         last = ("revision", "created_at", "updated_at")
         own = [name for name in record.__struct_fields__ if name not in last and name not in without]
-        self.fields({name: getattr(record, name) for name in (*own, *last) if hasattr(record, name)})
+        self.fields({name.replace("_", " "): getattr(record, name) for name in (*own, *last) if hasattr(record, name)})
 
     def fields(self, pairs: Mapping[str, object]) -> None:
         """One record, a field a line; what is empty is left out."""
@@ -105,9 +105,7 @@ class Output:
         for name, value in pairs.items():
             if value is None or (isinstance(value, str | Sequence | Mapping | frozenset) and not value):
                 continue
-            table.add_row(
-                name.replace("_", " "), moment(value) if isinstance(value, datetime) else cell(value, cut=False)
-            )
+            table.add_row(name, moment(value) if isinstance(value, datetime) else cell(value, cut=False))
         self.console.print(table)
 
     def change(self, at: datetime, op: str, family: str, id: str, state: object, words: str) -> None:

@@ -57,7 +57,7 @@ def show(context: typer.Context, dag: Dag, id: Id) -> None:
         if output.as_json:
             output.json(shown)
         else:
-            output.fields(shown)
+            output.fields({name.replace("_", " "): value for name, value in shown.items()})
 
 
 @app.command()

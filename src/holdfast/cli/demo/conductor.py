@@ -15,6 +15,7 @@ from holdfast import Event, Execution, Instance
 
 from ...errors import Unavailable, WrongState
 from . import sources
+from .cuts import EVERY
 from .names import LOST_LEASE, MACHINE, STARTED, STEP, TRANSITIONS, WORKFLOW, execution_id, run_id
 from .sources import Counts, add
 from .tally import Started, Tally
@@ -39,7 +40,7 @@ class Outcome:
     run: str
     tally: Tally
     kills: int
-    stored: Counts
+    savepoints: int
     expected: Counts
     differences: tuple[str, ...]
 
@@ -85,6 +86,7 @@ class Conductor:
                 Instance(run, WORKFLOW, status="running", current_step=STEP, active_steps=frozenset({STEP}))
             )
             tx.machines.save(MACHINE, run, "created", {"files": len(paths)})
+            tx.savepoints.init(run, schedule=EVERY)
         for first in range(0, len(paths), CREATED_TOGETHER):
             with self.store.transaction() as tx:
                 for path in paths[first : first + CREATED_TOGETHER]:
@@ -154,9 +156,11 @@ class Conductor:
         step = self.store.instances.get(run).context.steps.get(STEP, {})
         stored = Counts(*(int(step.get(name, 0)) for name in Counts._fields))
         results = add(Counts(1, **value) for value in self.store.results.gather(run, paths).values())
+        cut = add(Counts(**state) for state in self.store.savepoints.latest(run).to_dict().values())
+        sides = {"feed": tally.totals, "results": results, "last savepoint": cut, "run": stored}
         differences = [
-            f"{name}: {found} {what}, {wanted} counted"
-            for what, counts in (("in the feed", tally.totals), ("in the results", results), ("in the run", stored))
+            f"{name}: {found} in the {side}, {wanted} counted"
+            for side, counts in sides.items()
             for name, found, wanted in zip(Counts._fields, counts, expected, strict=True)
             if found != wanted
         ]
@@ -165,7 +169,8 @@ class Conductor:
         differences += [f"completed {times} times: {id}" for id, times in tally.completions.items() if times > 1]
         if (state := self.store.machines.load(MACHINE, run).state) != "completed":
             differences.append(f"the machine of the run is {state}")
-        return Outcome(run, tally, self.killed, stored, expected, tuple(differences))
+        savepoints = len(self.store.savepoints.list(run))
+        return Outcome(run, tally, self.killed, savepoints, expected, tuple(differences))
 
     def abandon(self, run: str) -> None:
         """Cancel a run that was interrupted, so that it does not look as if it still went on; else do nothing."""

@@ -65,6 +65,7 @@ def numbers(outcome: Outcome) -> dict[str, int]:
         "kills survived": outcome.kills,
         "lease takeovers": sum(worker.token > 1 for worker in outcome.tally.workers),
         "attempts restarted": len(outcome.tally.restarted),
+        "savepoints": outcome.savepoints,
         "executions completed twice": outcome.tally.twice,
         "commits/s": round(outcome.tally.rate()),
     }
@@ -97,6 +98,7 @@ def signpost(console: Console, where: str, url: str, outcome: Outcome, example: 
         f"{command} execution show {shlex.quote(example)}",
         f"{command} machine show {MACHINE} {outcome.run}",
         f"{command} result list {outcome.run}",
+        f"{command} savepoint list {outcome.run}",
         f"{command} feed tail",
     ):
         console.print(Text(f"  {line}", "cyan"), soft_wrap=True)

@@ -17,6 +17,7 @@ import holdfast
 from holdfast import AsyncStore, Event, Execution, Lease
 
 from ...errors import LostLease
+from .cuts import Cuts
 from .names import COMPLETED, LEASE_SECONDS, LIVE, LOST_LEASE, MACHINE, RECOVERY, RENEW_SECONDS, STARTED, STEP
 from .sources import Counts, add, library, measure
 
@@ -33,14 +34,21 @@ class Worker:
         self.name = f"worker-{os.getpid()}"
         # Reading is left to threads, so that the loop is free to commit, and to renew the lease.
         self.readers = ThreadPoolExecutor(2)
+        self.cuts: Cuts
 
     async def work(self) -> None:
         """Take over what a dead worker left, then everything new, then close the run."""
         started = await self.recover()
         started.extend([found async for found in self.store.executions.scan(job_id=self.run, state="new")])
+        self.cuts = await Cuts.resume(self.store, self.run, self.lease)
+        keeping = asyncio.create_task(self.cuts.keep())
         async with asyncio.TaskGroup() as group:
             for _ in range(self.hands):
                 group.create_task(self.hand(started))
+        keeping.cancel()
+        with suppress(asyncio.CancelledError):
+            await keeping
+        await self.cuts.save()
         await self.finish()
 
     async def hand(self, waiting: deque[Execution]) -> None:
@@ -101,6 +109,7 @@ class Worker:
                 events=[event],
             )
             await tx.results.put(self.run, str(one.details["path"]), counts, producer=self.name)
+        self.cuts.count(str(one.details["path"]), Counts(1, **counts))
 
     async def update(self, one: Execution, **changes: Any) -> Execution:
         """Change an execution if nobody else has since, and only while the lease is ours."""
