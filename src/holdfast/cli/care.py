@@ -1,4 +1,4 @@
-"""What runs here and what is wrong: doctor."""
+"""For when something is wrong, or the keys change: doctor, rekey."""
 
 import platform
 from typing import Any
@@ -7,6 +7,7 @@ import typer
 
 import holdfast
 
+from ..errors import InvalidArgument
 from .output import Column, Output
 from .session import key_ring, opened
 
@@ -58,3 +59,20 @@ def _list(output: Output, problems: list[Any]) -> None:
             f"{unreadable} rows cannot be read: register the type they name (or give the key ring), or restore them"
             " from a backup; they are kept as they are"
         )
+
+
+def rekey(context: typer.Context) -> None:
+    """Encrypt everything again under the current key of $HOLDFAST_KEY_RING, while others go on. For after a rotation.
+
+    The key ring is named there by its file, or written out as JSON.
+    """
+    if key_ring() is None:
+        raise InvalidArgument("set $HOLDFAST_KEY_RING to the key ring: its file, or its JSON", what="key_ring")
+    with opened(context) as (store, output):
+        done = store.rekey()
+        if output.as_json:
+            output.json(done)
+        else:
+            output.say(f"{done.rows:,} rows encrypted again, {done.unreadable:,} left that cannot be read")
+        if done.unreadable:
+            raise typer.Exit(1)
