@@ -60,11 +60,11 @@ class Database:
         self._opened.append(store)
         return store
 
-    def raw(self):
+    def raw(self, **options):
         """The blocking engine underneath a new client: to wrap it, or to look at rows."""
         if self._memory is not None:
             return self._memory
-        store = holdfast.open(self.url, namespace=self.namespace, clock=self.clock)
+        store = holdfast.open(self.url, namespace=self.namespace, clock=self.clock, **options)
         self._opened.append(store)
         return store._engine
 
