@@ -7,7 +7,7 @@ chunk by chunk of the lowest, so that a load holds some chunks at a time, whatev
 import sys
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,7 +16,7 @@ from .. import blobs, chunks
 from ..chunks import READ_BYTES
 from ..errors import Damaged
 from ..transaction import Reader
-from .savepoint_chunks import HASH_BYTES, Chunk, LayerHead, PageHead, id_hash, open_chunk
+from .savepoint_chunks import HASH_BYTES, Chunk, LayerHead, PageHead, open_chunk
 
 REMOVED: Any = object()
 """Stands for the state of an entity that a layer removes."""
@@ -86,7 +86,7 @@ class Layer:
         chunk = await self.chunk(page, bisect_right(page.firsts, id) - 1)
         return REMOVED if id in chunk.removed else chunk.state(id)
 
-    async def told(self, ids: Sequence[str]) -> dict[str, bool]:
+    async def told(self, ids: Sequence[str], hashes: Mapping[str, int]) -> dict[str, bool]:
         """Of some sorted ids those that this layer tells of: True where it has them, False where it removes them."""
         told: dict[str, bool] = {}
         begin = 0
@@ -95,11 +95,11 @@ class Layer:
             last = number + 1 >= len(self.head.firsts)
             end = len(ids) if last else bisect_left(ids, self.head.firsts[number + 1], begin)
             if number >= 0:
-                await self._told(await self.page(number), ids[begin:end], told)
+                await self._told(await self.page(number), ids[begin:end], hashes, told)
             begin = end
         return told
 
-    async def _told(self, page: Page, ids: Sequence[str], told: dict[str, bool]) -> None:
+    async def _told(self, page: Page, ids: Sequence[str], hashes: Mapping[str, int], told: dict[str, bool]) -> None:
         wanted: dict[int, list[str]] = {}
         for id in ids:
             wanted.setdefault(bisect_right(page.firsts, id) - 1, []).append(id)
@@ -110,8 +110,8 @@ class Layer:
             for number, content in zip(some, contents, strict=True):
                 end = 4 + HASH_BYTES * int.from_bytes(content[:4], "big")
                 for known, present in ((_sorted(content[4:end]), True), (_sorted(content[end:]), False)):
-                    for id in wanted[number]:
-                        hashed = int.from_bytes(id_hash(id), "big")
+                    for id in wanted[number] if known else ():
+                        hashed = hashes[id]
                         place = bisect_left(known, hashed)
                         if place < len(known) and known[place] == hashed:
                             told[id] = present
@@ -202,10 +202,14 @@ def _laid_over(
         entities.update(upper)
     entities.update(last)
     grown = len(entities) > before
-    found = [(id, state) for id, state in entities.items() if state is not REMOVED]
+    gone = {id for upper in (*uppers, last) for id, state in upper if state is REMOVED}
+    for id in gone:
+        if entities[id] is REMOVED:
+            del entities[id]
     if grown:
-        found.sort(key=_id)
-    return [id for id, _ in found], [state for _, state in found]
+        ids = sorted(entities)
+        return ids, [entities[id] for id in ids]
+    return list(entities), list(entities.values())
 
 
 def encoded(chunk: Chunk) -> Iterable[bytes]:

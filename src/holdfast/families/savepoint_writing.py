@@ -11,7 +11,7 @@ from ..errors import Conflict, Damaged, InvalidArgument
 from ..limits import NAME_BYTES, TRIES
 from ..records import Stored, load, save
 from ..transaction import Reader, Scope, Transaction
-from .savepoint_chunks import Entry, LayerWriter, Sink, threshold
+from .savepoint_chunks import Entry, LayerWriter, Sink, id_hash, threshold
 from .savepoint_layers import REMOVED, Layer, encoded, merged, open_layers
 from .savepoint_record import (
     SAVEPOINTS,
@@ -261,8 +261,9 @@ class _Update:
 async def _present(layers: list[Layer], ids: list[str]) -> set[str]:
     """Which of some sorted ids are in a savepoint."""
     present: set[str] = set()
+    hashes = {id: int.from_bytes(id_hash(id), "big") for id in ids}
     for layer in reversed(layers):
-        told = await layer.told(ids)
+        told = await layer.told(ids, hashes)
         present.update(id for id, there in told.items() if there)
         ids = [id for id in ids if id not in told]
     return present
