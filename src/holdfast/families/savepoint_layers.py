@@ -176,21 +176,26 @@ async def merged(
 ) -> AsyncIterator[tuple[list[str], list[Any]]]:
     """All entities, sorted by id, in runs: ids and states. `last`: entries over all layers, sorted by id."""
     lowest, uppers = layers[0], [_Ahead(layer, decode) for layer in layers[1:]]
+    removing = any(layer.head.removed for layer in layers) or any(state is REMOVED for _, state in last)
     held: Chunk | None = None
     place = 0
     async for chunk in lowest.each():
         if held is not None:
             stop = chunk.ids[0] if chunk.ids else ""
             end = bisect_left(last, stop, place, key=_id)
-            yield _laid_over(held, decode, [await upper.upto(stop) for upper in uppers], last[place:end])
+            yield _laid_over(held, decode, [await upper.upto(stop) for upper in uppers], last[place:end], removing)
             place = end
         held = chunk
     rest = [await upper.upto(None) for upper in uppers]
-    yield _laid_over(held, decode, rest, last[place:])
+    yield _laid_over(held, decode, rest, last[place:], removing)
 
 
 def _laid_over(
-    chunk: Chunk | None, decode: Decode, uppers: list[list[tuple[str, Any]]], last: Sequence[tuple[str, Any]]
+    chunk: Chunk | None,
+    decode: Decode,
+    uppers: list[list[tuple[str, Any]]],
+    last: Sequence[tuple[str, Any]],
+    removing: bool,
 ) -> tuple[list[str], list[Any]]:
     ids = [] if chunk is None else chunk.ids
     states = [] if chunk is None else list(decode(chunk))
@@ -202,10 +207,8 @@ def _laid_over(
         entities.update(upper)
     entities.update(last)
     grown = len(entities) > before
-    gone = {id for upper in (*uppers, last) for id, state in upper if state is REMOVED}
-    for id in gone:
-        if entities[id] is REMOVED:
-            del entities[id]
+    if removing:
+        entities = {id: state for id, state in entities.items() if state is not REMOVED}
     if grown:
         ids = sorted(entities)
         return ids, [entities[id] for id in ids]
