@@ -1,5 +1,6 @@
 """The public types, as mypy and pyright see them; a wrong call must be an error there too."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,8 +31,9 @@ def test_mypy(tmp_path):
 def test_pyright(tmp_path):
     pytest.importorskip("pyright")
     settings = tmp_path / "pyrightconfig.json"
+    where = Path(os.path.relpath(HERE, tmp_path)).as_posix()  # an absolute one is ignored
     settings.write_text(
-        f'{{"include": ["{HERE}"], "exclude": ["**/test_*.py"], "extraPaths": ["{ROOT / "src"}"],'
+        f'{{"include": ["{where}"], "exclude": ["**/test_*.py"], "extraPaths": ["{ROOT / "src"}"],'
         ' "pythonVersion": "3.11", "reportUnnecessaryTypeIgnoreComment": false, "enableTypeIgnoreComments": false}'
     )
     told = run("pyright", "--pythonpath", sys.executable, "--project", str(settings))
