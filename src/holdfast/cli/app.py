@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InvalidArgument, StoreError
-from . import care, checkpoint, execution, feed, instance, machine, moves, result, savepoint, whole
+from . import care, checkpoint, execution, feed, instance, machine, moves, result, retention, savepoint, whole
 from .demo import command as demo
 from .output import Output
 from .session import Session
@@ -26,6 +26,7 @@ app.add_typer(savepoint.app, name="savepoint")
 app.add_typer(execution.app, name="execution")
 app.add_typer(feed.app, name="feed")
 app.add_typer(checkpoint.app, name="checkpoint")
+app.add_typer(retention.app, name="retention")
 app.command("check")(whole.check)
 app.command("stats")(whole.stats)
 app.command("doctor")(care.doctor)

@@ -23,9 +23,8 @@ def time_of(text: str | None, name: str) -> datetime | None:
     """The aware datetime of an option: ISO 8601 (UTC where it names no zone), or an age; else `InvalidArgument`."""
     if text is None:
         return None
-    number, unit = text[:-1], text[-1:]
-    if unit in UNITS and number.isdecimal():
-        return datetime.now(UTC) - timedelta(**{UNITS[unit]: int(number)})
+    if (age := _age(text)) is not None:
+        return datetime.now(UTC) - age
     try:
         found = datetime.fromisoformat(text)
     except ValueError as error:
@@ -33,6 +32,18 @@ def time_of(text: str | None, name: str) -> datetime | None:
             f"{name} {text!r} is neither ISO 8601 nor an age such as 15m or 2h", what=name, value=text
         ) from error
     return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def duration_of(text: str, name: str) -> timedelta:
+    """The duration of an option such as 90s, 15m, 2h or 30d; else `InvalidArgument`."""
+    if (age := _age(text)) is None:
+        raise InvalidArgument(f"{name} {text!r} is no age such as 90s, 15m, 2h or 30d", what=name, value=text)
+    return age
+
+
+def _age(text: str) -> timedelta | None:
+    number, unit = text[:-1], text[-1:]
+    return timedelta(**{UNITS[unit]: int(number)}) if unit in UNITS and number.isdecimal() else None
 
 
 def position_of(text: str) -> str:

@@ -1,0 +1,36 @@
+"""retention list, set, plan and run."""
+
+import holdfast
+
+from .conftest import Run
+
+
+def test_a_plan_removes_nothing_and_a_run_does(run: Run, url: str) -> None:
+    assert run("--json", "retention", "list").json == []
+    assert run("retention", "set", "executions", "--terminal-older-than", "0s").code == 0
+    assert [one["family"] for one in run("--json", "retention", "list").json] == ["executions"]
+    (due,) = run("--json", "retention", "plan").json["items"]
+    assert (due["family"], due["count"], due["examples"]) == ("executions", 1, ["order-17/mail"])
+    assert "order-17/mail" in run("retention", "plan").out
+    with holdfast.open(url) as store:
+        assert store.executions.find("order-17/mail") is not None
+    assert run("--json", "retention", "run").json["families"]["executions"] == 1
+    assert run("retention", "run").lines[-1] == "done"
+    with holdfast.open(url) as store:
+        assert store.executions.find("order-17/mail") is None
+        assert store.executions.find("order-17/ship") is not None
+
+
+def test_a_policy_that_makes_no_sense_is_usage(run: Run) -> None:
+    assert run("retention", "set", "executions").code == 2
+    assert run("retention", "set", "nothing", "--older-than", "1d").code == 2
+    assert run("retention", "set", "executions", "--older-than", "soon").code == 2
+    assert run("--json", "retention", "list").json == []
+
+
+def test_a_plan_says_which_checkpoint_holds_the_feed_back(run: Run) -> None:
+    run("checkpoint", "set", "mailer", "beginning")
+    run("retention", "set", "feed", "--older-than", "0s")
+    ran = run("retention", "plan")
+    assert ran.code == 0
+    assert any(line.startswith("mailer") for line in ran.lines)
