@@ -1,7 +1,10 @@
 """The load in a process of its own, and what it has acknowledged so far."""
 
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -13,10 +16,12 @@ LOAD = Path(__file__).with_name("load.py")
 class Ledger:
     """Starts the load; a context manager that kills it. What it printed is read from a pipe."""
 
-    def __init__(self, url: Path, *, durability: str = "full", face: str = "threads", writers: int = 4) -> None:
+    def __init__(
+        self, url: Path, *, durability: str = "full", face: str = "threads", writers: int = 4, pages: int = 1000
+    ) -> None:
         self.writers = writers
         self.acknowledged: set[tuple[int, int]] = set()
-        command = [sys.executable, "-W", "error", str(LOAD), str(url), durability, face, str(writers)]
+        command = [sys.executable, "-W", "error", str(LOAD), str(url), durability, face, str(writers), str(pages)]
         self._program = subprocess.Popen(
             command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -28,6 +33,15 @@ class Ledger:
             line = self._program.stdout.readline()
             assert line, f"the load ended by itself: {self._errors()}"
             self._note(line)
+
+    @contextmanager
+    def halted(self) -> Iterator[None]:
+        """It stands still meanwhile, wherever it is: what is looked at does not grow faster than it is looked at."""
+        self._program.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._program.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """SIGKILL, and note what it had still acknowledged before."""

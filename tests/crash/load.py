@@ -1,7 +1,7 @@
 """A load whose writers say what was acknowledged, and the comparison of a database with what they said.
 
-Unit `n` of writer `w` is one transaction over five families. ``python load.py URL DURABILITY FACE WRITERS`` commits
-units until it is killed; after each it prints ``w n``.
+Unit `n` of writer `w` is one transaction over five families. ``python load.py URL DURABILITY FACE WRITERS PAGES`` commits
+units until it is killed; after each it prints ``w n``. The log is copied into the file each PAGES pages.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from typing import Any
 
 import holdfast
 from holdfast import AsyncStore, Event, Execution, Instance, Store
+from holdfast.engines.sqlite import checkpoint
 
 LARGE = 100_000
 """Bytes of every eighth result: kept in chunks, beside its row."""
@@ -87,8 +88,8 @@ def run_threads(url: str, durability: str, writers: int) -> None:
 
 
 async def run_tasks(url: str, durability: str, writers: int) -> None:
-    with holdfast.open(url, durability=durability) as store:
-        first = [following(store, writer) for writer in range(writers)]
+    with holdfast.open(url, durability=durability) as blocking:
+        first = [following(blocking, writer) for writer in range(writers)]
 
     async def write(writer: int) -> None:
         number = first[writer]
@@ -157,7 +158,8 @@ def verify(store: Store, acknowledged: Iterable[tuple[int, int]], writers: int) 
     return len(whole)
 
 
-def main(url: str, durability: str, face: str, writers: str) -> None:
+def main(url: str, durability: str, face: str, writers: str, pages: str) -> None:
+    checkpoint.STEP_PAGES, checkpoint.LOG_PAGES = int(pages), 4 * int(pages)
     if face == "threads":
         run_threads(url, durability, int(writers))
     else:
