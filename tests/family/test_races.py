@@ -121,20 +121,14 @@ def test_a_cancel_and_an_acquire(meeting, store):
 
 def test_a_record_that_moves_between_two_lists_is_found_once(database, store):
     for n in range(40):
-        store.executions.create(Execution(f"e{n:02}", "j", state="new" if n == 1 else "bid_accepted"))
-    scans = []
+        store.executions.create(Execution(f"e{n:02}", "j", state="bid_accepted"))
+    other, scans = blocking(database), []
 
     def before(name, part):
-        if name == "scan":
-            scans.append(name)
-            if len(scans) == 2:  # the second list is read after the record has come into it from the first
-                other.executions.update("e01", state="bid_accepted")
+        scans.append(name)
+        if scans.count("scan") == 2 and name == "scan":  # in the first list already, it comes into the second
+            other.executions.update("e01", state="running")
 
-    other = blocking(database)
     client = database.over(Slow(database.raw(), before))
-    for order in (["new", "bid_accepted"], ["bid_accepted", "new"]):
-        scans.clear()
-        found = ids(client.executions.scan(state_in=order))
-        assert len(found) == len(set(found))
-        assert set(found) >= {f"e{n:02}" for n in range(40)} - {"e01"}
-        store.executions.update("e01", state="new")
+    found = client.executions.query(state_in=["bid_accepted", "running"])
+    assert ids(found) == [f"e{n:02}" for n in range(40)]
