@@ -190,6 +190,21 @@ async def merged(
     yield _laid_over(held, decode, rest, last[place:], removing)
 
 
+async def whole(layers: Sequence[Layer], decode: Decode) -> dict[str, Any]:
+    """All entities at once, sorted by id: one layer after the other, which costs less than laying over each chunk."""
+    found: dict[str, Any] = {}
+    base = 0
+    for number, layer in enumerate(layers):
+        async for chunk in layer.each():
+            found.update(zip(chunk.ids, decode(chunk), strict=True))
+            for id in chunk.removed:
+                found.pop(id, None)
+        if number == 0:
+            base = len(found)
+    changed = len(found) != base or any(layer.head.removed for layer in layers)
+    return dict(sorted(found.items(), key=_id)) if changed else found
+
+
 def _laid_over(
     chunk: Chunk | None,
     decode: Decode,

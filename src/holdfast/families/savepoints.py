@@ -15,7 +15,7 @@ from ..operation import Family, M, iteration, joining, operation, reading
 from ..records import load, remove
 from ..transaction import Reader, Transaction
 from .savepoint_chunks import decode_state
-from .savepoint_layers import REMOVED, merged
+from .savepoint_layers import REMOVED, merged, whole
 from .savepoint_record import (
     SAVEPOINTS,
     Run,
@@ -98,14 +98,10 @@ class Savepoint(Family[M], Generic[M]):
     @reading
     async def to_dict(self, tx: Reader) -> dict[str, Any]:
         """All states by id."""
-        found: dict[str, Any] = {}
         try:
-            codec = tx.scope.codec
-            async for ids, states in merged(await layers_of(tx, self._record), lambda chunk: chunk.values(codec)):
-                found.update(zip(ids, states, strict=True))
+            return await whole(await layers_of(tx, self._record), lambda chunk: chunk.values(tx.scope.codec))
         except Damaged as error:
             raise await self._gone(tx, error) from error
-        return found
 
     async def _gone(self, tx: Reader, error: Damaged) -> Exception:
         """What to raise instead, where the savepoint is not there any more."""
