@@ -13,7 +13,7 @@ from . import blobs, keys, retention_feed
 from .bridge import run_now
 from .clock import new_id, to_micros
 from .codec import unseal
-from .errors import AlreadyExists, InvalidArgument, LostLease, StoreError
+from .errors import AlreadyExists, Closed, InvalidArgument, LostLease, StoreError
 from .families.dependents import sweep
 from .families.lease import Lease, acquire, release, renew
 from .operation import Family, M, operation, procedure, reading
@@ -151,6 +151,7 @@ class Retention(Family[M]):
         Another process that does the same is left to it. Raises `AlreadyExists` when it was started.
         """
         check_seconds(every, "every")
+        await policies(self._scope.reader)  # on a closed store the caller is told, not a log
         if self._stopping is not None:
             raise AlreadyExists("retention runs already; stop it first", kind="retention")
         stopping = self._stopping = threading.Event()
@@ -361,6 +362,8 @@ async def _forever(scope: Scope, every: float, stopping: threading.Event, wake: 
             done = await run_once(scope, 1000, 10, stopping)
         except LostLease as error:  # another process does it
             log.debug("retention: %s", error)
+        except Closed:  # by another door to the same engine: nothing will ever come of it
+            return
         except StoreError as error:
             log.warning("retention did not come to its end, and is tried again in %s s: %s", every, error)
         else:
