@@ -89,13 +89,13 @@ class Proxy:
                 if side == self._side and self._left is not None:
                     allowed = data[: self._left]
                     self._left = None if cutting else self._left - len(data)
+                doomed = self._take_pairs() if cutting else []
             try:
                 sink.sendall(allowed)
             except OSError:
                 _end(source, sink)
-                return
             if cutting:
-                self._cut()
+                self._end_all(doomed)
 
     def _count(self, data, started):
         """Count the Sync messages; returns the rest of a message that is not complete."""
@@ -110,7 +110,15 @@ class Proxy:
 
     def _cut(self):
         with self._lock:
-            pairs, self._pairs, self._left = self._pairs, [], None
+            pairs = self._take_pairs()
+        self._end_all(pairs)
+
+    def _take_pairs(self):
+        """What a cut concerns: the connections there are when it is decided, and none that is made because of it."""
+        pairs, self._pairs, self._left = self._pairs, [], None
+        return pairs
+
+    def _end_all(self, pairs):
         for pair in pairs:
             _end(*pair)
         self.cut_happened.set()
