@@ -68,4 +68,4 @@ class Ledger:
 
     def _errors(self) -> str:
         assert self._program.stderr is not None
-        return self._program.stderr.read()
+        return f"{self._program.stderr.read()} (exit code {self._program.wait()})"

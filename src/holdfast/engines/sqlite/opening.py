@@ -134,11 +134,14 @@ def _make(path: str, parts: int, patience: float, vfs: str) -> int:
 def _content(path: str) -> bool:
     """Whether there is a file with something in it. Never opens it: closing a handle would drop SQLite's own locks."""
     try:
-        return os.stat(path).st_size > 0
+        size = os.stat(path).st_size
     except FileNotFoundError:
         return False
     except OSError as error:
         raise _refused(path, f"{error.strerror}") from error
+    if size == 1:  # SQLite takes a file of one byte for an empty one, and would write over it
+        raise _refused(path, "it is not a database; name another file")
+    return size > 0
 
 
 @contextlib.contextmanager
