@@ -3,21 +3,22 @@
 After etcd's watch: ordered, unique, atomic, reliable, resumable; what is gone is said aloud (`Compacted`).
 """
 
+import contextlib
 import heapq
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from . import blobs, keys, positions
 from .clock import from_micros, to_micros
-from .engine import Row, stamped
+from .engine import Row
 from .entry import NO_POINTER, OPS, Entry, decode, encode, feed_prefix
 from .errors import Compacted, Damaged, InvalidArgument, StoreError
 from .operation import Family, M, operation, reading
 from .pages import check_limit
-from .positions import BEGINNING, LATEST, Vector
+from .positions import BEGINNING, LATEST, Place, Vector
 from .records import KINDS, decode_body
 from .transaction import PENDING, Reader, Scope, Transaction
 
@@ -25,6 +26,9 @@ FAMILIES = ("instances", "machines", "results", "savepoints", "executions", "exe
 """The families whose changes are in the feed; no emitted type may have these names."""
 
 _LAST = 0xFFFF
+
+RUN = 256
+"""Entries that are read at once."""
 
 LOOKED_AT = 2000
 """Entries one read looks at before it returns, however few of them match."""
@@ -83,6 +87,9 @@ class Filter(msgspec.Struct, frozen=True):
         )
 
 
+EVERYTHING = Filter()
+
+
 def make_filter(families: Collection[str] | None, ops: Collection[str] | None, ids: Collection[Any] | None) -> Filter:
     """A checked filter. Raises `InvalidArgument` for a bare str, an unknown op or an id that is no name."""
     for what, given in (("families", families), ("ops", ops), ("ids", ids)):
@@ -97,24 +104,16 @@ def make_filter(families: Collection[str] | None, ops: Collection[str] | None, i
     return Filter(None if families is None else frozenset(families), None if ops is None else frozenset(ops), wanted)
 
 
-class Look(msgspec.Struct):
-    """What one look at the feed found."""
-
-    vector: Vector
-    """After the last entry looked at."""
-    found: list["Seen"] = msgspec.field(default_factory=list)
-    looked: int = 0
-
-
-class Seen(msgspec.Struct, frozen=True):
-    """A matching entry, where it stands, and the vectors before and after it."""
+class Seen(NamedTuple):
+    """A matching entry, and the positions before and after it."""
 
     part: int
-    at: tuple[int, int]
+    at: bytes
+    """Version and index as the end of its key."""
     entry: Entry
     error: StoreError | None
-    before: Vector
-    after: Vector
+    before: str
+    after: str
 
 
 def floor_key(scope: Scope) -> bytes:
@@ -132,73 +131,31 @@ async def floors(reader: Reader) -> Vector:
     return found
 
 
-async def start_vector(reader: Reader, after: str) -> Vector:
-    """Where a position stands. Raises `Compacted` for one older than what is retained, `InvalidArgument`."""
-    if after == LATEST:
-        return await positions.latest(reader)
-    low = await floors(reader)
-    if after == BEGINNING:
-        return low
-    vector = await positions.read(reader.scope, after)
-    await check_floors(reader, vector, low)
-    return vector
+class Survey(NamedTuple):
+    """How far each part has come, and up to where it was pruned."""
+
+    versions: list[int]
+    floors: list[bytes]
 
 
-async def check_floors(reader: Reader, vector: Vector, low: Vector) -> None:
-    """Raise `Compacted` where something after `vector` is no longer retained."""
-    if any(at < floor for at, floor in zip(vector, low, strict=True)):
+async def survey(reader: Reader) -> Survey:
+    """Look at every part, with one read each."""
+    wanted = (b"", floor_key(reader.scope))
+    found = Survey([], [])
+    for part in range(reader.scope.parts):
+        head, floor = await reader.peek(part, wanted)
+        found.versions.append(0 if head is None else head.version)
+        found.floors.append(bytes(10) if floor is None else floor.value)
+    return found
+
+
+async def check_floors(reader: Reader, place: Place, low: Sequence[bytes]) -> None:
+    """Raise `Compacted` where something after a place is no longer retained."""
+    if any(place.at(part) < floor for part, floor in enumerate(low)):
         raise Compacted(
             "changes after this position are no longer retained; read the records, then the feed from `first`",
-            first=await positions.write(reader.scope, low),
+            first=await positions.write(reader.scope, [place_in(floor) for floor in low]),
         )
-
-
-async def look(reader: Reader, vector: Vector, wanted: Filter, limit: int) -> Look:
-    """Look at entries after `vector`, in order, until `limit` match, `LOOKED_AT` were seen or there are no more."""
-    result = Look(list(vector))
-    versions = await positions.versions(reader)
-    streams = [_Stream(reader, part, at) for part, at in enumerate(vector) if versions[part] > at[0] or at[1] < _LAST]
-    heads: list[tuple[int, int, _Stream]] = []
-    for stream in streams:
-        await stream.queue(heads)
-    while heads and len(result.found) < limit and result.looked < LOOKED_AT:
-        _, part, stream = heapq.heappop(heads)
-        at, entry, error = stream.head
-        before, result.vector = result.vector, list(result.vector)
-        result.vector[part] = at
-        result.looked += 1
-        if error is not None or wanted.wants(entry):
-            result.found.append(Seen(part, at, entry, error, before, result.vector))
-        await stream.queue(heads)
-    return result
-
-
-class _Stream:
-    """The entries of one part, read ahead in runs."""
-
-    def __init__(self, reader: Reader, part: int, at: tuple[int, int]) -> None:
-        self._reader = reader
-        self._part = part
-        self._start = stamped(feed_prefix(reader.scope), *at) + b"\0"
-        self._rows: list[Row] = []
-        self._ended = False
-        self.head: tuple[tuple[int, int], Entry, StoreError | None]
-
-    async def queue(self, heads: list[tuple[int, int, "_Stream"]]) -> None:
-        """Put this stream among the heads with its next entry, if there is one."""
-        scope = self._reader.scope
-        if not self._rows and not self._ended:
-            stop = feed_prefix(scope) + keys.END
-            rows = await self._reader.scan_part(self._part, self._start, stop, limit=256)
-            self._ended = len(rows) < 256
-            if rows:
-                self._start = rows[-1].key + b"\0"
-            self._rows = rows[::-1]
-        if self._rows:
-            row = self._rows.pop()
-            entry, error = _read_entry(scope, row)
-            self.head = (place(row.key), entry, error)
-            heapq.heappush(heads, (entry.at, self._part, self))
 
 
 def _read_entry(scope: Scope, row: Row) -> tuple[Entry, StoreError | None]:
@@ -208,23 +165,25 @@ def _read_entry(scope: Scope, row: Row) -> tuple[Entry, StoreError | None]:
         return Entry("update", "", "", (), NO_POINTER, 0, None, None), error
 
 
-def place(key: bytes) -> tuple[int, int]:
+def place_in(key: bytes) -> tuple[int, int]:
     """Version and index at the end of an entry's key."""
     return int.from_bytes(key[-10:-2], "big"), int.from_bytes(key[-2:], "big")
 
 
 async def record_of(reader: Reader, entry: Entry) -> Any:
     """The object in an entry, as changes show it. Raises `Damaged` or `Undecodable`."""
-    if entry.wrapped is None:
+    wrapped = entry.wrapped
+    if wrapped is None:
         return None
     scope = reader.scope
-    root = keys.root(entry.id)
+    if wrapped[:1] == blobs.INLINE:  # what every small record is: no detour
+        bound = b"" if scope.codec.key_ring is None else entry_bound(scope, entry)
+        body = scope.codec.reveal(bound, wrapped[1:])
+    else:
+        body = await blobs.fetch(reader, keys.root(entry.id), entry_bound(scope, entry), wrapped)
     kind = KINDS.get(entry.family)
     if kind is not None:
-        bound = kind.prefix(scope) + keys.path(*entry.path)
-        body = await blobs.fetch(reader, root, bound, entry.wrapped)
         return kind.shown(decode_body(scope, kind, entry.path, body)[0])
-    body = await blobs.fetch(reader, root, plain_bound(scope, entry.family, entry.id), entry.wrapped)
     value = scope.codec.decode(body)
     return PLAIN[entry.family](value) if entry.family in PLAIN else value
 
@@ -250,48 +209,50 @@ def before_of(at: tuple[int, int], entry: Entry) -> tuple[int, int] | None:
     return None if entry.before == NO_POINTER else entry.before
 
 
-async def previous_of(reader: Reader, seen: Sequence[Seen]) -> list[Any]:
-    """The records before some changes: None where there was none, or it is no longer retained or readable."""
+async def _entries_before(reader: Reader, seen: Sequence[Seen]) -> list[Entry | None]:
+    """The same records' entries before some: None where there was none, or it is not retained or not readable."""
     prefix = feed_prefix(reader.scope)
-    wanted: dict[int, dict[bytes, Entry | None]] = {}
+    known = {(one.part, one.at): one.entry for one in seen if one.error is None}
+    wanted: dict[int, list[bytes]] = {}
     places: list[tuple[int, bytes] | None] = []
-    for one in seen:
-        back = None if one.error is not None else before_of(one.at, one.entry)
-        places.append(None if back is None else (one.part, stamped(prefix, *back)))
-        if back is not None:
-            wanted.setdefault(one.part, {})[stamped(prefix, *back)] = None
+    for part, at, entry, _, _, _ in seen:
+        version, index = entry.before
+        if version == 0:
+            places.append(None)
+            continue
+        back = (at[:8] if version == PENDING else version.to_bytes(8, "big")) + index.to_bytes(2, "big")
+        places.append((part, back))
+        if (part, back) not in known:
+            wanted.setdefault(part, []).append(prefix + back)
     for part, found in wanted.items():
-        for row in await reader.peek(part, list(found)):
+        for row in await reader.peek(part, found):
             if row is not None:
-                found[row.key] = _read_entry(reader.scope, row)[0]
-    records: list[Any] = []
-    for spot in places:
-        entry = None if spot is None else wanted[spot[0]][spot[1]]
-        try:
-            records.append(None if entry is None else await record_of(reader, entry))
-        except Damaged:
-            records.append(None)
-    return records
+                entry, error = _read_entry(reader.scope, row)
+                if error is None:
+                    known[part, row.key[-10:]] = entry
+    return [None if spot is None else known.get(spot) for spot in places]
 
 
 async def changes_of(reader: Reader, seen: Sequence[Seen]) -> tuple[Change, ...]:
     """Entries as changes."""
-    scope = reader.scope
-    database = await positions.identity(scope)
     changes = []
-    for one, previous in zip(seen, await previous_of(reader, seen), strict=True):
-        entry, error, record = one.entry, one.error, None
+    for one, back in zip(seen, await _entries_before(reader, seen), strict=True):
+        entry, error = one.entry, one.error
+        record = previous = None
         events: tuple[Any, ...] = ()
         try:
-            record = None if error is not None else await record_of(reader, entry)
-            events = await _events(reader, entry)
+            if error is None and entry.wrapped is not None:
+                record = await record_of(reader, entry)
+            if entry.events is not None:
+                events = await _events(reader, entry)
         except Damaged as found:
             error = found
-        after = positions.format_token(scope, database, one.after)
-        before = positions.format_token(scope, database, one.before)
+        if back is not None and back.wrapped is not None:
+            with contextlib.suppress(Damaged):
+                previous = await record_of(reader, back)
         changes.append(
             Change(
-                after, before, entry.op, entry.family, entry.id, entry.path, record, previous, events,
+                one.after, one.before, entry.op, entry.family, entry.id, entry.path, record, previous, events,
                 from_micros(entry.at), error,
             )
         )  # fmt: skip
@@ -309,32 +270,152 @@ async def _events(reader: Reader, entry: Entry) -> tuple[Any, ...]:
     return tuple(values) if build is None else tuple(map(build, values))
 
 
+class Follower:
+    """A reader of the feed that goes on where it stopped, and remembers what it need not look at again."""
+
+    def __init__(self, scope: Scope, after: str, wanted: Filter) -> None:
+        self._scope = scope
+        self._reader = scope.reader
+        self._after = after
+        self._wanted = wanted
+        self._place: Place | None = None
+        self._read_to = [-1] * scope.parts
+        """The version of each part at which nothing was left to look at."""
+        self.versions: list[int] = []
+        """Those of the last look."""
+
+    @property
+    def position(self) -> str:
+        """After the last change looked at."""
+        return self._after if self._place is None else self._place.text
+
+    async def read(self, limit: int, wait: float) -> Changes:
+        """One read; see `Feed.read`."""
+        scope = self._scope
+        deadline = scope.clock.monotonic() + wait
+        first = at_once = True
+        while True:
+            now = await survey(self._reader)
+            self.versions = now.versions
+            if self._place is None:
+                at_once = self._after in (BEGINNING, LATEST)
+                self._place = await self._begin(now)
+            elif first:
+                at_once = False
+            await check_floors(self._reader, self._place, now.floors)
+            found, looked = await self._look(self._place, now.versions, limit)
+            if found is None:
+                continue
+            left = deadline - scope.clock.monotonic()
+            if found or (first and (looked or at_once)) or left <= 0 or wait <= 0:
+                self._after = self._place.text
+                return Changes(found, self._after)
+            first = False
+            if looked < LOOKED_AT:
+                await scope.engine.wait(None, sum(now.versions), left)
+
+    async def _begin(self, now: Survey) -> Place:
+        """Where a position stands. Raises `InvalidArgument`."""
+        scope = self._scope
+        if self._after == LATEST:
+            vector = [(version, _LAST) for version in now.versions]
+            self._read_to = list(now.versions)
+        elif self._after == BEGINNING:
+            vector = [place_in(floor) for floor in now.floors]
+        else:
+            vector = await positions.read(scope, self._after)
+        return positions.place_of(scope, await positions.identity(scope), vector)
+
+    async def _look(self, place: Place, versions: list[int], limit: int) -> tuple[tuple[Change, ...] | None, int]:
+        """Look at entries in order until `limit` match, `LOOKED_AT` were seen or there are no more.
+
+        Gives the changes and how many entries were looked at; None: look again, the oldest that is retained moved on.
+        """
+        parts = [part for part, version in enumerate(versions) if version > self._read_to[part]]
+        if not parts:
+            return (), 0
+        start = {part: place.at(part) for part in parts}
+        seen, looked, ended = await self._entries(place, parts, limit)
+        if looked:
+            found = await changes_of(self._reader, seen)
+            # Only now: what was pruned since we began is missing in what we found.
+            low = (await survey(self._reader)).floors
+            if any(start[part] < low[part] for part in parts):
+                for part in parts:
+                    place.move(part, start[part])
+                if self._after != BEGINNING:
+                    await check_floors(self._reader, place, low)
+                for part in parts:
+                    place.move(part, max(start[part], low[part]))
+                return None, 0
+        else:
+            found = ()
+        if ended:
+            for part in parts:
+                self._read_to[part] = versions[part]
+        return found, looked
+
+    async def _entries(self, place: Place, parts: list[int], limit: int) -> tuple[list[Seen], int, bool]:
+        """Matching entries, how many were looked at, and whether none is left."""
+        wanted, everything = self._wanted, self._wanted == EVERYTHING
+        run = min(limit, RUN) if everything and len(parts) == 1 else RUN
+        streams = [Stream(self._reader, part, place.at(part), run) for part in parts]
+        heads = [(stream.entry.at, stream.part, stream) for stream in streams if await stream.advance()]
+        heapq.heapify(heads)
+        seen: list[Seen] = []
+        looked = 0
+        while heads and len(seen) < limit and looked < LOOKED_AT:
+            _, part, stream = heads[0]
+            looked += 1
+            if everything or stream.error is not None or wanted.wants(stream.entry):
+                before = place.text
+                place.move(part, stream.at)
+                seen.append(Seen(part, stream.at, stream.entry, stream.error, before, place.text))
+            else:
+                place.move(part, stream.at)
+            if not await stream.advance():
+                heapq.heappop(heads)
+            elif len(heads) > 1:
+                heapq.heapreplace(heads, (stream.entry.at, part, stream))
+        return seen, looked, not heads
+
+
+class Stream:
+    """The entries of one part after a place, one after another, read ahead in runs."""
+
+    at: bytes
+    entry: Entry
+    error: StoreError | None
+
+    def __init__(self, reader: Reader, part: int, after: bytes, run: int) -> None:
+        self.part = part
+        self._reader = reader
+        self._run = run
+        self._start = feed_prefix(reader.scope) + after + b"\0"
+        self._last = False
+        self._rows: list[Row] = []
+
+    async def advance(self) -> bool:
+        """Go to the next entry; False where there is none."""
+        if not self._rows:
+            if self._last:
+                return False
+            stop = feed_prefix(self._reader.scope) + keys.END
+            rows = await self._reader.scan_part(self.part, self._start, stop, limit=self._run)
+            self._last = len(rows) < self._run
+            if not rows:
+                return False
+            self._start = rows[-1].key + b"\0"
+            self._rows = rows[::-1]
+        row = self._rows.pop()
+        self.at = row.key[-10:]
+        self.entry, self.error = _read_entry(self._reader.scope, row)
+        return True
+
+
 async def read_changes(reader: Reader, after: str, wanted: Filter, limit: int, wait: float) -> Changes:
     """One read of the feed; see `Feed.read`."""
-    scope = reader.scope
-    vector = await start_vector(reader, after)
-    deadline = scope.clock.monotonic() + wait
-    first = True
-    while True:
-        version = sum(await positions.versions(reader))
-        seen = await look(reader, vector, wanted, limit)
-        found = await changes_of(reader, seen.found)
-        try:  # only now: what was pruned since we began is missing in what we found
-            await check_floors(reader, vector, await floors(reader))
-        except Compacted:
-            if after != BEGINNING:
-                raise
-            vector = await floors(reader)  # the oldest that is retained is elsewhere now
-            continue
-        vector = seen.vector
-        if found or (first and (seen.looked or after in (BEGINNING, LATEST))):
-            return Changes(found, await positions.write(scope, vector))
-        left = deadline - scope.clock.monotonic()
-        if left <= 0 or wait <= 0:
-            return Changes((), await positions.write(scope, vector))
-        first = False
-        if seen.looked < LOOKED_AT:
-            await scope.engine.wait(None, version, left)
+    return await Follower(reader.scope, after, wanted).read(limit, wait)
 
 
 class Feed(Family[M]):
@@ -363,13 +444,13 @@ class Feed(Family[M]):
             raise InvalidArgument(f"wait is {wait!r}; use seconds, 0 or more", what="wait", value=wait)
         if wait and isinstance(tx, Transaction):
             raise InvalidArgument("the feed cannot be waited for inside a transaction", what="wait", value=wait)
-        return await read_changes(self._scope.reader, after, make_filter(families, ops, ids), limit, wait)
+        return await Follower(self._scope, after, make_filter(families, ops, ids)).read(limit, wait)
 
     @reading
     async def latest(self, tx: Reader) -> str:
         """The position after the newest change."""
         database = await positions.identity(self._scope)  # first: where it is made now, that is a commit of its own
-        return positions.format_token(self._scope, database, await positions.latest(self._scope.reader))
+        return positions.place_of(self._scope, database, await positions.latest(self._scope.reader)).text
 
     @operation
     async def emit(self, tx: Transaction, type: str, object: Any, id: str | None = None) -> None:

@@ -3,14 +3,12 @@
 import base64
 import binascii
 import os
+import struct
 from typing import Final
 from zlib import crc32
 
-import msgspec
-
 from .engine import Batch
 from .errors import Conflict, InvalidArgument
-from .limits import INT64_MAX
 from .transaction import Reader, Scope
 
 BEGINNING: Final = "beginning"
@@ -21,15 +19,11 @@ LATEST: Final = "latest"
 
 _IDENTITY = b"\x00identity"  # no namespace is blank, so no record has this key
 _LAST_INDEX = 0xFFFF
+_HEAD, _EACH = 12, 10  # identity and namespace; version and index of one part
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 Vector = list[tuple[int, int]]
 """Version and index of the last entry looked at, for each part."""
-
-
-class _Token(msgspec.Struct, array_like=True):
-    database: bytes
-    namespace: int
-    flat: list[int]
 
 
 async def identity(scope: Scope) -> bytes:
@@ -48,16 +42,43 @@ async def identity(scope: Scope) -> bytes:
     return known
 
 
+class Place:
+    """Where a reader stands in each part, moved entry by entry, and its token."""
+
+    __slots__ = ("_packed", "_text", "_whole")
+
+    def __init__(self, head: bytes, vector: Vector) -> None:
+        places = b"".join(version.to_bytes(8, "big") + index.to_bytes(2, "big") for version, index in vector)
+        self._packed = bytearray(head + places + b"\0" * (-len(head + places) % 3))
+        self._text: str | None = None
+
+    def at(self, part: int) -> bytes:
+        """Version (8 bytes) and index (2 bytes) of the last entry looked at in a part: these sort as the feed does."""
+        start = _HEAD + _EACH * part
+        return bytes(self._packed[start : start + _EACH])
+
+    def move(self, part: int, at: bytes) -> None:
+        """Stand after an entry, whose key ends with these 10 bytes."""
+        start = _HEAD + _EACH * part
+        self._packed[start : start + _EACH] = at
+        self._text = None
+
+    @property
+    def text(self) -> str:
+        """The token."""
+        if self._text is None:
+            self._text = "p1." + binascii.b2a_base64(self._packed, newline=False).translate(_URL_SAFE).decode()
+        return self._text
+
+
+def place_of(scope: Scope, database: bytes, vector: Vector) -> Place:
+    """A place to move, where the database's identity is known."""
+    return Place(database + crc32(scope.prefix).to_bytes(4, "big"), vector)
+
+
 async def write(scope: Scope, vector: Vector) -> str:
     """A vector as a token."""
-    return format_token(scope, await identity(scope), vector)
-
-
-def format_token(scope: Scope, database: bytes, vector: Vector) -> str:
-    """A vector as a token, where the database's identity is known."""
-    flat = [number for pair in vector for number in pair]
-    packed = msgspec.msgpack.encode(_Token(database, crc32(scope.prefix), flat))
-    return "p1." + base64.urlsafe_b64encode(packed).decode().rstrip("=")
+    return place_of(scope, await identity(scope), vector).text
 
 
 async def read(scope: Scope, position: str) -> Vector:
@@ -65,23 +86,23 @@ async def read(scope: Scope, position: str) -> Vector:
     try:
         if not position.startswith("p1."):
             raise ValueError(position)
-        text = position[3:]
-        packed = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
-        token = msgspec.msgpack.decode(packed, type=_Token)
-        vector = list(zip(token.flat[::2], token.flat[1::2], strict=True))
-        if not all(0 <= version <= INT64_MAX and 0 <= index <= _LAST_INDEX for version, index in vector):
+        packed = base64.b64decode(position[3:], b"-_", validate=True)
+        parts = (len(packed) - _HEAD) // _EACH
+        end = _HEAD + _EACH * parts
+        if parts < 1 or len(packed) != end + -end % 3 or any(packed[end:]):
             raise ValueError(position)
-    except (ValueError, AttributeError, TypeError, binascii.Error, msgspec.DecodeError) as error:
+    except (ValueError, AttributeError, TypeError, binascii.Error) as error:
         raise InvalidArgument(
             "this is not a position: use BEGINNING, LATEST or one the feed gave", what="position", value=position
         ) from error
-    if token.database != await identity(scope) or token.namespace != crc32(scope.prefix) or len(vector) != scope.parts:
+    if packed[:_HEAD] != await identity(scope) + crc32(scope.prefix).to_bytes(4, "big") or parts != scope.parts:
         raise InvalidArgument(
             "this position belongs to another database or namespace; start from BEGINNING or LATEST",
             what="position",
             value=position,
         )
-    return vector
+    numbers = struct.unpack(">" + "QH" * parts, packed[_HEAD:end])
+    return list(zip(numbers[::2], numbers[1::2], strict=True))
 
 
 async def versions(reader: Reader) -> list[int]:

@@ -11,7 +11,7 @@ from .engine import Row, stamped
 from .entry import Entry, decode, feed_prefix
 from .errors import Conflict, Damaged
 from .families.checkpoints import Checkpoint, all_checkpoints
-from .feed import floor_key, floors, place
+from .feed import floor_key, floors, place_in
 from .limits import INT64_MAX, TRIES
 from .positions import BEGINNING, Vector
 from .retention_policy import Policy, micros
@@ -114,12 +114,12 @@ async def due(scope: Scope, part: int, allowed: Limits, after: tuple[int, int]) 
     rows = await _entries(scope, part, after)
     for row, entry in _opened(scope, rows):
         if entry is not None:
-            if not allowed.free(part, place(row.key), entry.at):
+            if not allowed.free(part, place_in(row.key), entry.at):
                 return found[:readable]
             large += any(one is not None and one[:1] != blobs.INLINE for one in (entry.wrapped, entry.events))
             if large > LARGE:
                 return found[:readable]
-        elif place(row.key) > allowed.low[part] and allowed.expired is None:
+        elif place_in(row.key) > allowed.low[part] and allowed.expired is None:
             return found[:readable]
         found.append((row, entry))
         readable = len(found) if entry is not None else readable
@@ -132,7 +132,7 @@ async def prune(scope: Scope, part: int, allowed: Limits, most: int) -> int:
     key = floor_key(scope)
     for attempt in range(1, TRIES + 1):
         (floor,) = await scope.reader.peek(part, [key])
-        going = await due(scope, part, allowed, (0, 0) if floor is None else place(floor.value))
+        going = await due(scope, part, allowed, (0, 0) if floor is None else place_in(floor.value))
         going = going[:most]
         if not going:
             break
@@ -165,5 +165,5 @@ async def count_due(scope: Scope, allowed: Limits) -> tuple[int, list[str]]:
             total += len(going)
             named = (f"{entry.op} {entry.family} {entry.id}" for _, entry in going if entry is not None)
             examples += [text for text, _ in zip(named, range(5 - len(examples)), strict=False)]
-            at = place(going[-1][0].key)
+            at = place_in(going[-1][0].key)
     return total, examples

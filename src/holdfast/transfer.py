@@ -19,7 +19,7 @@ from .engine import Batch, Row
 from .entry import NO_POINTER, Entry, decode, encode, feed_prefix
 from .errors import AlreadyExists, Conflict, Damaged
 from .families.checkpoints import Checkpoint, all_checkpoints, checkpoint_key
-from .feed import before_of, entry_bound, floor_key, floors, place
+from .feed import before_of, entry_bound, floor_key, floors, place_in
 from .limits import BATCH_BYTES
 from .positions import BEGINNING, Vector
 from .records import HELD, KINDS, Kind, index_rows, moved_row, open_row, row_body
@@ -254,7 +254,7 @@ async def _copy_feed(source: Scope, target: Scope, copied: Copied) -> tuple[Poin
         async for row in rows_of(source, part, feed_prefix(source)):
             entry = decode(source, row.value)
             there = target.part(keys.root(entry.id))
-            run.setdefault(there, []).append((place(row.key), entry))
+            run.setdefault(there, []).append((place_in(row.key), entry))
             size += len(row.value)
             if size > _BATCH or sum(map(len, run.values())) >= _RUN:
                 await _append(source, target, part, run, pointers, marks)

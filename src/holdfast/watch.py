@@ -10,7 +10,7 @@ from . import keys
 from .bridge import run_now
 from .errors import AlreadyExists, InvalidArgument, Timeout
 from .families.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
-from .feed import Change, Feed, make_filter, read_changes
+from .feed import Change, Feed, Follower, make_filter
 from .limits import PAGE_ITEMS
 from .operation import M, iteration
 from .positions import BEGINNING
@@ -48,16 +48,16 @@ class WatchedFeed(Feed[M]):
             raise InvalidArgument("the feed cannot be followed inside a transaction", what="follow")
         scope, wanted = self._scope, make_filter(families, ops, ids)
         stored = None if name is None else await read_checkpoint(scope.reader, keys.name(name, "name").decode())
-        position = start if stored is None else stored.position
+        follower = Follower(scope, start if stored is None else stored.position, wanted)
         while True:
-            changes = await read_changes(scope.reader, position, wanted, batch, FOLLOW_SECONDS)
+            position = follower.position
+            changes = await follower.read(batch, FOLLOW_SECONDS)
             for change in changes.items:
                 yield change
                 if name is not None:
                     await _move(scope, name, change.position)
             if name is not None and not changes.items and changes.next != position:
                 await _move(scope, name, changes.next)
-            position = changes.next
 
 
 async def _move(scope: Scope, name: str, position: str) -> None:

@@ -15,7 +15,7 @@ from .errors import Closed, Compacted, InvalidArgument, LostLease, StoreError
 from .families.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from .families.dead_letters import DeadLetter, delete_letter, letters, make_letter, retry_key, write_letter
 from .families.lease import Lease, acquire, fence, release, renew
-from .feed import Change, Filter, make_filter, read_changes
+from .feed import Change, Filter, Follower, make_filter, read_changes
 from .limits import PAGE_ITEMS
 from .positions import BEGINNING, LATEST
 from .transaction import Scope, Transaction, transact
@@ -119,7 +119,8 @@ class Loop:
         self.stopping = threading.Event()
         self._since = 0
         self._lease: Lease | None = None
-        self._retry_version = _UNSEEN
+        self._retry_version = self._looked_at = _UNSEEN
+        self._follower: Follower | None = None
 
     def stats(self) -> WatcherStats:
         return WatcherStats(
@@ -206,10 +207,10 @@ class Loop:
     async def _step(self) -> None:
         """One read of the feed and what it gave."""
         try:
-            await self._handed_back()
-            changes = await read_changes(
-                self.scope.reader, self.position, self.options.filter, self.options.batch, POLL_SECONDS
-            )
+            if self._follower is None or self._follower.position != self.position:
+                self._follower = Follower(self.scope, self.position, self.options.filter)
+            await self._handed_back(self._follower.versions)
+            changes = await self._follower.read(self.options.batch, POLL_SECONDS)
         except StoreError as error:
             if not error.retry:
                 raise
@@ -289,9 +290,12 @@ class Loop:
             self._since = 0
         return True
 
-    async def _handed_back(self) -> None:
-        """Handle dead letters that were handed back."""
+    async def _handed_back(self, versions: list[int]) -> None:
+        """Handle dead letters that were handed back; `versions`: those that the last read saw, if there was one."""
         part, key = self.scope.part(keys.root(self.name)), retry_key(self.scope, self.name)
+        if versions and versions[part] == self._looked_at:
+            return
+        self._looked_at = versions[part] if versions else _UNSEEN
         row = (await self.scope.reader.peek(part, [key]))[0]
         version = 0 if row is None else row.version
         if version == self._retry_version:

@@ -99,14 +99,18 @@ def test_a_reader_whose_changes_go_while_it_reads_is_told(store, clock, database
     for number in range(3):
         store.instances.put(instance(f"i{number}"))
     clock.advance(3600)
+    store.instances.put(instance("young"))
     engine = BeforeScan(database.raw(), blocking(database).retention.run)
     reader = database.over(engine)
     engine.armed = True
     with pytest.raises(Compacted):
         reader.feed.read(start)
     assert engine.done
+    clock.advance(3600)
+    store.instances.put(instance("younger"))
     engine.done = False
-    assert reader.feed.read(BEGINNING).items == ()
+    assert [change.id for change in reader.feed.read(BEGINNING).items] == ["younger"]
+    assert engine.done
 
 
 def test_what_is_due_of_feed_and_records_goes_in_one_run(store, clock):

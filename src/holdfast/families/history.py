@@ -9,7 +9,7 @@ from ..clock import to_micros
 from ..engine import stamped
 from ..entry import Entry, decode, feed_prefix
 from ..errors import Damaged, InvalidArgument, NotFound, Timeout
-from ..feed import before_of, place, record_of
+from ..feed import before_of, place_in, record_of
 from ..pages import Page, check_limit, fingerprint, read_cursor, write_cursor
 from ..positions import BEGINNING, LATEST
 from ..records import Kind, Record, load
@@ -111,7 +111,7 @@ async def _last_entry(
             except Damaged:  # `check` reports it; it says nothing of this record
                 continue
             if entry.family == kind.name and entry.path == tuple(path):
-                return place(row.key)
+                return place_in(row.key)
         if len(rows) < 500:
             return None
         stop = rows[-1].key
