@@ -84,7 +84,7 @@ async def write(scope: Scope, vector: Vector) -> str:
 async def read(scope: Scope, position: str) -> Vector:
     """The vector in a token. Raises `InvalidArgument` for a malformed one or one of another database or namespace."""
     try:
-        if not position.startswith("p1."):
+        if not position.startswith("p1.") or "=" in position:
             raise ValueError(position)
         packed = base64.b64decode(position[3:], b"-_", validate=True)
         parts = (len(packed) - _HEAD) // _EACH
