@@ -99,7 +99,7 @@ class Watcher:
 
     def stop(self, timeout: float | None = None) -> None:
         """Stop after the change in hand, waiting up to `timeout` seconds. Raises `Timeout`; may be called again."""
-        self._loop.stopping.set()
+        self._loop.halt()
         thread = self._thread
         if thread is None:
             self._loop.state = "stopped"
@@ -157,7 +157,7 @@ class AsyncWatcher:
 
     async def stop(self, timeout: float | None = None) -> None:
         """As `Watcher.stop`."""
-        self._loop.stopping.set()
+        self._loop.halt()
         task = self._task
         if task is None:
             self._loop.state = "stopped"

@@ -1,6 +1,7 @@
 """The work of a watcher, whichever face drives it: lease, feed, handler, checkpoint, dead letters."""
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import threading
@@ -117,6 +118,7 @@ class Loop:
         self.last_handled_at: datetime | None = None
         self.error: BaseException | None = None
         self.stopping = threading.Event()
+        self._halted = asyncio.Event()
         self._since = 0
         self._lease: Lease | None = None
         self._retry_version = self._looked_at = _UNSEEN
@@ -128,9 +130,15 @@ class Loop:
             self.last_handled_at, self.error,
         )  # fmt: skip
 
+    def halt(self) -> None:
+        """Ask it to stop; called on the event loop where it runs on one."""
+        self.stopping.set()
+        self._halted.set()
+
     async def prepare(self) -> None:
         """Fix where to begin: the checkpoint beats `start`; what comes after this call is seen."""
         self.stopping.clear()
+        self._halted = asyncio.Event()
         self.error = None
         stored = None if self.options.ephemeral else await read_checkpoint(self.scope.reader, self.name)
         if stored is not None:
@@ -351,7 +359,8 @@ class Loop:
         if not self.scope.suspends:
             self.stopping.wait(seconds)
         elif not self.stopping.is_set():
-            await asyncio.sleep(seconds)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._halted.wait(), seconds)
 
 
 async def _put_letter(tx: Transaction, letter: DeadLetter) -> None:
