@@ -3,6 +3,7 @@
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -31,6 +32,7 @@ DRIVERS = {"apsw": "engines", "psycopg": "engines", "psycopg_pool": "engines", "
 pytestmark = pytest.mark.skipif(not SOURCE.is_dir(), reason="the source is not beside the tests (an installed wheel)")
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Dotted name inside the package to its file."""
     found = {}

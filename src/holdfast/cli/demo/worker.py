@@ -38,6 +38,9 @@ class Worker:
 
     async def work(self) -> None:
         """Take over what a dead worker left, then everything new, then close the run."""
+        if (await self.store.machines.load(MACHINE, self.run)).state == "completed":
+            await self.store.feed.emit(STARTED, self.facts(0), id=self.run)  # the one before died when all was done
+            return
         started = await self.recover()
         started.extend([found async for found in self.store.executions.scan(job_id=self.run, state="new")])
         self.cuts = await Cuts.resume(self.store, self.run, self.lease)
