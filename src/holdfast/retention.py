@@ -14,6 +14,7 @@ from .bridge import run_now
 from .clock import new_id, to_micros
 from .codec import unseal
 from .errors import AlreadyExists, Closed, InvalidArgument, LostLease, StoreError
+from .families import result_clear
 from .families.dependents import sweep
 from .families.lease import Lease, acquire, release, renew
 from .operation import Family, M, operation, procedure, reading
@@ -330,13 +331,17 @@ def _forgetting(scope: Scope, found: "list[bytes]") -> Callable[[Transaction], A
 async def _sweep(scope: Scope, budget: _Budget) -> int:
     """Clear what removals and ended uploads left behind, and what families say has expired."""
     removed = 0
-    for sweeper in (_sweep_rows, _sweep_uploads, *SWEEPERS):
+    for sweeper in (_expire_results, _sweep_rows, _sweep_uploads, *SWEEPERS):
         if budget.spent:
             break
         count = await sweeper(scope, budget.left)
         budget.left -= count
         removed += count
     return removed
+
+
+async def _expire_results(scope: Scope, most: int) -> int:
+    return await result_clear.expire(scope, scope.clock.now(), most)
 
 
 async def _sweep_rows(scope: Scope, most: int) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
-from . import keys
+from . import chunks, keys
 from .check import AUDITS, Problem, rows_of
 from .clock import to_micros
 from .engine import Row
@@ -16,6 +16,9 @@ from .families.instance_record import BY_STATUS, BY_TIME, BY_WORKFLOW, INSTANCES
 from .families.instance_record import TERMINAL as ENDED_STATUSES
 from .families.lease import live_holders
 from .families.machine_record import MACHINES, drop_failure, drop_history
+from .families.result_record import RESULTS
+from .families.result_record import drop as drop_result
+from .families.savepoint_record import SAVEPOINTS, find_run, manifest_ref, touch_run
 from .families.unique import mark_active
 from .limits import TRIES
 from .records import KINDS, Kind, Stored, load, open_row, remove
@@ -69,6 +72,19 @@ def _prefixes(kind: Kind[Any], index: Any, values: Sequence[bytes]) -> Callable[
     return lambda scope: [kind.index_prefix(scope, index, value, newest=True) for value in values]
 
 
+async def _drop_result(tx: Transaction, stored: Stored[Any]) -> None:
+    await drop_result(tx, stored)
+
+
+async def _drop_savepoint(tx: Transaction, stored: Stored[Any]) -> None:
+    run = stored.record.run
+    head = await find_run(tx, run)
+    await remove(tx, SAVEPOINTS, stored)
+    await chunks.release(tx, keys.root(run), {manifest_ref(stored.record): 1})
+    if head is not None:
+        touch_run(tx, run, head)
+
+
 _BY_STATE, _BY_JOB, _ = EXECUTIONS.indexes
 
 AGING: dict[str, Aging] = {
@@ -89,6 +105,8 @@ AGING: dict[str, Aging] = {
         leased=True,
     ),
     "machines": Aging(MACHINES, _drop_machine, batch=BATCH // 10),  # each has a history
+    "results": Aging(RESULTS, _drop_result, batch=BATCH // 10),
+    "savepoints": Aging(SAVEPOINTS, _drop_savepoint, batch=1),  # many chunks may go with each
 }
 """Every record family that ages by time."""
 
@@ -106,7 +124,7 @@ class Going:
         ended, changed = micros(policy.terminal_older_than), micros(policy.older_than)
         self._ended_by = None if ended is None else now - ended
         self._changed_by = None if changed is None else now - changed
-        self._only_ended = ended is not None or changed is None
+        self._only_ended = ended is not None or (changed is None and self._aging.ended is not None)
         self._thresholds: dict[bytes, tuple[int, int, bytes] | None] = {}
 
     async def paths(self, part: int) -> AsyncIterator[Path]:
@@ -152,16 +170,26 @@ class Going:
         return stored.updated if row is None else int.from_bytes(row.value, "big")
 
     def _rank(self, stored: Stored[Any]) -> tuple[int, int, bytes]:
+        if self.kind is SAVEPOINTS:  # of these the newest is the one with the highest timestamp
+            return stored.record.timestamp, 0, b""
         return stored.updated, stored.row.version, keys.path(*self.kind.path(stored.record))
 
     async def _threshold(self, record: Any) -> tuple[int, int, bytes] | None:
         """Where the oldest stands of those in a record's group that are kept; None where there are not so many."""
-        assert self._aging.group is not None
         assert self._keep is not None
+        if self.kind is SAVEPOINTS:
+            return await self._oldest_savepoint(record.run, self._keep)
+        assert self._aging.group is not None
         prefix = self._aging.group(self._scope, record)
         if prefix not in self._thresholds:
             self._thresholds[prefix] = await self._find_threshold(prefix, self._keep)
         return self._thresholds[prefix]
+
+    async def _oldest_savepoint(self, run: str, keep: int) -> tuple[int, int, bytes] | None:
+        prefix = SAVEPOINTS.prefix(self._scope) + keys.path(run)
+        stop = prefix + keys.END * 9
+        rows = await self._scope.reader.scan(keys.root(run), prefix, stop, limit=keep, reverse=True)
+        return (int.from_bytes(rows[-1].key[-8:], "big"), 0, b"") if len(rows) == keep else None
 
     async def _find_threshold(self, prefix: bytes, keep: int) -> tuple[int, int, bytes] | None:
         reader, kind = self._scope.reader, self.kind

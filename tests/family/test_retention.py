@@ -204,6 +204,31 @@ def test_the_newest_are_kept_even_when_they_are_old(store, clock):
     assert store.retention.run().count == 0
 
 
+def test_results_go_by_age_and_expired_ones_in_any_run(store, clock):
+    store.results.put("d", "old", 1)
+    store.results.put("d", "brief", 2, ttl=60)
+    clock.advance(3600)
+    store.results.put("d", "young", b"x" * 200_000)
+    assert store.retention.run().families == {"expired": 1}
+    store.retention.set(Policy("results", older_than=HOUR))
+    assert store.retention.run().families["results"] == 1
+    assert store.results.ids("d") == ("young",)
+
+
+def test_the_newest_savepoints_of_each_run_are_kept(store, clock):
+    for run in ("a", "b"):
+        store.savepoints.init(run)
+        for timestamp in (10, 20, 30):
+            store.savepoints.save(run, timestamp, {"x": timestamp, "y": "same"})
+            clock.advance(1)
+    store.retention.set(Policy("savepoints", keep_latest=2))
+    assert store.retention.plan().items[0].count == 2
+    assert store.retention.run().families["savepoints"] == 2
+    assert store.savepoints.list("a") == store.savepoints.list("b") == (20, 30)
+    assert store.savepoints.latest("a").to_dict() == {"x": 30, "y": "same"}
+    assert store.retention.run().families["savepoints"] == 0
+
+
 # --- what goes with a record ---
 
 
