@@ -37,6 +37,10 @@ class ErrorRecord(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         return f"{self.type}: {self.message}" if self.message else self.type
 
 
+# Now: two threads that decode a type for the first time at once crash msgspec.
+msgspec.msgpack.Decoder(ErrorRecord)
+
+
 def describe(error: BaseException) -> ErrorRecord:
     """The record of an exception: bounded in depth and size, and never raising whatever the exception does."""
     return _describe(error, DEPTH, {id(error)})

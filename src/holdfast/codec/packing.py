@@ -44,6 +44,8 @@ for _ in range(6):
 
 
 _OnlyPlain = msgspec.defstruct("_OnlyPlain", [("value", _Plain)])
+# Now: two threads that decode a type for the first time at once crash msgspec.
+msgspec.msgpack.Decoder(_OnlyPlain)
 
 
 calls = count()

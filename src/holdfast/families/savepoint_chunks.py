@@ -182,6 +182,11 @@ class PageHead(msgspec.Struct, frozen=True, array_like=True):
     sizes: list[int]
 
 
+# Now: two threads that decode a type for the first time at once crash msgspec.
+msgspec.msgpack.Decoder(LayerHead)
+msgspec.msgpack.Decoder(PageHead)
+
+
 class LayerWriter:
     """Writes one layer from entries that come sorted by id."""
 
