@@ -36,8 +36,8 @@ class Policy(msgspec.Struct, frozen=True):
     statuses and states that the family calls so; of machines the final states of a definition, counted from the last
     save. `older_than`: it was last changed that long ago, whatever its state.
 
-    `keep_latest`: it is not among so many newest changed of its workflow or job, or newest savepoints of its run. Of instances and executions
-    only terminal records are counted and go, unless there is an `older_than` alone with it.
+    `keep_latest`: it is not among so many newest changed of its workflow or job, or newest savepoints of its run.
+    Of instances and executions only terminal records are counted and go, unless there is an `older_than` alone with it.
 
     `max_pinned`, for the feed: how old a change becomes that a checkpoint still holds back. None: as old as it takes.
     """
