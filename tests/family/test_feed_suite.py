@@ -1,0 +1,39 @@
+"""The published contract of the feed, on every engine; and its page says the same, sentence by sentence."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from family.test_suite import Embedded, Server
+from holdfast.testing import feed_suite
+
+PAGE = Path(__file__).parents[2] / "docs" / "design" / "feed.md"
+
+
+class TestMemory(feed_suite(Embedded())):
+    pass
+
+
+class TestSqlite(feed_suite(Embedded(file=True))):
+    pass
+
+
+class TestSqliteAsync(feed_suite(Embedded(file=True, asynchronous=True))):
+    pass
+
+
+class TestPostgresql(feed_suite(Server())):
+    @pytest.fixture(autouse=True)
+    def _connected(self, servers):
+        self.factory.servers = servers
+
+
+@pytest.mark.skipif(not PAGE.is_file(), reason="the documentation is not beside the tests")
+def test_each_sentence_names_its_tests_and_each_test_stands_beside_a_sentence():
+    sentences = re.findall(r"^- \*\*(\d+\.\d+)\*\* (.*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    known = {name for name in dir(feed_suite(lambda: None)) if name.startswith("test_")}
+    named = {number: set(re.findall(r"`(test_\w+)`", text)) for number, text in sentences}
+    assert len(sentences) == len(named) > 10
+    assert all(named.values())
+    assert set().union(*named.values()) == known
