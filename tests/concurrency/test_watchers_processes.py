@@ -67,6 +67,8 @@ def test_the_second_process_takes_over_where_the_first_was_killed(tmp_path: Path
                 for number in range(6, 9):
                     store.executions.create(Execution(f"e{number}", "job"))
                 seen = lines(second, 3)
+                if "e8" not in seen:
+                    seen += lines(second, 1)
                 # At least once: the last change may come again where its checkpoint was not written.
                 assert seen[-3:] == ["e6", "e7", "e8"]
                 assert set(seen) <= {"e5", "e6", "e7", "e8"}
