@@ -32,6 +32,7 @@ TIMER, TIMER_DUE = b"TT", b"TD"
 RESULT_EXPIRY, RESULT_WRITES, RESULT_CLAIM = b"VX", b"VW", b"VC"
 
 ENDED, ENDED_SINCE, ONCE_AT = b"YE", b"YS", b"YO"
+RETENTION_PLACE = b"YP"
 """Times: of records rewritten after they had ended (by time, and of each), of idempotency keys."""
 
 END = b"\xff"

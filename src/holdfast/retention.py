@@ -12,7 +12,7 @@ import msgspec
 from . import blobs, keys, retention_feed
 from .bridge import run_now
 from .clock import new_id, to_micros
-from .codec import unseal
+from .codec import seal, unseal
 from .errors import AlreadyExists, Closed, InvalidArgument, LostLease, StoreError
 from .families import result_clear
 from .families.dependents import sweep
@@ -211,6 +211,37 @@ class _Budget:
         return self._clock.monotonic() - self._started
 
 
+class _Place:
+    """How far a run came through a family that has no index by time, so that the next one reaches what is behind."""
+
+    def __init__(self, key: bytes, found: tuple[int, bytes]) -> None:
+        self._key = key
+        self._found = found
+        self.part, self.tail = found
+
+    @classmethod
+    async def load(cls, scope: Scope, family: str) -> "_Place":
+        key = scope.key(keys.RETENTION_PLACE, keys.path(family))
+        (row,) = await scope.reader.peek(scope.part(keys.POLICY_ROOT), [key])
+        part, tail = (0, b"") if row is None else msgspec.msgpack.decode(unseal(key, row.value), type=tuple[int, bytes])
+        return cls(key, (part, tail) if part < scope.parts else (0, b""))
+
+    def clear(self) -> None:
+        """Begin at the beginning."""
+        self.part, self.tail = 0, b""
+
+    async def save(self, scope: Scope) -> None:
+        """Keep it for the next run, where it has changed."""
+        if (self.part, self.tail) == self._found:
+            return
+
+        async def body(tx: Transaction) -> None:
+            packed = msgspec.msgpack.encode((self.part, self.tail))
+            tx.put(keys.POLICY_ROOT, self._key, seal(self._key, packed))
+
+        await transact(scope, body)
+
+
 class _Keeper:
     """Holds the lease of the one that runs it, for as long as it takes."""
 
@@ -247,30 +278,44 @@ async def run_once(
             await transact(scope, lambda tx: release(tx, keeper.lease))
 
 
-async def _batches(scope: Scope, policy: Policy) -> AsyncIterator[tuple[Going, int, list[Path]]]:
-    """Records that may go, by part, some at a time; an empty batch is a sign of life."""
+async def _batches(
+    scope: Scope, policy: Policy, place: _Place | None = None
+) -> AsyncIterator[tuple[Going, int, list[Path]]]:
+    """Records that may go, by part, some at a time; an empty batch is a sign of life.
+
+    Begins at `place`, and moves it on when the next batch is asked for.
+    """
     going = Going(scope, policy)
-    size = going.batch
-    for part in range(scope.parts):
+    if place is None or not going.scans:
+        place = _Place(b"", (0, b""))
+    for part in range(place.part, scope.parts):
         paths: list[Path] = []
-        async for path in going.paths(part):
+        async for path in going.paths(part, place.tail if part == place.part else b""):
             paths.append(path)
-            if len(paths) == size:
+            if len(paths) == going.batch:
                 yield going, part, await going.due(part, paths)
+                place.part, place.tail = part, keys.path(*paths[-1])
                 paths = []
         if paths:
             yield going, part, await going.due(part, paths)
+        place.part, place.tail = part + 1, b""
 
 
 async def _take(scope: Scope, policy: Policy, keeper: _Keeper, budget: _Budget) -> int:
+    place = await _Place.load(scope, policy.family)
     removed = 0
-    async for going, part, paths in _batches(scope, policy):
+    async for going, part, paths in _batches(scope, policy, place):
         if budget.spent:
             break
         await keeper.keep()
         count = await going.take(part, paths[: budget.left])
         budget.left -= count
         removed += count
+        if budget.left <= 0:  # the rest of this batch is for the next run
+            break
+    else:
+        place.clear()  # to the end: the next run begins at the beginning
+    await place.save(scope)
     return removed
 
 

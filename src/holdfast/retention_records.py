@@ -127,12 +127,21 @@ class Going:
         self._only_ended = ended is not None or (changed is None and self._aging.ended is not None)
         self._thresholds: dict[bytes, tuple[int, int, bytes] | None] = {}
 
-    async def paths(self, part: int) -> AsyncIterator[Path]:
-        """Keys of records of a part that may have to go, those that were changed first in front where it is known."""
+    @property
+    def scans(self) -> bool:
+        """Whether all records must be looked at, as there is no index by time: then a run goes on where one ended."""
+        return (self._aging.ended if self._only_ended else self._aging.every) is None
+
+    async def paths(self, part: int, after: bytes = b"") -> AsyncIterator[Path]:
+        """Keys of records of a part that may have to go, those that were changed first in front where it is known.
+
+        Where it `scans`: those whose keys come after `after`.
+        """
         scope, aging = self._scope, self._aging
         sources = aging.ended if self._only_ended else aging.every
         if sources is None:
-            async for row in _rows(scope, part, self.kind.prefix(scope), self.kind.prefix(scope) + keys.END):
+            prefix = self.kind.prefix(scope)
+            async for row in _rows(scope, part, prefix + after, prefix + keys.END):
                 yield keys.parse(row.key[len(self.kind.prefix(scope)) :], self.kind.shape)
             return
         most = min(by for by in (self._ended_by, self._changed_by, to_micros(scope.clock.now())) if by is not None)

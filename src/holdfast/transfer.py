@@ -68,6 +68,7 @@ OWNERS.update(
         keys.ENDED: lambda rest: _of_record(rest[:1] + rest[9:]),
         keys.ENDED_SINCE: _of_record,
         keys.POLICY: lambda rest: keys.POLICY_ROOT,
+        keys.RETENTION_PLACE: lambda rest: keys.POLICY_ROOT,
         keys.RUN: first_name,
         keys.DEAD_LETTER: first_name,
         keys.RETRY: first_name,
