@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import holdfast
 from holdfast import BEGINNING, Event, Execution, Instance
 
 
@@ -32,3 +33,8 @@ def test_a_consumer_that_is_behind_shows(store: Any) -> None:
 def test_namespaces_are_counted_apart(store: Any) -> None:
     store.namespace("other").executions.create(Execution("a", "job"))
     assert store.stats().executions == {}
+
+
+def test_it_says_what_keeps_it(tmp_path: Any) -> None:
+    with holdfast.open(tmp_path / "a.db") as store:
+        assert store.stats().engine.startswith("SQLite 3.")

@@ -49,6 +49,7 @@ class SqliteEngine:
         self.compact = self._upkeep.compact
         self.verify = self._upkeep.verify
         self.size = self._upkeep.size
+        self.about = self._upkeep.about
         guard(self)
 
     def read(self, part: int, keys: Sequence[bytes], /) -> list[Row | None]:
