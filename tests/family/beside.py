@@ -6,6 +6,7 @@ does, several calls share a transaction that may be given up, the clock moves (b
 
 import copy
 import itertools
+import uuid
 from typing import Any, NamedTuple
 
 import msgspec
@@ -59,7 +60,7 @@ class Place:
         self._numbers = itertools.count()
 
     def namespace(self):
-        return f"n{next(self._numbers)}"
+        return f"n{uuid.uuid4().hex}-{next(self._numbers)}"  # on a server all tests share one schema
 
     def open(self, namespace):
         if self.database.engine == "memory":
