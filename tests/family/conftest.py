@@ -128,10 +128,20 @@ def clock():
 
 @pytest.fixture(scope="session")
 def servers():
+    yield from _servers("18")
+
+
+@pytest.fixture(scope="session")
+def older():
+    """The oldest PostgreSQL that is tried."""
+    yield from _servers("16")
+
+
+def _servers(version):
     pytest.importorskip("psycopg")
     from holdfast.testing.postgres import fresh_schema
 
-    with fresh_schema() as url:
+    with fresh_schema(version) as url:
         holdfast.open(url, parts=3).close()  # several, and few enough that looking at all of them is quick
         servers = Servers(url)
         yield servers

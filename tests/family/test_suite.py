@@ -75,3 +75,9 @@ class TestPostgresql(_OnServer, family_suite(Server())):
 
 class TestPostgresqlAsync(_OnServer, family_suite(Server(asynchronous=True))):
     pass
+
+
+class TestPostgresql16(family_suite(Server())):
+    @pytest.fixture(autouse=True)
+    def _connected(self, older):
+        self.factory.servers = older
