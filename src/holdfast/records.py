@@ -246,10 +246,15 @@ async def open_current(
     return None
 
 
-async def load(reader: Reader, kind: Kind[T], path: Sequence[str | int], *, raw: bool = False) -> Stored[T] | None:
-    """The record under a key of checked names; None where there is none. `raw` as in `open_row`."""
+async def load(
+    reader: Reader, kind: Kind[T], path: Sequence[str | int], *, raw: bool = False, new: bool = False
+) -> Stored[T] | None:
+    """The record under a key of checked names; None where there is none. `raw` as in `open_row`; `new`: there is none,
+    most likely.
+    """
     key = kind.prefix(reader.scope) + keys.path(*path)
-    row = await reader.get(keys.root(kind.owner(path)), key)
+    root = keys.root(kind.owner(path))
+    row = await (reader.absent(root, key) if new else reader.get(root, key))
     return await open_current(reader, kind, path, key, row, raw=raw)
 
 

@@ -38,6 +38,8 @@ class Scope:
         self.codec = codec
         self.clock = clock
         self.parts = engine.parts
+        self.distant: bool = getattr(engine if direct is None else direct, "distant", False)
+        """Whether every call of the engine is a round trip."""
         self.reader = Reader(self)
 
     def sibling(self, namespace: str) -> "Scope":
@@ -79,6 +81,10 @@ class Reader:
         if scope.direct is not None:
             return scope.direct.read(scope.part(root), (key,))[0]
         return (await scope.engine.read(scope.part(root), (key,)))[0]
+
+    async def absent(self, root: str, key: bytes) -> Row | None:
+        """As `get`, of a row that most likely is not there; a transaction may presume so instead of looking."""
+        return await self.get(root, key)
 
     def now(self, root: str, key: bytes) -> Row | None:
         """As `get`, without a coroutine."""
@@ -142,6 +148,10 @@ class Transaction(Reader):
         self._appends: list[tuple[bytes, bytes]] = []
         self._clears: list[tuple[bytes, bytes]] = []
         self._undo: list[Callable[[], object]] = []
+        self.presuming = False
+        """Whether `absent` may presume. Whoever sets it runs everything again without, where that turns out wrong."""
+        self.presumed = False
+        """Whether `absent` did."""
         self.chunk_bytes = 0
         """Bytes of chunks written here: beyond what fits into a batch they are uploaded ahead."""
         self.chunks_freed = 0
@@ -181,6 +191,14 @@ class Transaction(Reader):
             return None if self._cleared(key) else self._rows[key]
         row = self._rows[key] = (await self._committed(self.scope.part(root), (key,)))[0]
         return None if self._cleared(key) else row
+
+    async def absent(self, root: str, key: bytes) -> Row | None:
+        if not self.presuming or key in self._writes or key in self._rows:
+            return await self.get(root, key)
+        self.enter(root)
+        self.presumed = True
+        self._rows[key] = None
+        return None
 
     async def peek(self, part: int, found: Sequence[bytes]) -> list[Row | None]:
         rows = await self._committed(part, found)
@@ -321,17 +339,25 @@ async def transact(
 ) -> R:
     """Run `body` and commit; after a `Conflict` run it again from the start, with jitter. So bodies are pure.
 
+    Where reading is a round trip (`Scope.distant`) the first run presumes that rows are absent which most likely are:
+    the commit checks it. Whatever that run raises may be due to a wrong presumption, so the next one looks.
     `any_root`: it may touch several roots, which must be in one part.
     """
     attempt = 0
+    presuming = scope.distant
     while True:
         tx = Transaction(scope, any_root=any_root)
+        tx.presuming = presuming
         try:
             result = await body(tx)
             await tx.commit()
-        except Conflict:
+        except Exception as error:
+            conflict = isinstance(error, Conflict)
+            if tx.presumed and (conflict or not tx.closed):
+                presuming = False
+                continue
             attempt += 1
-            if attempt >= tries:
+            if not conflict or attempt >= tries:
                 raise
             await scope.pause(backoff(attempt))
         else:

@@ -218,7 +218,7 @@ class Executions(Family[M]):
         """
         _check(execution)
         checked = _check_events(events)
-        if await load(tx, EXECUTIONS, (execution.id,)) is not None:
+        if await load(tx, EXECUTIONS, (execution.id,), new=True) is not None:
             raise AlreadyExists(f"execution {execution.id!r} exists", kind="executions", id=execution.id)
         if execution.state not in ("new", "bid_accepted"):
             raise _wrong(execution, frozenset({"new", "bid_accepted"}), "but begins as new or bid_accepted")

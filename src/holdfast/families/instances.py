@@ -95,7 +95,7 @@ class Instances(Family[M]):
                 expected=frozenset(ACTIVE),
                 terminal=True,
             )
-        if await load(tx, INSTANCES, (instance.id,)) is not None:
+        if await load(tx, INSTANCES, (instance.id,), new=True) is not None:
             raise AlreadyExists(f"instance {instance.id!r} exists", kind="instances", id=instance.id)
         await check_free(tx, instance)
         return await write(tx, None, instance)

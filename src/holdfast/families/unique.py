@@ -38,7 +38,9 @@ async def check_free(tx: Transaction, record: Instance) -> None:
     """Raise `AlreadyExists` where another active one has the business key, in the scope that the record asks for."""
     if record.unique is None or record.business_key is None:
         return
-    await tx.get(keys.root(record.business_key), _head(tx.scope, record.business_key))
+    head = await tx.absent(keys.root(record.business_key), _head(tx.scope, record.business_key))
+    if head is None and tx.presumed:  # never was one active; the commit checks that it is so
+        return
     for id, workflow, version in await actives(tx, record.business_key):
         if id == record.id:
             continue

@@ -25,6 +25,8 @@ T = TypeVar("T")
 class AsyncPostgresEngine:
     """An `AsyncEngine`; all its calls are made in one event loop."""
 
+    distant = True
+
     def __init__(self, target: dsn.Target, *, flush: bool) -> None:
         self._target = target
         statements = Statements(target.schema)

@@ -25,6 +25,8 @@ T = TypeVar("T")
 class PostgresEngine:
     """An `Engine` over a pool of blocking connections; every method may be called from any thread."""
 
+    distant = True
+
     def __init__(self, target: dsn.Target, *, flush: bool) -> None:
         self._target = target
         statements = Statements(target.schema)

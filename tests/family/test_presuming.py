@@ -1,0 +1,77 @@
+"""Where every call of an engine is a round trip, a new record takes one: it is presumed to be new, and that is checked."""
+
+import pytest
+
+from holdfast import Event, Execution, Instance, Store, codec
+from holdfast.clock import SystemClock
+from holdfast.engines import memory
+from holdfast.engines.wrap import Recording
+from holdfast.errors import AlreadyExists, WrongState
+from holdfast.testing import family_suite
+
+
+class Distant(Recording):
+    distant = True
+
+
+def open_distant():
+    engine = Distant(memory.connect("memory:", parts=3))
+    return Store(engine, "memory:", namespace="default", codec=codec.default, clock=SystemClock())
+
+
+class TestDistant(family_suite(open_distant)):
+    """Whoever presumes wrong looks, so nothing else can be told apart."""
+
+
+@pytest.fixture
+def store():
+    with open_distant() as store:
+        yield store
+        assert store.check() == []
+
+
+def calls(store, work):
+    engine = store._engine
+    engine.clear()
+    work()
+    return engine.reads, sum(call.name == "commit" for call in engine.calls)  # refused ones too
+
+
+def test_a_new_record_takes_one_call(store):
+    assert calls(store, lambda: store.executions.create(Execution("e", "j"), events=[Event("made")])) == (0, 1)
+    assert calls(store, lambda: store.instances.start(Instance("i", "w"))) == (0, 1)
+    assert calls(store, lambda: store.instances.start(Instance("k/1", "w", business_key="k"))) == (0, 1)
+
+
+def test_a_record_that_is_there_is_found_by_the_commit_and_then_read(store):
+    store.executions.create(Execution("e", "first"))
+
+    def again():
+        with pytest.raises(AlreadyExists):
+            store.executions.create(Execution("e", "second"))
+
+    assert calls(store, again) == (1, 1)
+    assert store.executions.get("e").job_id == "first"
+
+
+def test_an_error_under_a_presumption_is_not_told_before_it_was_looked_at(store):
+    store.executions.create(Execution("e", "j"))
+    with pytest.raises(AlreadyExists):
+        store.executions.create(Execution("e", "j", state="running"))
+    with pytest.raises(WrongState):
+        store.executions.create(Execution("new", "j", state="running"))
+
+
+def test_a_business_key_in_use_is_found(store):
+    store.instances.start(Instance("k/1", "w", business_key="k"))
+    with pytest.raises(AlreadyExists) as found:
+        store.instances.start(Instance("k/2", "w", business_key="k"))
+    assert found.value.id == "k/1"
+    store.instances.start(Instance("k/3", "other", business_key="k"))
+    assert {one.id for one in store.instances.scan()} == {"k/1", "k/3"}
+
+
+def test_a_transaction_of_the_caller_presumes_nothing(store):
+    store.executions.create(Execution("e", "j"))
+    with store.transaction() as tx, pytest.raises(AlreadyExists):
+        tx.executions.create(Execution("e", "j"))
