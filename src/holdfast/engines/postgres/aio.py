@@ -8,7 +8,7 @@ from typing import TypeVar
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from holdfast.engine import Batch, Row
+from holdfast.engine import Batch, Outcome, Row
 
 from . import dsn, faults
 from .aio_notify import AsyncWatcher
@@ -16,6 +16,7 @@ from .aio_pool import AsyncLink, AsyncPool, connect
 from .engine import flushes
 from .plans import Plan, Plans
 from .statements import ROLLBACK, Statements
+from .turns import AsyncTurns
 from .views import View
 from .wire import Trip
 
@@ -33,6 +34,7 @@ class AsyncPostgresEngine:
         self._plans = Plans(statements, target.where, flush=flush)
         self._pool = AsyncPool(target)
         self._watcher = AsyncWatcher(self._versions, self._notify, self._connect_ear, statements.listen())
+        self._turns = AsyncTurns(self._alone, self._together)
         _engines.add(self)
 
     async def open(self, parts: int | None, create: bool) -> "AsyncPostgresEngine":
@@ -63,10 +65,18 @@ class AsyncPostgresEngine:
         return await self._run(lambda: self._plans.scan(part, start, stop, limit, reverse))
 
     async def commit(self, part: int, batch: Batch, /) -> int:
-        """One round trip. A cancelled one may have happened."""
+        """One round trip, shared with what else waits for the same part. A cancelled one may have happened."""
+        return await self._turns.commit(part, batch)
+
+    async def _alone(self, part: int, batch: Batch) -> int:
         version = await self._run(lambda: self._plans.commit(part, batch), writes=True)
         self._watcher.committed(part, version)
         return version
+
+    async def _together(self, part: int, batches: Sequence[Batch]) -> list[Outcome]:
+        outcomes = await self._run(lambda: self._plans.commit_all(part, batches), writes=True)
+        self._watcher.committed(part, max((one for one in outcomes if isinstance(one, int)), default=0))
+        return outcomes
 
     async def wait(self, part: int | None, version: int, timeout: float, /) -> None:
         """Other processes' commits are seen within some milliseconds through NOTIFY, within 100 ms without."""
@@ -137,6 +147,7 @@ class AsyncPostgresEngine:
     def _forget(self) -> None:
         self._pool.forget()
         self._watcher.reset()
+        self._turns.reset()
 
 
 async def open_engine(url: str, *, durability: str, create: bool, parts: int | None) -> AsyncPostgresEngine:

@@ -8,7 +8,7 @@ from typing import TypeVar
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from holdfast.engine import Batch, Row
+from holdfast.engine import Batch, Outcome, Row
 from holdfast.errors import InvalidArgument
 
 from . import dsn, faults
@@ -16,6 +16,7 @@ from .notify import Watcher
 from .plans import Plan, Plans
 from .pool import BlockingLink, Pool, connect
 from .statements import ROLLBACK, Statements
+from .turns import Turns
 from .views import View
 from .wire import Trip
 
@@ -33,6 +34,7 @@ class PostgresEngine:
         self._plans = Plans(statements, target.where, flush=flush)
         self._pool = Pool(target)
         self._watcher = Watcher(self._versions, self._notify, self._connect_ear, statements.listen())
+        self._turns = Turns(self._alone, self._together)
         _engines.add(self)
 
     def open(self, parts: int | None, create: bool) -> "PostgresEngine":
@@ -61,10 +63,18 @@ class PostgresEngine:
         return self._run(lambda: self._plans.scan(part, start, stop, limit, reverse))
 
     def commit(self, part: int, batch: Batch, /) -> int:
-        """One round trip."""
+        """One round trip, shared with what else waits for the same part."""
+        return self._turns.commit(part, batch)
+
+    def _alone(self, part: int, batch: Batch) -> int:
         version = self._run(lambda: self._plans.commit(part, batch), writes=True)
         self._watcher.committed(part, version)
         return version
+
+    def _together(self, part: int, batches: Sequence[Batch]) -> list[Outcome]:
+        outcomes = self._run(lambda: self._plans.commit_all(part, batches), writes=True)
+        self._watcher.committed(part, max((one for one in outcomes if isinstance(one, int)), default=0))
+        return outcomes
 
     def wait(self, part: int | None, version: int, timeout: float, /) -> None:
         """Other processes' commits are seen within some milliseconds through NOTIFY, within 100 ms without."""
@@ -136,6 +146,7 @@ class PostgresEngine:
     def _forget(self) -> None:
         self._pool.forget()
         self._watcher.reset()
+        self._turns.reset()
 
 
 def open_engine(url: str, *, durability: str, create: bool, parts: int | None) -> PostgresEngine:

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from psycopg.pq.abc import PGresult
 
-from holdfast.engine import Batch, Row, validate
+from holdfast.engine import Batch, Outcome, Row, validate
 from holdfast.errors import Conflict, InvalidArgument, NotFound, StoreError, Unavailable, UnsupportedFormat
 from holdfast.limits import INT64_MAX
 
@@ -178,30 +178,35 @@ class Plans:
 
     def commit(self, part: int, batch: Batch) -> Plan[int]:
         """One trip: take the part, check, write, commit. A failed check makes the writes after it do nothing."""
+        (outcome,) = yield from self.commit_all(part, [batch])
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    def commit_all(self, part: int, batches: Sequence[Batch]) -> Plan[list[Outcome]]:
+        """One trip for several, in one transaction: a version or a `Conflict` for each."""
         self.check_part(part)
-        validate(batch)
-        writer = os.urandom(8)
-        start = (
-            [BEGIN, self._sql.take(part, writer)]
-            if self._flush
-            else [
-                BEGIN,
-                NOT_FLUSHED,
-                self._sql.take(part, writer),
-            ]
-        )
-        if batch.expect:
-            versions = [min(max(version, -1), INT64_MAX) for version in batch.expect.values()]
-            check = [self._sql.check(part, writer, list(batch.expect), versions)]
-        else:
-            check = []
-        answers = yield [*start, *check, *self._writes(part, batch, writer), COMMIT]
-        took = answers[len(start) - 1]
-        if not took.ntuples:
-            unusable(f"the row of part {part} is missing", self._where)
-        if check and answers[len(start)].ntuples:
-            raise self._conflict(part, batch, answers[len(start)])
-        return _integer(took, 0, 0)
+        statements = [BEGIN] if self._flush else [BEGIN, NOT_FLUSHED]
+        places: list[int] = []
+        for batch in batches:
+            validate(batch)
+            writer = os.urandom(8)
+            places.append(len(statements))
+            statements.append(self._sql.take(part, writer))
+            if batch.expect:
+                versions = [min(max(version, -1), INT64_MAX) for version in batch.expect.values()]
+                statements.append(self._sql.check(part, writer, list(batch.expect), versions))
+            statements += self._writes(part, batch, writer)
+        statements.append(COMMIT)
+        answers = yield statements
+        outcomes: list[Outcome] = []
+        for batch, place in zip(batches, places, strict=True):
+            took = answers[place]
+            if not took.ntuples:
+                unusable(f"the row of part {part} is missing", self._where)
+            refused = bool(batch.expect) and answers[place + 1].ntuples
+            outcomes.append(self._conflict(part, batch, answers[place + 1]) if refused else _integer(took, 0, 0))
+        return outcomes
 
     def _writes(self, part: int, batch: Batch, writer: bytes) -> list[Statement]:
         """In the batch's order: clear, write, add, append; the last three in one statement unless they share a key."""
