@@ -131,9 +131,15 @@ def truncate(database: tuple[Path, dict[str, Any]], sizes: Iterable[int]) -> Non
 def test_a_file_that_ends_early_is_an_error_and_never_a_value(database: tuple[Path, dict[str, Any]]) -> None:
     size = database[0].stat().st_size
     last = size - PAGE
-    truncate(
-        database, sorted({*range(100, last, PAGE // 2), *range(PAGE, last, PAGE), *range(last, size, 37), size - 1})
-    )
+    inside = (*range(100, last, PAGE // 2), *range(PAGE, last, PAGE), *range(last, last + 10), *range(last, size, 37))
+    truncate(database, sorted({*inside, size - 1}))
+
+
+def test_a_page_that_a_checkpoint_left_torn_comes_from_the_log(crashed: Crashed, tmp_path: Path) -> None:
+    assert len(crashed.database) % PAGE == 0
+    for missing in (1, 100, PAGE - 1):
+        torn = crashed._replace(database=crashed.database[:-missing])
+        assert opened(torn.restore(tmp_path / f"torn-{missing}", crashed.log)) == crashed.units
 
 
 @pytest.mark.torture

@@ -59,19 +59,20 @@ class Turns:
 
     def commit(self, part: int, batch: Batch) -> int:
         """The version. Raises what the batch alone would have raised."""
+        turn: _Turn | None = None
         with self._lock:
             line = self._lines.get(part)
             if line is None:
-                mine = self._lines[part] = deque()
+                line = self._lines[part] = deque()
             else:
                 turn = _Turn(batch)
                 line.append(turn)
-        if line is not None:
+        if turn is not None:
             return self._wait(part, line, turn)
         try:
             return self._alone(part, batch)
         finally:
-            self._call_next(part, mine)
+            self._call_next(part, line)
 
     def _wait(self, part: int, line: deque[_Turn], turn: _Turn) -> int:
         try:
