@@ -128,7 +128,7 @@ def _check_length(opened: apsw.Connection, path: str) -> None:
     if os.stat(path).st_size % page:
         opened.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         if os.stat(path).st_size % page:
-            raise Damaged(f"{path} ends in the middle of a page: it was cut; restore a backup", kind="database", id=path)
+            raise Damaged(f"{path} ends inside a page: it was cut; restore a backup", kind="database", id=path)
 
 
 def _make(path: str, parts: int, patience: float, vfs: str) -> int:
