@@ -6,8 +6,9 @@ equal aligned runs of different ones, are stored once. A value too big for one b
 transaction that keeps it, which then only takes the reference over.
 """
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 from . import chunks, uploads
@@ -17,6 +18,8 @@ from .errors import Conflict, Damaged
 from .limits import INLINE_BYTES, UPLOAD_BYTES
 from .transaction import PENDING, Reader, Scope, Transaction
 from .uploads import Uploaded, Uploader
+
+R = TypeVar("R")
 
 INLINE, CHUNKED = b"\x00", b"\x01"
 _SIZE = 8
@@ -205,6 +208,19 @@ async def again(reader: Reader, root: str, row: Row, error: Damaged) -> Row | No
         actual = 0 if now is None else now.version
         raise Conflict("a large value was replaced while it was read", key=row.key, expected=row.version, actual=actual)
     return now
+
+
+async def current(reader: Reader, root: str, row: Row | None, read: Callable[[Row], Awaitable[R]]) -> R | None:
+    """What `read` makes of a row, or of the row that replaced it while its value was read; None: it was removed.
+
+    Raises as `again`.
+    """
+    while row is not None:
+        try:
+            return await read(row)
+        except Damaged as error:
+            row = await again(reader, root, row, error)
+    return None
 
 
 async def _chunk_went(reader: Transaction, root: str, error: Damaged) -> bool:

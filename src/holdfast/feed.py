@@ -336,24 +336,25 @@ class Follower:
             return (), 0
         start = {part: place.at(part) for part in parts}
         seen, looked, ended = await self._entries(place, parts, limit)
-        if looked:
-            found = await changes_of(self._reader, seen)
-            # Only now: what was pruned since we began is missing in what we found.
-            low = (await survey(self._reader)).floors
-            if any(start[part] < low[part] for part in parts):
-                for part in parts:
-                    place.move(part, start[part])
-                if self._after != BEGINNING:
-                    await check_floors(self._reader, place, low)
-                for part in parts:
-                    place.move(part, max(start[part], low[part]))
-                return None, 0
-        else:
-            found = ()
+        found = await changes_of(self._reader, seen) if looked else ()
+        # Only now: what was pruned since we began is missing in what we found, or all that we should have found.
+        low = {part: await self._floor(part) for part in parts}
+        if any(start[part] < low[part] for part in parts):
+            for part in parts:
+                place.move(part, start[part])
+            if self._after != BEGINNING:
+                await check_floors(self._reader, place, (await survey(self._reader)).floors)
+            for part in parts:
+                place.move(part, max(start[part], low[part]))
+            return None, 0
         if ended:
             for part in parts:
                 self._read_to[part] = versions[part]
         return found, looked
+
+    async def _floor(self, part: int) -> bytes:
+        (row,) = await self._reader.peek(part, [floor_key(self._scope)])
+        return bytes(10) if row is None else row.value
 
     async def _entries(self, place: Place, parts: list[int], limit: int) -> tuple[list[Seen], int, bool]:
         """Matching entries, how many were looked at, and whether none is left."""

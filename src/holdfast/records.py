@@ -222,6 +222,11 @@ def pointer_of(row: Row) -> tuple[int, int]:
     return _split(unseal(row.key, row.value), row.version)[0]
 
 
+def nonce_of(row: Row) -> bytes:
+    """What was made with the record in a row, and tells it from a later one of the same id. Raises `Damaged`."""
+    return _split(unseal(row.key, row.value), row.version)[1]
+
+
 def renewed_row(row: Row, wrapped: bytes) -> bytes:
     """The value of a record's row with another wrapper of the same record: no change, so its feed entry stays."""
     pointer, nonce, _ = _split(unseal(row.key, row.value), row.version)

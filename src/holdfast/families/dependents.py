@@ -11,7 +11,7 @@ from ..codec import seal, unseal
 from ..engine import Row, read_counter, write_counter
 from ..errors import Conflict
 from ..limits import SWEEP_ROWS, TRIES
-from ..records import HELD, Kind, Stored
+from ..records import HELD, Kind, Stored, nonce_of
 from ..transaction import Reader, Scope, Transaction, transact
 
 HELD[keys.EVENTS] = lambda row: unseal(row.key, row.value)
@@ -43,18 +43,35 @@ async def length(tx: Reader, kind: Kind[Any], stored: Stored[Any]) -> int:
     return read_counter(row.value if row is not None else None)
 
 
-async def read(tx: Reader, kind: Kind[Any], stored: Stored[Any]) -> list[bytes]:
-    """All dependents in the order they were written."""
+async def read(tx: Reader, kind: Kind[Any], stored: Stored[Any]) -> list[bytes] | None:
+    """All dependents in the order they were written; None where the record was removed while they were read.
+
+    Raises `Conflict` in a transaction where that was noticed.
+    """
     root = keys.root(kind.owner(kind.path(stored.record)))
-    start = prefix(tx.scope, keys.EVENTS, kind, stored)
+    begin = start = prefix(tx.scope, keys.EVENTS, kind, stored)
     stop = start + keys.END * 9
     values: list[bytes] = []
     while True:
         rows = await tx.scan(root, start, stop, limit=SWEEP_ROWS)
-        values += [await blobs.fetch(tx, root, row.key, unseal(row.key, row.value)) for row in rows]
+        for row in rows:
+            value = await blobs.current(tx, root, row, lambda one: _value(tx, root, one))
+            if value is None:
+                return None
+            values.append(value)
         if len(rows) < SWEEP_ROWS:
-            return values
+            break
         start = rows[-1].key + b"\0"
+    # One scan that begins with the first of them has seen all, as only a removal takes any away, in order.
+    at_once = bool(rows) and rows[0].key == begin + keys.number(1)
+    if at_once or isinstance(tx, Transaction):  # whose commit looks at the record
+        return values
+    (now,) = await tx.peek(tx.scope.part(root), [stored.row.key])
+    return values if now is not None and nonce_of(now) == stored.nonce else None
+
+
+async def _value(reader: Reader, root: str, row: Row) -> bytes:
+    return await blobs.fetch(reader, root, row.key, unseal(row.key, row.value))
 
 
 async def drop(tx: Transaction, kind: Kind[Any], stored: Stored[Any]) -> None:

@@ -364,10 +364,11 @@ class Executions(Family[M]):
     async def events(self, tx: Reader, id: str) -> tuple[Event, ...]:
         """An execution's events in the order they were written; none yet: empty. Raises `NotFound`."""
         keys.name(id, "id")
-        stored = await load(tx, EXECUTIONS, (id,))
-        if stored is None:
-            raise _missing(id)
-        return tuple(_event(tx.scope.codec.decode(value)) for value in await dependents.read(tx, EXECUTIONS, stored))
+        while (stored := await load(tx, EXECUTIONS, (id,))) is not None:
+            values = await dependents.read(tx, EXECUTIONS, stored)
+            if values is not None:
+                return tuple(_event(tx.scope.codec.decode(value)) for value in values)
+        raise _missing(id)
 
     @procedure
     async def wait(self, id: str, predicate: Callable[[Execution], bool], *, timeout: float = 5.0) -> Execution:

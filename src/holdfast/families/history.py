@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
-from .. import keys, positions
+from .. import blobs, keys, positions
 from ..clock import to_micros
-from ..engine import stamped
+from ..engine import Row, stamped
 from ..entry import Entry, decode, feed_prefix
 from ..errors import Damaged, InvalidArgument, NotFound, Timeout
 from ..feed import before_of, place_in, record_of
@@ -37,6 +37,24 @@ async def chain(reader: Reader, root: str, at: tuple[int, int] | None) -> AsyncI
         at = (PENDING, entry.before[1]) if entry.before[0] == PENDING == at[0] else before_of(at, entry)
 
 
+async def _record(reader: Reader, root: str, at: tuple[int, int], entry: Entry) -> Any:
+    """The record in an entry of a chain; None where the entry, and so a large value, was pruned meanwhile."""
+    scope = reader.scope
+    if at[0] == PENDING:
+        own = Row(feed_prefix(scope), b"", PENDING)  # where it will stand is not known yet
+        return await blobs.current(reader, root, own, lambda _: record_of(reader, entry))
+    while True:
+        try:
+            return await record_of(scope.reader, entry)
+        except Damaged as error:
+            now = await _entry(scope.reader, root, at) if error.fields.get("missing") else entry
+            if now is None:
+                return None
+            if now == entry:
+                raise
+            entry = now
+
+
 async def page(reader: Reader, kind: Kind[T], path: Sequence[str], limit: int, cursor: str | None) -> Page[T]:
     """A record's revisions, newest first, within what the feed retains; `NotFound` where there is no record."""
     check_limit(limit)
@@ -54,7 +72,10 @@ async def page(reader: Reader, kind: Kind[T], path: Sequence[str], limit: int, c
     async for spot, entry in chain(reader, root, at):
         if len(items) == limit:
             return Page(tuple(items), write_cursor(query, spot))
-        items.append(await record_of(reader, entry))
+        record = await _record(reader, root, spot, entry)
+        if record is None:  # as all that is older
+            break
+        items.append(record)
     return Page(tuple(items))
 
 
@@ -68,32 +89,37 @@ async def as_of(scope: Scope, kind: Kind[T], path: Sequence[str], when: str | da
         id="/".join(path),
     )
     stored = await load(scope.reader, kind, path)
+    if stored is not None and before(stored.pointer, stored.updated):  # it is so still, whatever is retained
+        return kind.shown(stored.record)
     start = stored.pointer if stored is not None else await _last_entry(scope, kind, path, None)
     while start is not None:
         oldest = start
         async for at, entry in chain(scope.reader, root, start):
-            if before(at, entry):
+            if before(at, entry.at):
                 if entry.op == "delete":
                     raise missing
-                record: T = await record_of(scope.reader, entry)
+                record: T | None = await _record(scope.reader, root, at, entry)
+                if record is None:
+                    raise missing
                 return record
             oldest = at
         start = await _last_entry(scope, kind, path, oldest)  # of a record that had this id before
     raise missing
 
 
-async def _limit(scope: Scope, root: str, when: str | datetime) -> Callable[[tuple[int, int], Entry], bool]:
+async def _limit(scope: Scope, root: str, when: str | datetime) -> Callable[[tuple[int, int], int], bool]:
+    """Whether what stands at a place, and was written at a time, is not after `when`."""
     if isinstance(when, datetime):
         micros = to_micros(when, "when")
-        return lambda at, entry: entry.at <= micros
+        return lambda at, written: written <= micros
     if when == LATEST:
-        return lambda at, entry: True
+        return lambda at, written: True
     if when == BEGINNING:
-        return lambda at, entry: False
+        return lambda at, written: False
     if not isinstance(when, str):
         raise InvalidArgument(f"when is {when!r}; use a position or an aware datetime", what="when", value=when)
     last = (await positions.read(scope, when))[scope.part(root)]
-    return lambda at, entry: at <= last
+    return lambda at, written: at <= last
 
 
 async def _last_entry(

@@ -176,7 +176,12 @@ async def read_history(
     prefix = history_prefix(reader.scope, stored)
     low = prefix + keys.number(max(0, record.revision - keep + 1))
     rows = await reader.scan(root, low, prefix + keys.number(below), limit=limit, reverse=True)
-    return [(int.from_bytes(row.key[-8:], "big"), await _open_history(reader, root, record, row)) for row in rows]
+    found = []
+    for row in rows:
+        snapshot = await blobs.current(reader, root, row, lambda one: _open_history(reader, root, record, one))
+        if snapshot is not None:  # else it was purged meanwhile, or is behind the newest `keep` now
+            found.append((int.from_bytes(row.key[-8:], "big"), snapshot))
+    return found
 
 
 async def _open_history(reader: Reader, root: str, record: Snapshot, row: Row) -> Snapshot:
@@ -222,7 +227,7 @@ async def load_failure(reader: Reader, machine: str, name: str) -> Failure | Non
     """The last failure; None where there is none."""
     root = keys.root(name)
     row = await reader.get(root, failure_key(reader.scope, machine, name))
-    return None if row is None else await _open_failure(reader, row)
+    return await blobs.current(reader, root, row, lambda one: _open_failure(reader, one))
 
 
 async def _open_failure(reader: Reader, row: Row) -> Failure:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ..errors import Compacted, InvalidArgument
+from ..errors import Compacted, InvalidArgument, NotFound
 from ..families.instance_record import Instance
 from ..positions import BEGINNING, LATEST
 from ..retention_policy import Policy
@@ -170,3 +170,16 @@ class Promises(StoreTests):
         store.retention.set(Policy("feed", older_than=timedelta(0)))
         store.retention.run()
         assert _records(store) == [2]
+
+    def test_a_record_is_found_as_it_is_though_its_changes_are_pruned(self, store: Any) -> None:
+        first = store.instances.put(Instance("r/a", "w"))
+        before = store.feed.latest()
+        now = store.instances.put(Instance("r/a", "w", status="running"))
+        after = store.feed.latest()
+        store.retention.set(Policy("feed", older_than=timedelta(0)))
+        store.retention.run()
+        for when in (after, LATEST, now.updated_at, now.updated_at + timedelta(hours=1)):
+            assert store.instances.as_of("r/a", when) == now
+        for when in (before, BEGINNING, first.updated_at - timedelta(hours=1)):
+            with pytest.raises(NotFound):
+                store.instances.as_of("r/a", when)

@@ -13,10 +13,11 @@ from typing import Any
 
 from .family_harness import StoreFactory
 from .feed_cases import Promises
+from .feed_races import Races
 from .harness import fixed
 
 
-class FeedSuite(Promises):
+class FeedSuite(Promises, Races):
     """All tests of the contract, still without a store."""
 
     __test__ = False
