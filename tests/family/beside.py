@@ -6,11 +6,10 @@ does, several calls share a transaction that may be given up, the clock moves (b
 
 import copy
 import itertools
-import uuid
 from typing import Any, NamedTuple
 
 import msgspec
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
@@ -42,7 +41,7 @@ def outcome(family, call):
         return type(error), error.fields.get("terminal")
 
 
-def bounded(examples, steps=20):
+def bounded(examples, steps):
     """Settings for so many examples of so many steps, however slow the machine is."""
     return settings(
         max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck)
@@ -55,17 +54,18 @@ class Place:
     def __init__(self, database):
         self.database = database
         self.clock = database.clock
-        self.raw = MemoryEngine(parts=3) if database.engine == "memory" else database.raw(durability="normal")
+        self._options = {"durability": "normal"} if database.engine == "sqlite" else {}
+        self.raw = MemoryEngine(parts=3) if database.engine == "memory" else database.raw(**self._options)
         self.parts = self.raw.parts
         self._numbers = itertools.count()
 
     def namespace(self):
-        return f"n{uuid.uuid4().hex}-{next(self._numbers)}"  # on a server all tests share one schema
+        return f"{self.database.namespace}-{next(self._numbers)}"
 
     def open(self, namespace):
         if self.database.engine == "memory":
             return self.database.over(self.raw, namespace=namespace)
-        return self.database.open(namespace=namespace, durability="normal")
+        return self.database.open(namespace=namespace, **self._options)
 
     def over(self, engine, namespace):
         """A client through a wrapper of the engine."""
@@ -75,13 +75,28 @@ class Place:
         """A client to whose first commit `interfere(store)` comes first."""
         options = {"namespace": namespace, "codec": codec.default, "clock": self.clock}
         other = Store(self.raw, "memory:", owner=False, **options)
-        conflicting = Conflicting(
-            self.raw, interfere=lambda number, part, batch: interfere(other) if number == 1 else None
-        )
-        return self.over(conflicting, namespace)
 
-    def run(self, machine, bounds):
-        run_state_machine_as_test(lambda: machine(self), settings=bounds)
+        def first(number, part, batch):
+            if number == 1:
+                interfere(other)
+
+        return self.over(Conflicting(self.raw, interfere=first), namespace)
+
+    def run(self, machine, memory, sqlite, server, steps=20):
+        """So many examples on each engine; the asynchronous face of an embedded engine has a quarter.
+
+        On a server they are the same in every run, and others on each version and face; ``make torture`` tries more.
+        """
+        examples = {"memory": memory, "sqlite": sqlite}.get(self.database.engine, server)
+        if self.database.embedded and self.database.asynchronous:
+            examples = max(4, examples // 4)
+        make = lambda: machine(self)  # noqa: E731 - its seed is an attribute, which a method cannot have
+        if not self.database.embedded:
+            make = seed(f"{machine.__name__} {self.database.name}")(make)
+        run_state_machine_as_test(make, settings=bounded(examples, steps))
+
+    def run_for_long(self, machine):
+        run_state_machine_as_test(lambda: machine(self), settings=bounded(500, 50))
 
 
 class Model:
@@ -132,7 +147,30 @@ def _filled(before, after, now):
     )
 
 
-class Beside(RuleBasedStateMachine):
+class InPlace(RuleBasedStateMachine):
+    """A store in a namespace of its own, which may be reopened and must hold together at the end."""
+
+    def __init__(self, place):
+        super().__init__()
+        self.place, self.clock = place, place.clock
+        self.namespace = place.namespace()
+        self.store = place.open(self.namespace)
+
+    def beside(self, theirs):
+        """A client to whose first commit `theirs(store)` comes first."""
+        return self.place.beside(self.namespace, theirs)
+
+    @rule()
+    def reopen(self):
+        self.store.close()
+        self.store = self.place.open(self.namespace)
+
+    def teardown(self):
+        assert self.store.check() == []
+        self.store.close()
+
+
+class Beside(InPlace):
     """A family beside its model. A subclass says which (`family`, `model`) and what may be called (`calls`)."""
 
     family: str
@@ -140,10 +178,7 @@ class Beside(RuleBasedStateMachine):
     calls: st.SearchStrategy[Call]
 
     def __init__(self, place):
-        super().__init__()
-        self.place = place
-        self.namespace = place.namespace()
-        self.store = place.open(self.namespace)
+        super().__init__(place)
         self.expected = type(self).model(place.clock)
 
     def of(self, store):
@@ -162,7 +197,7 @@ class Beside(RuleBasedStateMachine):
     def another_client_commits_now(self, data):
         ours, theirs = data.draw(self.calls), data.draw(self.calls)
         happened = []
-        store = self.place.beside(self.namespace, lambda other: happened.append(outcome(self.of(other), theirs)))
+        store = self.beside(lambda other: happened.append(outcome(self.of(other), theirs)))
         given = outcome(self.of(store), ours)
         for one in happened:
             self.compare(one, theirs)
@@ -187,11 +222,6 @@ class Beside(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([-1, 1e-6, 1, 2]))
     def the_clock_moves(self, seconds):
         self.place.clock.advance(seconds)
-
-    @rule()
-    def reopen(self):
-        self.store.close()
-        self.store = self.place.open(self.namespace)
 
     def look_at(self, family, id):
         """What the family says of one id is what the model has."""
@@ -231,10 +261,6 @@ class Beside(RuleBasedStateMachine):
             assert sorted(found) == sorted(self.expected.changes)
         else:
             assert found == self.expected.changes
-
-    def teardown(self):
-        assert self.store.check() == []
-        self.store.close()
 
 
 class GivenUpError(Exception):

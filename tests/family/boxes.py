@@ -30,9 +30,10 @@ def shrink(patch):
 class Boxes:
     """Boxes in an engine; all calls block."""
 
-    def __init__(self, engine, clock, using=codec.default):
-        self.scope = Scope(Inline(engine), engine, "default", using, clock)
+    def __init__(self, engine, clock, using=codec.default, namespace="default"):
+        self.scope = Scope(Inline(engine), engine, namespace, using, clock)
         self.engine = engine
+        self.part = self.scope.part(ROOT)
 
     def key(self, name):
         return self.scope.key(b"T", name.encode())
@@ -78,15 +79,15 @@ class Boxes:
 
     def problems(self):
         start = self.scope.key(b"T")
-        rows = self.engine.scan(0, start, start + keys.END * 300, limit=1000)
-        return run_now(references.audit(self.scope.reader, 0, [row.value for row in rows], complete=True))
+        rows = self.engine.scan(self.part, start, start + keys.END * 300, limit=1000)
+        return run_now(references.audit(self.scope.reader, self.part, [row.value for row in rows], complete=True))
 
     def expire(self, max_rows=1_000_000):
         return run_now(blobs.expire_uploads(self.scope, self.scope.clock.now(), max_rows))
 
     def rows(self, tag):
         start = self.scope.key(tag)
-        return self.engine.scan(0, start, start + keys.END * 300, limit=100_000)
+        return self.engine.scan(self.part, start, start + keys.END * 300, limit=100_000)
 
     @property
     def chunks(self):

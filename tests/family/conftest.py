@@ -5,44 +5,57 @@ only by `clock.advance(seconds)`. `other`: a second client of the same database.
 the database anew. `database` is what they come from, for tests that need more (`database.engine` is its kind,
 `database.asynchronous` its face, `database.embedded` whether it has one part).
 
-A test runs on memory and SQLite, on both faces; marked ``everywhere`` on PostgreSQL as well.
+A test runs on memory, SQLite and PostgreSQL, on both faces; marked ``older`` on the oldest PostgreSQL as well, marked
+``embedded`` (with the reason) on memory and SQLite alone. On a server there are three parts: what must be in order
+shares a root.
 """
 
-import itertools
+import hashlib
 import os
 
 import pytest
 
 import holdfast
 from holdfast import AsyncStore, Store, codec
-from holdfast.bridge import Threaded
+from holdfast.bridge import Threaded, run_now
 from holdfast.engines import memory
 from holdfast.testing.faces import Driven, LoopThread, ManualClock
 
 EMBEDDED = ("memory", "memory-async", "sqlite", "sqlite-async")
 SERVERS = ("postgresql", "postgresql-async")
+OLDER = ("postgresql-16",)
 
 
 def pytest_generate_tests(metafunc):
-    if "database" in metafunc.fixturenames:
-        everywhere = metafunc.definition.get_closest_marker("everywhere")
-        metafunc.parametrize("database", EMBEDDED + (SERVERS if everywhere else ()), indirect=True)
+    chosen = any("database" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "database" in metafunc.fixturenames and not chosen:
+        embedded, older = (metafunc.definition.get_closest_marker(name) for name in ("embedded", "older"))
+        assert embedded is None or embedded.args, f"{metafunc.definition.nodeid}: say why it is embedded"
+        names = EMBEDDED + (() if embedded else SERVERS) + (OLDER if older else ())
+        metafunc.parametrize("database", names, indirect=True)
 
 
-_numbers = itertools.count()
+def namespace_of(node):
+    """A namespace that no other test has, and that is the same in every run: what falls into which part is, too.
+
+    A value of ``HOLDFAST_TEST_SALT`` gives others.
+    """
+    salt = os.environ.get("HOLDFAST_TEST_SALT", "")
+    return "t" + hashlib.blake2b(f"{salt}{node.nodeid}".encode(), digest_size=16).hexdigest()
 
 
 class Database:
     """A database of one test, on one face: gives stores on it, and closes what is left open."""
 
-    def __init__(self, name, clock, where, servers=None):
+    def __init__(self, name, clock, where, namespace="default", servers=None):
         self._servers = servers
+        self.name = name
         self.engine, _, face = name.partition("-")
-        self.asynchronous = bool(face)
-        self.embedded = self.engine != "postgresql"
+        self.asynchronous = face == "async"
+        self.embedded = servers is None
         self.clock = clock
         self.url = where
-        self.namespace = "default" if self.embedded else f"t{os.getpid()}-{next(_numbers)}"
+        self.namespace = namespace
         self._thread = None if not self.asynchronous else servers.thread if servers else LoopThread()
         self._opened = []
         self._memory = memory.connect("memory:") if self.engine == "memory" else None
@@ -64,9 +77,17 @@ class Database:
         """The blocking engine underneath a new client: to wrap it, or to look at rows."""
         if self._memory is not None:
             return self._memory
+        if self._servers is not None:
+            return self._servers.kept(0, False)._engine
         store = holdfast.open(self.url, namespace=self.namespace, clock=self.clock, **options)
         self._opened.append(store)
         return store._engine
+
+    def inside(self, store):
+        """A store's scope, and what runs coroutines in it."""
+        if self.asynchronous:
+            return store.target._scope, self._thread.run
+        return store._scope, run_now
 
     def _open_memory(self, options):
         return self._store(self._memory, options)
@@ -78,8 +99,8 @@ class Database:
         return Driven(AsyncStore(Threaded(engine), engine, "memory:", owner=False, **options), self._thread)
 
     def _open_url(self, options):
-        if self._servers is not None and len(self._opened) < 2 and not options.keys() - {"namespace", "clock"}:
-            return self._servers.store(len(self._opened), self.asynchronous, options)
+        if self._servers is not None and not options.keys() - {"namespace", "clock", "codec"}:
+            return self._servers.store(len(self._opened) % 2, self.asynchronous, options)
         if not self.asynchronous:
             return holdfast.open(self.url, **options)
         return Driven(self._thread.run(holdfast.open_async(self.url, **options)), self._thread)
@@ -101,13 +122,18 @@ class Servers:
         self.thread = LoopThread()
         self._stores = {}
 
-    def store(self, number, asynchronous, options):
-        """A store over a kept engine; `number` keeps the clients of one test apart."""
-        options = {"codec": codec.default, "owner": False, **options}
+    def kept(self, number, asynchronous):
+        """One of the stores whose connections all tests share."""
         kept = self._stores.get((number, asynchronous))
         if kept is None:
             kept = self.thread.run(holdfast.open_async(self.url)) if asynchronous else holdfast.open(self.url)
             self._stores[number, asynchronous] = kept
+        return kept
+
+    def store(self, number, asynchronous, options):
+        """A store over a kept engine; `number` keeps the clients of one test apart."""
+        options = {"codec": codec.default, "owner": False, **options}
+        kept = self.kept(number, asynchronous)
         if asynchronous:
             return Driven(AsyncStore(kept._scope.engine, None, kept.url, **options), self.thread)
         return Store(kept._engine, kept.url, **options)
@@ -151,9 +177,9 @@ def _servers(version):
 @pytest.fixture
 def database(request, clock, tmp_path):
     name = request.param
-    if name in SERVERS:
-        servers = request.getfixturevalue("servers")
-        database = Database(name, clock, servers.url, servers)
+    if name.startswith("postgresql"):
+        servers = request.getfixturevalue("older" if name in OLDER else "servers")
+        database = Database(name, clock, servers.url, namespace_of(request.node), servers)
     else:
         where = str(tmp_path / "store.db") if name.startswith("sqlite") else "memory:"
         database = Database(name, clock, where)

@@ -1,31 +1,28 @@
-"""Boxes of large values against a dict, whatever fails."""
+"""Boxes of large values against a dict, whatever fails, on every blocking engine."""
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
+from family.beside import Place
 from family.boxes import HOURS, Boxes, block, shrink
 from holdfast import chunks
-from holdfast.engines.memory import MemoryEngine
 from holdfast.engines.wrap import Faulty
 from holdfast.errors import StoreError
-from holdfast.testing.faces import ManualClock
 
 POOL = [block(seed, 1024) for seed in range(4)]
 
 
-class Machine(RuleBasedStateMachine):
+class BoxesAsADict(RuleBasedStateMachine):
     names = Bundle("names")
 
-    def __init__(self):
+    def __init__(self, place):
         super().__init__()
         self.patch = pytest.MonkeyPatch()
         shrink(self.patch)
         self.patch.setattr(chunks, "FREED_OBJECTS", 8)
-        self.clock = ManualClock()
-        self.engine = MemoryEngine()
-        self.boxes = Boxes(self.engine, self.clock)
+        self.clock, self.engine, self.namespace = place.clock, place.raw, place.namespace()
+        self.boxes = Boxes(self.engine, self.clock, namespace=self.namespace)
         self.model = {}
 
     def teardown(self):
@@ -64,7 +61,7 @@ class Machine(RuleBasedStateMachine):
     @rule(name=st.sampled_from("abcd"), data=data, number=st.integers(1, 12), lost=st.booleans())
     def fail(self, name, data, number, lost):
         try:
-            Boxes(Faulty(self.engine, number, lost=lost), self.clock).put(name, data)
+            Boxes(Faulty(self.engine, number, lost=lost), self.clock, namespace=self.namespace).put(name, data)
         except StoreError:
             found = self.boxes.get(name)
             assert found in (data, self.model.get(name))
@@ -84,5 +81,15 @@ class Machine(RuleBasedStateMachine):
         assert [one for one in self.boxes.problems() if one.code != "upload-expired"] == []
 
 
-TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=15, stateful_step_count=12, deadline=None)
+BLOCKING = pytest.mark.parametrize("database", ["memory", "sqlite", "postgresql", "postgresql-16"], indirect=True)
+
+
+@BLOCKING
+def test_boxes_are_as_a_dict(database):
+    Place(database).run(BoxesAsADict, 15, 5, 5, steps=12)
+
+
+@BLOCKING
+@pytest.mark.torture
+def test_boxes_are_as_a_dict_for_long(database):
+    Place(database).run_for_long(BoxesAsADict)

@@ -6,7 +6,6 @@ from holdfast import BEGINNING, LATEST
 from holdfast.errors import InvalidArgument, NotFound
 
 
-@pytest.mark.everywhere
 def test_a_checkpoint_is_kept_overwritten_and_deleted(store, other, clock):
     store.feed.emit("note", 1, id="r")
     (change,) = store.feed.read().items
@@ -24,7 +23,6 @@ def test_a_checkpoint_is_kept_overwritten_and_deleted(store, other, clock):
         other.checkpoints.get("c")
 
 
-@pytest.mark.everywhere
 def test_checkpoints_are_listed_by_name(store):
     assert store.checkpoints.list() == ()
     for name in ("b", "a/2", "a", "ü"):

@@ -25,7 +25,6 @@ def failed(store, *ids, name="w"):
     return store.dead_letters.list(name)
 
 
-@pytest.mark.everywhere
 def test_letters_are_listed_by_watcher_oldest_first_and_deleted(store, other):
     mine = failed(store, "r/a", "r/b")
     theirs = failed(store, name="v") if store.dead_letters.list("v") else ()
@@ -40,7 +39,6 @@ def test_letters_are_listed_by_watcher_oldest_first_and_deleted(store, other):
         store.dead_letters.retry(mine[0])
 
 
-@pytest.mark.everywhere
 def test_a_letter_that_is_handed_back_is_handled_again_and_gone(store, other):
     letters = failed(store, "r/a", "r/b")
     handler = Handler()

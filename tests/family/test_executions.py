@@ -10,7 +10,6 @@ from holdfast.families.dependents import sweep
 from holdfast.testing.family_harness import changes, ids, nothing_changes
 
 
-@pytest.mark.everywhere
 def test_times(store, clock):
     made = store.executions.create(Execution("a", "j"))
     clock.advance(5)
@@ -22,7 +21,6 @@ def test_times(store, clock):
     assert changes(store)[-1].at == changed.updated_at
 
 
-@pytest.mark.everywhere
 def test_pages_and_filters(store, clock):
     for n in range(25):
         clock.advance(1)
@@ -49,7 +47,6 @@ def test_pages_and_filters(store, clock):
             store.executions.query(**wrong)
 
 
-@pytest.mark.everywhere
 def test_states_may_be_any_iterable(store):
     store.executions.create(Execution("a", "j"))
     with nothing_changes(store):
@@ -66,7 +63,6 @@ def test_states_may_be_any_iterable(store):
     store.executions.update("a", state="running", expected_states=iter(["new"]))
 
 
-@pytest.mark.everywhere
 def test_event_times(store, clock):
     at = datetime(2020, 1, 1, tzinfo=UTC)
     store.executions.create(Execution("a", "j"), events=[Event("e", at=at, seq=9), Event("f")])
@@ -97,7 +93,6 @@ def test_more_than_a_thousand_events(store, database):
         assert run_now(sweep(store._scope)) == 0
 
 
-@pytest.mark.everywhere
 def test_large_events(store):
     big = "x" * 300_000
     event = Event("big", details={"text": big})
@@ -110,7 +105,6 @@ def test_large_events(store):
     assert list(store.check()) == []
 
 
-@pytest.mark.everywhere
 def test_history_and_as_of(store, clock):
     store.executions.create(Execution("a", "j"))
     clock.advance(1)
@@ -129,7 +123,6 @@ def test_history_and_as_of(store, clock):
         store.executions.wait("a", lambda one: True, timeout=0)
 
 
-@pytest.mark.everywhere
 def test_reopened(store, reopen):
     store.executions.create(Execution("a", "j", data={1, 2}), events=[Event("e")])
     before = store.executions.update("a", state="running")

@@ -1,11 +1,11 @@
-"""Executions beside dicts, on every embedded engine and both faces."""
+"""Executions beside dicts, on every engine and both faces."""
 
 import msgspec
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from family.beside import Beside, Model, Place, bounded, call
+from family.beside import Beside, Model, Place, call
 from holdfast import Event, Execution
 from holdfast.errors import AlreadyExists, NotFound, StaleRevision, WrongState
 
@@ -173,11 +173,12 @@ class ExecutionsAsDicts(Beside):
         assert self.paged(limit, **filters) == self.expected.by_id(matches)
 
 
-@pytest.mark.everywhere
+@pytest.mark.older
 def test_executions_are_as_dicts(database):
-    Place(database).run(ExecutionsAsDicts, bounded({"memory": 25, "sqlite": 12}.get(database.engine, 4)))
+    Place(database).run(ExecutionsAsDicts, 25, 12, 10)
 
 
+@pytest.mark.older
 @pytest.mark.torture
 def test_executions_are_as_dicts_for_long(database):
-    Place(database).run(ExecutionsAsDicts, bounded(500, 50))
+    Place(database).run_for_long(ExecutionsAsDicts)

@@ -2,23 +2,19 @@
 
 import pytest
 
-import holdfast
 from family.test_feed import emit, pages
-from holdfast import Store, codec
 from holdfast.engines.memory import MemoryEngine
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def parted(request, tmp_path, clock):
-    """A store in five parts."""
-    if request.param == "memory":
-        engine = MemoryEngine(5)
-        store = Store(engine, "memory:", namespace="default", codec=codec.default, clock=clock)
+@pytest.fixture
+def parted(database):
+    """A store in several parts."""
+    if database.engine == "memory":
+        store = database.over(MemoryEngine(5))
     else:
-        store = holdfast.open(tmp_path / "parts.db", parts=5, clock=clock)
-    with store:
-        yield store
-        assert store.check() == []
+        store = database.open(**({"parts": 5} if database.embedded else {}))
+    yield store
+    assert store.check() == []
 
 
 def test_parts_keep_their_order_and_nothing_is_lost(parted, clock):

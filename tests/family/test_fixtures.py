@@ -5,8 +5,6 @@ import pytest
 from holdfast import Execution, Instance
 from holdfast.errors import AlreadyExists, InvalidArgument, NotFound
 
-pytestmark = pytest.mark.everywhere
-
 
 def test_a_store_on_every_engine_and_face(store, other, clock):
     made = store.instances.start(Instance("a", "w"))

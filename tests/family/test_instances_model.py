@@ -1,4 +1,4 @@
-"""Instances beside dicts, on every embedded engine and both faces."""
+"""Instances beside dicts, on every engine and both faces."""
 
 from datetime import timedelta
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from family.beside import Beside, Model, Place, bounded, call, outcome
+from family.beside import Beside, Model, Place, call, outcome
 from holdfast import Context, HistoryEntry, Instance
 from holdfast.errors import AlreadyExists, InvalidArgument, NotFound, StaleRevision, WrongState
 from holdfast.testing.faces import START
@@ -205,11 +205,12 @@ class InstancesAsDicts(Beside):
         )
 
 
-@pytest.mark.everywhere
+@pytest.mark.older
 def test_instances_are_as_dicts(database):
-    Place(database).run(InstancesAsDicts, bounded({"memory": 25, "sqlite": 12}.get(database.engine, 4)))
+    Place(database).run(InstancesAsDicts, 25, 12, 10)
 
 
+@pytest.mark.older
 @pytest.mark.torture
 def test_instances_are_as_dicts_for_long(database):
-    Place(database).run(InstancesAsDicts, bounded(500, 50))
+    Place(database).run_for_long(InstancesAsDicts)

@@ -82,7 +82,6 @@ def test_one_commit():
     assert store.check() == []
 
 
-@pytest.mark.everywhere
 def test_on_every_engine(store, reopen, clock):
     clock.advance((NOW - clock.now()).total_seconds())
     prepare(store)

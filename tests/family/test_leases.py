@@ -6,8 +6,6 @@ from holdfast import Instance, Lease
 from holdfast.errors import Conflict, InvalidArgument, LostLease
 from holdfast.testing.family_harness import ids, nothing_changes, together
 
-pytestmark = pytest.mark.everywhere
-
 
 def test_one_holder_at_a_time(store, other, clock):
     lease = store.leases.acquire("a", "me", 10)

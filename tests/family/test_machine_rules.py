@@ -22,7 +22,6 @@ def define(store, **options):
 # --- definitions ---
 
 
-@pytest.mark.everywhere
 def test_define_is_stored(store, reopen):
     assert store.machines.definition("order") is None
     made = define(store, keep_history=7)
@@ -35,7 +34,6 @@ def test_define_is_stored(store, reopen):
     assert again.machines.definition("order").transitions == {"x": {"e": "y"}}
 
 
-@pytest.mark.everywhere
 def test_the_first_save_is_the_initial_state(store):
     define(store)
     with pytest.raises(WrongState) as caught:

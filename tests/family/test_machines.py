@@ -29,7 +29,6 @@ def define(store, **options):
 # --- what Finitomata does ---
 
 
-@pytest.mark.everywhere
 def test_fin_01_what_was_saved_is_loaded_after_a_restart(store, reopen):
     saved = store.machines.save("order", "o-1", "paid", {"amount": 5}, event="pay", event_payload=("card", 5))
     assert saved == Snapshot(
@@ -39,7 +38,6 @@ def test_fin_01_what_was_saved_is_loaded_after_a_restart(store, reopen):
     assert reopen().machines.load("order", "o-1") == saved
 
 
-@pytest.mark.everywhere
 def test_fin_02_the_last_save_wins_and_remembers_where_it_came_from(store, other, clock):
     first = store.machines.save("order", "o-1", "idle", None)
     clock.advance(3)
@@ -56,7 +54,6 @@ def test_fin_03_nothing_there(store):
     assert caught.value.id == "order/o-1"
 
 
-@pytest.mark.everywhere
 def test_fin_04_equal_names_of_different_machines_are_different_records(store):
     """Finitomata keys by the bare name: there the second machine loads and overwrites the first."""
     pairs = [("order", "x"), ("ship", "x"), ("order", "x/y"), ("order/x", "y"), ("orde", "rx"), ("order", "X")]
@@ -73,7 +70,6 @@ def test_fin_04_equal_names_of_different_machines_are_different_records(store):
     assert len(store.machines.history("ship", "x")) == 1
 
 
-@pytest.mark.everywhere
 def test_fin_05_a_failure_keeps_the_good_snapshot(store, reopen, clock):
     good = store.machines.save("order", "o-1", "running", {"n": 1})
     clock.advance(1)
@@ -91,7 +87,6 @@ def test_fin_05_a_failure_keeps_the_good_snapshot(store, reopen, clock):
     assert again.machines.last_error("order", "o-1") == failure
 
 
-@pytest.mark.everywhere
 def test_fin_06_a_success_does_not_clear_the_last_error(store):
     store.machines.save("order", "o-1", "idle", 1)
     store.machines.fail("order", "o-1", "first")
@@ -114,7 +109,6 @@ def test_fin_07_a_failure_before_the_first_snapshot(store):
     assert store.machines.last_error("order", "o-1") is None
 
 
-@pytest.mark.everywhere
 def test_fin_08_purge_removes_everything_and_may_be_repeated(store):
     store.machines.save("order", "o-1", "idle", 1)
     store.machines.save("order", "o-1", "running", 1)
@@ -131,7 +125,6 @@ def test_fin_08_purge_removes_everything_and_may_be_repeated(store):
     assert [one.revision for one in store.machines.history("order", "o-1")] == [1]
 
 
-@pytest.mark.everywhere
 def test_fin_09_a_final_state_reloads_as_final(store, reopen):
     define(store)
     for state in ("idle", "running", "done"):
@@ -169,7 +162,6 @@ def test_fin_10_a_store_that_is_not_open_is_an_error(store, database):
     assert store.machines.find("order", "o-1") is None
 
 
-@pytest.mark.everywhere
 def test_fin_11_a_refused_transition_writes_nothing(store):
     """Finitomata 0.41 stores only what is allowed; 0.40 stored first and went back in memory alone."""
     define(store)
@@ -201,7 +193,6 @@ def test_fin_12_a_payload_that_cannot_be_kept_is_refused_with_its_path(store):
 # --- conditions ---
 
 
-@pytest.mark.everywhere
 def test_from_state(store):
     with pytest.raises(WrongState) as caught:
         store.machines.save("order", "o-1", "running", 1, from_state="idle")
@@ -244,7 +235,6 @@ def test_arguments_that_are_not_allowed(store, arguments):
 # --- history ---
 
 
-@pytest.mark.everywhere
 def test_history_is_newest_first_in_pages(store):
     for number in range(7):
         store.machines.save("m", "n", f"s{number}", number, event=f"e{number}")
@@ -260,7 +250,6 @@ def test_history_is_newest_first_in_pages(store):
     assert store.machines.history("m", "n", limit=7).cursor is None
 
 
-@pytest.mark.everywhere
 def test_history_keeps_as_many_as_the_definition_says(store):
     store.machines.define("m", {"s": {}}, keep_history=3)
     for number in range(10):
@@ -317,7 +306,6 @@ def test_as_of(store, clock):
 # --- queries, counts, waiting, the feed ---
 
 
-@pytest.mark.everywhere
 def test_query_and_count(store):
     for machine in ("a", "ab", "b"):
         for number in range(5):
@@ -350,7 +338,6 @@ def test_query_and_count(store):
         store.machines.query(machine="b", cursor=store.machines.query(machine="a", limit=1).cursor)
 
 
-@pytest.mark.everywhere
 def test_wait(store, other):
     store.machines.save("m", "n", "a", 1)
     assert store.machines.wait("m", "n", lambda one: one.state == "a", timeout=0).payload == 1
@@ -360,7 +347,6 @@ def test_wait(store, other):
         tx.machines.wait("m", "n", bool)
 
 
-@pytest.mark.everywhere
 def test_the_feed_tells_of_saves_failures_and_purges(store):
     first = store.machines.save("m", "n", "a", 1)
     failure = store.machines.fail("m", "n", "x", event="go")

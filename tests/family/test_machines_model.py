@@ -1,12 +1,12 @@
 """Machines against dicts, in transactions, beside racing clients, and failing at every call."""
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule
+from hypothesis.stateful import rule
 
 import holdfast
 import holdfast.moves
+from family.beside import InPlace, Place
 from family.faults import at_every_call, over
 from holdfast.engine import Batch
 from holdfast.engines.memory import MemoryEngine
@@ -25,7 +25,6 @@ def define(store, **options):
 # --- transactions, races, faults ---
 
 
-@pytest.mark.everywhere
 def test_in_a_transaction(store):
     define(store)
     with store.transaction() as tx:
@@ -122,17 +121,15 @@ def test_check_finds_what_is_wrong():
     assert [problem.code for problem in store.check()] == ["damaged"]
 
 
-class MachinesAsDicts(RuleBasedStateMachine):
+class MachinesAsDicts(InPlace):
     """Snapshots, histories and last errors against dicts, under the rules; now and then another client comes first."""
 
     machines, names = st.sampled_from(["order", "ship", "o"]), st.sampled_from(["a", "b", "a/b", "rder", "é%"])
     states, events = st.sampled_from(["idle", "running", "done", "x"]), st.sampled_from([None, "start", "finish"])
     payloads = st.none() | st.booleans() | st.integers() | st.text(max_size=4)
 
-    def __init__(self):
-        super().__init__()
-        self.engine = MemoryEngine(parts=3)
-        self.store = over(self.engine)
+    def __init__(self, place):
+        super().__init__(place)
         self.past, self.errors = {}, {}
         self.store.machines.define("order", RULES, initial="idle", final=["done"], keep_history=3)
 
@@ -165,14 +162,10 @@ class MachinesAsDicts(RuleBasedStateMachine):
 
     @rule(machine=machines, name=names, payload=payloads)
     def another_client_commits_now(self, machine, name, payload):
-        def interfere(number, part, batch):
-            past = self.past.get((machine, name))
-            if number == 1:
-                self.saved(over(self.engine), machine, name, past[-1].state if past else "idle", None, "theirs")
-
         past = self.past.get((machine, name))
         state = past[-1].state if past else "idle"
-        self.saved(over(Conflicting(self.engine, interfere=interfere)), machine, name, state, None, payload)
+        store = self.beside(lambda other: self.saved(other, machine, name, state, None, "theirs"))
+        self.saved(store, machine, name, state, None, payload)
 
     @rule(machine=machines, name=names, reason=payloads)
     def fail(self, machine, name, reason):
@@ -187,10 +180,6 @@ class MachinesAsDicts(RuleBasedStateMachine):
     def purge(self, machine, name):
         there = [kept.pop((machine, name), None) is not None for kept in (self.past, self.errors)]
         assert self.store.machines.purge(machine, name) == any(there)
-
-    @rule()
-    def reopen(self):
-        self.store = over(self.engine)
 
     @rule(machine=machines, name=names)
     def look(self, machine, name):
@@ -208,12 +197,16 @@ class MachinesAsDicts(RuleBasedStateMachine):
         if machine is not None:
             assert self.store.machines.count(machine, state) == len(found)
 
-    def teardown(self):
-        assert self.store.check() == []
+
+@pytest.mark.older
+def test_machines_are_as_dicts(database):
+    Place(database).run(MachinesAsDicts, 30, 6, 10, steps=25)
 
 
-TestMachinesAsDicts = MachinesAsDicts.TestCase
-TestMachinesAsDicts.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+@pytest.mark.older
+@pytest.mark.torture
+def test_machines_are_as_dicts_for_long(database):
+    Place(database).run_for_long(MachinesAsDicts)
 
 
 def test_a_copy_has_everything_and_holds_together(tmp_path):

@@ -20,7 +20,6 @@ from holdfast.families import memo
 from holdfast.families.memo import CLAIM_SECONDS, Claim, content_hash
 
 
-@pytest.mark.everywhere
 def test_computed_once_for_equal_inputs(store, other):
     calls = []
 
@@ -64,7 +63,6 @@ def test_content_hash(first, second, same):
     assert (content_hash(codec.default, first) == content_hash(codec.default, second)) is same
 
 
-@pytest.mark.everywhere
 def test_an_error_comes_through_and_the_next_caller_computes(store, other):
     def breaks():
         raise ZeroDivisionError("once")
@@ -94,7 +92,6 @@ def test_a_function_that_asks_for_itself_is_refused():
     assert store.results.memo("d", "f", 1, lambda: store.results.memo("d", "f", 2, lambda: 3)) == 3
 
 
-@pytest.mark.everywhere
 def test_of_many_threads_one_computes_and_the_others_wait(store, other):
     calls, results, started, go = Counter(), [], threading.Event(), threading.Event()
 
@@ -120,25 +117,23 @@ def test_of_many_threads_one_computes_and_the_others_wait(store, other):
 
 
 def test_a_dead_holders_call_is_computed_again(store, database, clock):
-    gone = database.open()
-    scope = gone._scope if not database.asynchronous else gone.target._scope
-    if database.asynchronous:
-        pytest.skip("the claim is taken on the blocking face")
+    scope, run = database.inside(database.open())
+    mine, _ = database.inside(store)
     id = "f:" + content_hash(codec.default, 1)
     claim = Claim(scope, "d", id)
-    assert run_now(claim.take()) is None
+    assert run(claim.take()) is None
     assert claim.held
-    waiting = Claim(store._scope, "d", id)
-    assert run_now(transact_take(waiting)) == CLAIM_SECONDS
+    waiting = Claim(mine, "d", id)
+    assert run(transact_take(waiting)) == CLAIM_SECONDS
     clock.advance(CLAIM_SECONDS - 1)
-    assert run_now(claim.renew()) is True  # alive: it has another ten seconds
+    assert run(claim.renew()) is True  # alive: it has another ten seconds
     clock.advance(CLAIM_SECONDS - 1)
-    assert run_now(transact_take(waiting)) == 1
+    assert run(transact_take(waiting)) == 1
     clock.advance(1)
     assert store.results.memo("d", "f", 1, lambda: "computed again") == "computed again"
-    assert run_now(claim.renew()) is False
+    assert run(claim.renew()) is False
     # It was not dead but paused: its value comes too late, and the stored one counts.
-    late = run_now(claim.store(memo.encode(scope, "late"), "late", "f", 1))
+    late = run(claim.store(memo.encode(scope, "late"), "late", "f", 1))
     assert late == "computed again"
     assert store.results.get("d", id) == "computed again"
 

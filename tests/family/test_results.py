@@ -24,14 +24,12 @@ LIMIT = 64 << 10
 # --- what Handoff does ---
 
 
-@pytest.mark.everywhere
 def test_hnd_s01_the_same_id_under_two_dags(store):
     store.results.put("dag-a", "x", 1)
     store.results.put("dag-b", "x", 2)
     assert (store.results.get("dag-a", "x"), store.results.get("dag-b", "x")) == (1, 2)
 
 
-@pytest.mark.everywhere
 def test_hnd_s02_another_dag_or_an_unknown_id(store):
     store.results.put("dag-a", "x", 1)
     for dag, id in (("dag-b", "x"), ("dag-a", "y")):
@@ -48,7 +46,6 @@ def test_hnd_s03_has_is_scoped(store):
     assert store.results.has("dag-a", "y") is False
 
 
-@pytest.mark.everywhere
 def test_hnd_s04_clear_removes_one_dag_only(store):
     """Handoff matches patterns: there a DAG named like a wildcard empties the store."""
     dags = ("a", "a/b", "a%", "a_", "_", "%", "A", "ab", "a*", ":_", "a b", "é")
@@ -83,13 +80,11 @@ def test_hnd_s06_an_id_of_another_dag_is_not_waited_for(store):
         store.results.wait("b", "x", timeout=0)
 
 
-@pytest.mark.everywhere
 def test_hnd_d06_a_result_that_is_there_is_returned(store):
     store.results.put("a", "x", None)
     assert store.results.wait("a", "x", timeout=0) is None
 
 
-@pytest.mark.everywhere
 def test_hnd_d07_a_missing_one_times_out(store):
     with pytest.raises(Timeout):
         store.results.wait("a", "x", timeout=0.01)
@@ -97,7 +92,6 @@ def test_hnd_d07_a_missing_one_times_out(store):
         store.results.wait("a", "x", timeout=-1)
 
 
-@pytest.mark.everywhere
 def test_hnd_d08_stored_later_it_is_waited_for(store, other):
     """Handoff looks every 100 ms; here the write wakes the waiting call, which may wait for a minute."""
     got = []
@@ -133,7 +127,6 @@ def test_ids_compare_exactly(store):
 # --- the record ---
 
 
-@pytest.mark.everywhere
 def test_put_and_find(store, other, clock):
     made = store.results.put("a", "x", {"n": 1}, producer="worker-1", inputs=["raw", 3], ttl=timedelta(seconds=9))
     assert made.revision == 1
@@ -176,7 +169,6 @@ def test_a_refused_value_says_where(store):
 # --- large values ---
 
 
-@pytest.mark.everywhere
 @pytest.mark.parametrize("make", [lambda size: b"v" * size, lambda size: "v" * (size - 3)], ids=["bytes", "text"])
 def test_a_value_over_64_kib_is_omitted_from_pages_and_changes(store, make):
     """A text of n bytes under 64 KiB is encoded in n + 3."""
@@ -242,7 +234,6 @@ def test_chunks_go_with_what_refers_to_them():
 # --- streams ---
 
 
-@pytest.mark.everywhere
 @pytest.mark.parametrize("size", [0, 10, LIMIT, LIMIT + 1, 3_000_000])
 def test_streams(store, size):
     data = bytes(range(256)) * (size // 256 + 1)
@@ -316,7 +307,6 @@ def test_replaced_while_it_is_read(store):
 # --- expiry ---
 
 
-@pytest.mark.everywhere
 def test_an_expired_result_is_absent_to_every_read(store, clock):
     store.results.put("a", "x", 1, ttl=10)
     store.results.put("a", "large", b"v" * 300_000, ttl=10)
@@ -407,7 +397,6 @@ def test_clear_makes_one_change_however_many_there_are():
     assert store.results.put("a", "x1", 1).revision == 1
 
 
-@pytest.mark.everywhere
 def test_the_feed(store):
     first = store.results.put("a", "x", 1)
     second = store.results.put("a", "x", 2)
@@ -419,7 +408,6 @@ def test_the_feed(store):
     assert store.feed.read(ids=[("a", "x")]).items == store.feed.read(ids=["a"]).items == changes
 
 
-@pytest.mark.everywhere
 def test_in_a_transaction(store):
     store.results.put("a", "old", 0)
     with store.transaction() as tx:
@@ -438,7 +426,6 @@ def test_in_a_transaction(store):
     assert store.results.ids("a/b") == ("x",)
 
 
-@pytest.mark.everywhere
 def test_query_pages(store):
     for dag in ("a", "ab", "b"):
         for number in range(5):

@@ -3,32 +3,16 @@
 from datetime import timedelta
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import invariant, rule
 
+from family.beside import InPlace, Place
 from family.faults import at_every_call, over
-from holdfast import OMITTED, blobs, moves
-from holdfast.bridge import run_now
+from holdfast import OMITTED, moves
 from holdfast.engines.memory import MemoryEngine
 from holdfast.engines.wrap import Conflicting
-from holdfast.families.result_clear import expire
-from holdfast.testing.faces import START
 
 LARGE = b"large" * 20_000
-
-
-class Moving:
-    """A clock that a test moves."""
-
-    def __init__(self):
-        self.at = START
-
-    def now(self):
-        return self.at
-
-    def monotonic(self):
-        return 0.0
 
 
 def _prepare(store):
@@ -103,28 +87,29 @@ def test_a_copy_has_everything():
     assert target.check() == []
 
 
-class ResultsAsDicts(RuleBasedStateMachine):
+class ResultsAsDicts(InPlace):
     dags, names = st.sampled_from(["d", "d/e", "d%", "_", "de"]), st.sampled_from(["x", "y", "x/y", "é"])
     values = st.none() | st.booleans() | st.integers() | st.sampled_from([LARGE, LARGE + b"2", "t" * 70_000])
     ttls = st.none() | st.integers(1, 5)
 
-    def __init__(self):
-        super().__init__()
-        self.engine, self.clock = MemoryEngine(parts=3), Moving()
-        self.store = over(self.engine, self.clock)
+    def __init__(self, place):
+        super().__init__(place)
         self.model = {}
 
     def there(self, dag=None):
         return {
             key: value
             for key, (value, until) in self.model.items()
-            if dag in (None, key[0]) and (until is None or until > self.clock.at)
+            if dag in (None, key[0]) and (until is None or until > self.clock.now())
         }
 
     def write(self, store, dag, id, value, ttl):
         made = store.results.put(dag, id, value, ttl=ttl)
-        self.model[dag, id] = (value, None if ttl is None else self.clock.at + timedelta(seconds=ttl))
+        self.model[dag, id] = (value, self.end(ttl))
         assert (made.value, made.expires_at) == self.model[dag, id]
+
+    def end(self, ttl):
+        return None if ttl is None else self.clock.now() + timedelta(seconds=ttl)
 
     @rule(dag=dags, id=names, value=values, ttl=ttls)
     def put(self, dag, id, value, ttl):
@@ -133,15 +118,11 @@ class ResultsAsDicts(RuleBasedStateMachine):
     @rule(dag=dags, id=names, ttl=ttls)
     def put_stream(self, dag, id, ttl):
         self.store.results.put_stream(dag, id, [LARGE, b"!"], ttl=ttl)
-        self.model[dag, id] = (LARGE + b"!", None if ttl is None else self.clock.at + timedelta(seconds=ttl))
+        self.model[dag, id] = (LARGE + b"!", self.end(ttl))
 
     @rule(dag=dags, id=names, ours=values, theirs=values, ttl=ttls)
     def another_client_commits_now(self, dag, id, ours, theirs, ttl):
-        def interfere(number, part, batch):
-            if number == 1:
-                over(self.engine, self.clock).results.put(dag, id, theirs, ttl=ttl)
-
-        self.write(over(Conflicting(self.engine, interfere=interfere), self.clock), dag, id, ours, None)
+        self.write(self.beside(lambda other: other.results.put(dag, id, theirs, ttl=ttl)), dag, id, ours, None)
 
     @rule(dag=dags, id=names)
     def delete(self, dag, id):
@@ -156,16 +137,11 @@ class ResultsAsDicts(RuleBasedStateMachine):
 
     @rule(seconds=st.integers(1, 3))
     def time_goes_by(self, seconds):
-        self.clock.at += timedelta(seconds=seconds)
+        self.clock.advance(seconds)
 
     @rule()
     def retention(self):
-        run_now(expire(self.store._scope, self.clock.at))
-        run_now(blobs.expire_uploads(self.store._scope, self.clock.at))
-
-    @rule()
-    def reopen(self):
-        self.store = over(self.engine, self.clock)
+        self.store.retention.run()
 
     @rule(dag=dags, id=names)
     def look(self, dag, id):
@@ -191,9 +167,13 @@ class ResultsAsDicts(RuleBasedStateMachine):
         if len(self.model) % 4 == 3:
             assert self.store.check() == []
 
-    def teardown(self):
-        assert self.store.check() == []
+
+@pytest.mark.older
+def test_results_are_as_dicts(database):
+    Place(database).run(ResultsAsDicts, 30, 6, 10)
 
 
-TestResultsAsDicts = ResultsAsDicts.TestCase
-TestResultsAsDicts.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
+@pytest.mark.older
+@pytest.mark.torture
+def test_results_are_as_dicts_for_long(database):
+    Place(database).run_for_long(ResultsAsDicts)

@@ -12,7 +12,6 @@ from holdfast.retention import LEASE_KEY
 # --- policies are data ---
 
 
-@pytest.mark.everywhere
 def test_policies_are_kept_and_seen_by_every_client(store, other):
     first = Policy("instances", terminal_older_than=DAY, keep_latest=3)
     assert store.retention.set(first) == first
@@ -77,7 +76,6 @@ def test_without_a_policy_nothing_goes(store, clock):
 # --- by age ---
 
 
-@pytest.mark.everywhere
 def test_terminal_records_go_when_they_are_old_enough_and_others_stay(store, clock):
     store.retention.set(Policy("instances", terminal_older_than=HOUR))
     for status in ("completed", "failed", "cancelled", "pending", "running", "waiting"):
@@ -179,7 +177,6 @@ def test_machines_go_when_they_are_final_or_old(store, clock):
 # --- by number ---
 
 
-@pytest.mark.everywhere
 def test_the_newest_of_each_group_are_kept(store, clock):
     store.retention.set(Policy("instances", keep_latest=2))
     for number in range(5):
@@ -326,7 +323,6 @@ def test_commits_of_a_run_are_small(store, clock, database):
     assert max(engine.sizes) <= 1500
 
 
-@pytest.mark.everywhere
 def test_one_runs_at_a_time(store, other, clock):
     lease = other.leases.acquire(LEASE_KEY, "another process", 60)
     with pytest.raises(LostLease) as error:
@@ -361,7 +357,6 @@ def test_it_runs_in_the_background_until_it_is_stopped(store, clock):
 # --- idempotency keys ---
 
 
-@pytest.mark.everywhere
 def test_idempotency_keys_age_out(store, clock, database):
     def work(tx):
         tx.feed.emit("worked", {}, id="r")

@@ -9,7 +9,6 @@ from holdfast import BEGINNING, HistoryEntry, Policy
 from holdfast.errors import Compacted
 
 
-@pytest.mark.everywhere
 def test_the_feed_is_pruned_by_age_and_says_so(store, clock):
     store.retention.set(Policy("feed", older_than=HOUR))
     store.instances.put(instance("r/a", "running"))
@@ -44,7 +43,6 @@ def test_an_age_of_nothing_prunes_all_and_numbering_goes_on(store, clock):
     assert [change.id for change in store.feed.read(end).items] == ["b"]
 
 
-@pytest.mark.everywhere
 def test_the_lowest_checkpoint_holds_the_feed_back_and_is_shown(store, clock):
     store.retention.set(Policy("feed", older_than=HOUR))
     for number in range(4):
@@ -76,7 +74,6 @@ def test_a_checkpoint_of_the_beginning_counts_whatever_comes_after_it(store, clo
     assert len(store.feed.read(BEGINNING).items) == 1
 
 
-@pytest.mark.everywhere
 def test_a_checkpoint_holds_only_so_long_and_then_the_consumer_is_told(store, clock):
     store.retention.set(Policy("feed", older_than=HOUR, max_pinned=DAY))
     store.checkpoints.set("abandoned", store.feed.latest())

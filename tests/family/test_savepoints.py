@@ -26,7 +26,6 @@ def people(count, seed=1):
     return {f"entity-{draw.randrange(10**9):09d}": {"n": at, "x": "y" * draw.randint(0, 150)} for at in range(count)}
 
 
-@pytest.mark.everywhere
 def test_what_is_saved_comes_back(store, run):
     states = {"b": None, "a/1": {"deep": [1, (2, {3})]}, "ü": b"\0", "c": 1.5, "big": b"z" * 2_000_000}
     saved = run.save("r", 1000, states)
@@ -200,7 +199,6 @@ def test_changes_tell_of_savepoints(store, run):
     assert changes[-1].record is None
 
 
-@pytest.mark.everywhere
 def test_in_a_transaction_it_is_all_or_nothing(store, run):
     states = people(20_000)
     with pytest.raises(KeyError), store.transaction() as tx:

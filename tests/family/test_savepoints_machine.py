@@ -1,16 +1,13 @@
-"""Savepoints against dicts."""
+"""Savepoints against dicts, on every engine and face."""
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import invariant, precondition, rule
 
+from family.beside import InPlace, Place
 from family.boxes import shrink
-from holdfast import Store, codec
-from holdfast.engines.memory import MemoryEngine
 from holdfast.errors import InvalidArgument, NoSavepoint
 from holdfast.families import savepoint_chunks, savepoint_writing
-from holdfast.testing.faces import ManualClock
 
 ids = st.integers(0, 60).map(lambda number: f"e{number}")
 states = st.one_of(st.integers(0, 3), st.sampled_from(["", "x" * 90, "y" * 700, b"z" * 2000]))
@@ -18,28 +15,31 @@ entities = st.dictionaries(ids, states, max_size=40)
 times = st.integers(0, 12)
 
 
-class Machine(RuleBasedStateMachine):
-    def __init__(self):
-        super().__init__()
+class SavepointsAsDicts(InPlace):
+    def __init__(self, place):
+        super().__init__(place)
         self.patch = pytest.MonkeyPatch()
         shrink(self.patch)
         for name, value in {"TARGET_BYTES": 300, "FORCED_BYTES": 900, "PAGE": 3, "DIRECT_BYTES": 2500}.items():
             self.patch.setattr(savepoint_chunks, name, value)
         self.patch.setattr(savepoint_chunks, "CHUNK_BYTES", 1024)
         self.patch.setattr(savepoint_writing, "LAYERS", 3)
-        self.engine = MemoryEngine()
-        self.store = Store(
-            self.engine, "memory:", namespace="default", codec=codec.default, clock=ManualClock(), owner=False
-        )
-        self.run = self.store.savepoints
         self.run.init("r")
         self.model = {}
 
+    @property
+    def run(self):
+        return self.store.savepoints
+
     def teardown(self):
-        self.run.delete_run("r")
-        assert self.store.check() == []
-        assert self.engine.scan(0, self.store._scope.key(b"B"), self.store._scope.key(b"C"), limit=9) == []
-        self.patch.undo()
+        try:
+            self.run.delete_run("r")
+            engine, prefix = self.place.raw, self.namespace.encode() + b"\0"
+            for part in range(engine.parts):
+                assert engine.scan(part, prefix + b"B", prefix + b"C", limit=9) == []
+            super().teardown()
+        finally:
+            self.patch.undo()
 
     @rule(at=times, given=entities)
     def save(self, at, given):
@@ -68,6 +68,12 @@ class Machine(RuleBasedStateMachine):
         for at in gone:
             del self.model[at]
 
+    @precondition(lambda self: self.model)
+    @rule(at=times, ours=entities, theirs=entities)
+    def another_client_saves_now(self, at, ours, theirs):
+        self.beside(lambda other: other.savepoints.save("r", at, theirs)).savepoints.save("r", at, ours)
+        self.model[at] = ours
+
     @rule(id=ids, at=times)
     def look(self, id, at):
         before = [one for one in self.model if one <= at]
@@ -90,5 +96,12 @@ class Machine(RuleBasedStateMachine):
         assert self.store.check() == []
 
 
-TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=12, stateful_step_count=14, deadline=None)
+@pytest.mark.older
+def test_savepoints_are_as_dicts(database):
+    Place(database).run(SavepointsAsDicts, 12, 4, 5, steps=14)
+
+
+@pytest.mark.older
+@pytest.mark.torture
+def test_savepoints_are_as_dicts_for_long(database):
+    Place(database).run_for_long(SavepointsAsDicts)

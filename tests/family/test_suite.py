@@ -1,8 +1,7 @@
 """The published cases of the families, on every engine and face."""
 
-import os
 import shutil
-from itertools import count
+import uuid
 from tempfile import mkdtemp
 
 import pytest
@@ -11,8 +10,6 @@ import holdfast
 from holdfast.clock import SystemClock
 from holdfast.testing import family_suite
 from holdfast.testing.faces import drive
-
-_numbers = count()
 
 
 class Embedded:
@@ -43,7 +40,7 @@ class Server:
         self.servers = None
 
     def __call__(self):
-        options = {"namespace": f"s{os.getpid()}-{next(_numbers)}", "clock": SystemClock()}
+        options = {"namespace": uuid.uuid4().hex, "clock": SystemClock()}
         return self.servers.store(0, self._asynchronous, options)
 
 

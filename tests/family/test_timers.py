@@ -3,10 +3,10 @@
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import invariant, rule
 
+from family.beside import GivenUpError, InPlace, Place
 from family.faults import at_every_call, over
 from holdfast import Timer
 from holdfast.engine import Batch
@@ -21,7 +21,6 @@ def at(seconds):
     return T0 + timedelta(seconds=seconds)
 
 
-@pytest.mark.everywhere
 def test_due_in_the_order_of_times_over_all_parts(store, reopen, clock):
     timers = {n: store.timers.set(f"t{n}", at(n), {"n": n}) for n in (5, 3, 9, 1, 7, 4)}
     assert store.timers.due() == ()
@@ -35,7 +34,6 @@ def test_due_in_the_order_of_times_over_all_parts(store, reopen, clock):
     assert again.timers.due(at(3)) == (timers[1], timers[3])
 
 
-@pytest.mark.everywhere
 def test_a_timer_stays_until_it_is_done(store, other, clock):
     timer = store.timers.set("t", at(1), "payload")
     assert (timer.id, timer.at, timer.payload, timer.revision, timer.created_at) == (
@@ -53,7 +51,6 @@ def test_a_timer_stays_until_it_is_done(store, other, clock):
     assert store.timers.next() is None
 
 
-@pytest.mark.everywhere
 def test_done_leaves_a_timer_that_changed_since(store, other):
     first = store.timers.set("t", at(-1), 1)
     second = other.timers.set("t", at(-1), 1)
@@ -132,7 +129,6 @@ def test_large_payloads(store, reopen):
     assert again.timers.done(timer)
 
 
-@pytest.mark.everywhere
 def test_not_in_the_feed_and_in_transactions(store):
     position = store.feed.latest()
     with store.transaction() as tx:
@@ -212,16 +208,18 @@ def test_check_finds_a_missing_and_a_stale_place():
     assert {problem.code for problem in store.check()} == {"index-missing", "index-stale"}
 
 
-class TimersAsADict(RuleBasedStateMachine):
+def in_order(timer):
+    return timer.at, timer.id.encode()
+
+
+class TimersAsADict(InPlace):
     """What is due, when and in which order, against a dict; now and then over another client."""
 
     ids = st.sampled_from(["a", "b", "a/b", "é", "a%"])
     times = st.integers(-3, 3)
 
-    def __init__(self):
-        super().__init__()
-        self.engine = MemoryEngine(parts=3)
-        self.store = over(self.engine)
+    def __init__(self, place):
+        super().__init__(place)
         self.model, self.seen = {}, []
 
     @rule(id=ids, when=times, payload=st.integers() | st.text(max_size=3))
@@ -242,34 +240,56 @@ class TimersAsADict(RuleBasedStateMachine):
             if there:
                 del self.model[timer.id]
 
-    @rule()
-    def reopen(self):
-        self.store = over(self.engine)
-
     @rule(id=ids, when=times)
     def another_client_commits_now(self, id, when):
-        def interfere(number, part, batch):
-            if number == 1:
-                self.model[id] = over(self.engine).timers.set(id, at(when), "theirs")
-                self.seen.append(self.model[id])
-
-        self.model[id] = over(Conflicting(self.engine, interfere=interfere)).timers.set(id, at(when), "ours")
+        ours = self.beside(lambda other: self.seen.append(other.timers.set(id, at(when), "theirs")))
+        self.model[id] = ours.timers.set(id, at(when), "ours")
         self.seen.append(self.model[id])
+
+    @rule(id=ids, when=times)
+    def another_client_sets_it_just_before_it_is_done(self, id, when):
+        def sets(other):
+            self.model[id] = other.timers.set(id, at(when), "theirs")
+            self.seen.append(self.model[id])
+
+        if id in self.model:
+            assert self.beside(sets).timers.done(self.model[id]) is False
+
+    @rule(data=st.data(), root=st.just("a"), keep=st.booleans())
+    def a_transaction(self, data, root, keep):
+        before = dict(self.model)
+        try:
+            with self.store.transaction() as tx:
+                for id in data.draw(st.lists(st.sampled_from(["a", "a/b", "a/c"]), min_size=1, max_size=3)):
+                    if data.draw(st.booleans()):
+                        self.model[id] = tx.timers.set(id, at(data.draw(self.times)), "together")
+                    else:
+                        assert tx.timers.cancel(id) == (self.model.pop(id, None) is not None)
+                own = [one for one in self.model.values() if one.id in ("a", "a/b", "a/c") and one.at <= at(3)]
+                assert [one for one in tx.timers.due(at(3)) if one.id.startswith("a") and one.id != "a%"] == sorted(
+                    own, key=in_order
+                )
+                if not keep:
+                    raise GivenUpError
+        except GivenUpError:
+            self.model = before
 
     @rule(now=times, limit=st.integers(1, 3))
     def due(self, now, limit):
-        expected = sorted(
-            (one for one in self.model.values() if one.at <= at(now)), key=lambda one: (one.at, one.id.encode())
-        )
+        expected = sorted((one for one in self.model.values() if one.at <= at(now)), key=in_order)
         assert self.store.timers.due(at(now), limit) == tuple(expected[:limit])
 
     @invariant()
     def next(self):
         assert self.store.timers.next() == min((one.at for one in self.model.values()), default=None)
 
-    def teardown(self):
-        assert self.store.check() == []
+
+@pytest.mark.older
+def test_timers_are_as_a_dict(database):
+    Place(database).run(TimersAsADict, 30, 6, 10)
 
 
-TestTimersAsADict = TimersAsADict.TestCase
-TestTimersAsADict.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
+@pytest.mark.older
+@pytest.mark.torture
+def test_timers_are_as_a_dict_for_long(database):
+    Place(database).run_for_long(TimersAsADict)
