@@ -3,7 +3,8 @@
 The command line, every test's teardown and `copy` ask the same function.
 """
 
-from collections.abc import Awaitable, Callable
+from bisect import bisect_left
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from . import keys, references
@@ -11,7 +12,7 @@ from .clock import to_micros
 from .engine import Row, read_counter
 from .entry import Entry, decode, feed_prefix
 from .errors import Damaged, Undecodable
-from .feed import floors
+from .feed import floor_key, place_in
 from .problems import Problem
 from .records import KINDS, Kind, Stored, index_rows, open_row
 from .transaction import Reader, Scope
@@ -20,8 +21,12 @@ __all__ = ["Problem", "check", "rows_of"]
 
 _RUN = 1000
 _TRIES = 5
+_FEW = 500
+"""Rows of a part that are read at once, beside those of chunks; each may have 64 KiB."""
 
 Records = dict[bytes, Stored[Any]]
+
+_CHUNKS = b"B"  # every chunk, count and upload: they are large, and `references` reads them in runs
 
 AUDITS: list[Callable[[Reader, int], Awaitable[list[Problem]]]] = []
 """What looks at the rows of one part that belong to no record: timers, leases. Families add theirs."""
@@ -45,9 +50,66 @@ async def check(scope: Scope) -> list[Problem]:
     return problems
 
 
+class _Few(Reader):
+    """The few rows of a part, read at once and looked at in memory; what they are not is read where it is.
+
+    A look at a part is some forty scans, each a round trip to a server.
+    """
+
+    def __init__(self, scope: Scope, part: int, rows: Sequence[Row]) -> None:
+        super().__init__(scope)
+        self.instant = False
+        self._part = part
+        self._rows = rows
+        self._keys = [row.key for row in rows]
+        self._elsewhere = scope.key(_CHUNKS)
+
+    @classmethod
+    async def of(cls, scope: Scope, part: int) -> Reader:
+        """The reader of a part; where it has more rows, one that reads them as they are asked for."""
+        rows: list[Row] = []
+        for start, stop in ((b"", _CHUNKS), (_CHUNKS + keys.END, keys.END)):
+            found = await scope.reader.scan_part(part, scope.key(start), scope.key(stop), limit=_FEW)
+            if len(found) == _FEW:
+                return scope.reader
+            rows += found
+        return cls(scope, part, rows)
+
+    def _kept(self, part: int, start: bytes) -> bool:
+        return part == self._part and start.startswith(self.scope.prefix) and not start.startswith(self._elsewhere)
+
+    async def get(self, root: str, key: bytes) -> Row | None:
+        return (await self.peek(self.scope.part(root), [key]))[0]
+
+    async def peek(self, part: int, found: Sequence[bytes]) -> list[Row | None]:
+        if not all(self._kept(part, key) for key in found):
+            return await super().peek(part, found)
+        places = [(key, bisect_left(self._keys, key)) for key in found]
+        return [self._rows[at] if self._keys[at : at + 1] == [key] else None for key, at in places]
+
+    async def scan(
+        self, root: str | None, start: bytes, stop: bytes, *, limit: int, reverse: bool = False
+    ) -> list[Row]:
+        if root is None:
+            return await super().scan(root, start, stop, limit=limit, reverse=reverse)
+        return await self.scan_part(self.scope.part(root), start, stop, limit=limit, reverse=reverse)
+
+    async def scan_part(self, part: int, start: bytes, stop: bytes, *, limit: int, reverse: bool = False) -> list[Row]:
+        if not self._kept(part, start):
+            return await super().scan_part(part, start, stop, limit=limit, reverse=reverse)
+        found = self._rows[bisect_left(self._keys, start) : bisect_left(self._keys, stop)]
+        return list(found[::-1] if reverse else found)[:limit]
+
+
 async def _version(reader: Reader, part: int) -> int:
     row = (await reader.peek(part, [b""]))[0]
     return 0 if row is None else row.version
+
+
+async def _floor(reader: Reader, part: int) -> tuple[int, int]:
+    """Up to where the part's feed was pruned."""
+    (row,) = await reader.peek(part, [floor_key(reader.scope)])
+    return (0, 0) if row is None else place_in(row.value)
 
 
 async def rows_of(reader: Reader, part: int, start: bytes, stop: bytes | None = None) -> list[Row]:
@@ -63,8 +125,9 @@ async def rows_of(reader: Reader, part: int, start: bytes, stop: bytes | None = 
 
 
 async def _check_part(scope: Scope, part: int) -> list[Problem]:
-    reader = scope.reader
+    reader = await _Few.of(scope, part)
     problems: list[Problem] = []
+    floor = await _floor(reader, part)
     feed, wrappers, feed_problems = await _feed(reader, part)
     problems += feed_problems
     for kind in KINDS.values():
@@ -82,7 +145,7 @@ async def _check_part(scope: Scope, part: int) -> list[Problem]:
         if not damaged:  # what an unreadable record needs cannot be known
             problems += await _check_indexes(reader, part, kind, records)
             problems += await _check_counters(reader, part, kind, records)
-        problems += _check_feed(part, kind, records, feed, (await floors(reader))[part])
+        problems += _check_feed(part, kind, records, feed, floor)
         problems += await kind.audit(reader, part, records)
         for stored in records.values():
             wrappers += [stored.wrapped, *kind.held(stored.record)]
