@@ -13,8 +13,6 @@ from holdfast.engines.wrap import Slow
 from holdfast.errors import Compacted, Conflict, NotFound
 from holdfast.testing.harness import PATIENCE
 
-pytestmark = pytest.mark.everywhere
-
 
 def large(number, id=""):
     return bytes([number]) * 300_000 + id.encode()
