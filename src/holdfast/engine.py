@@ -92,6 +92,23 @@ class Submitting(Protocol):
     def submit(self, part: int, batch: Batch, done: Callable[[Outcome], None], /) -> None: ...
 
 
+class Range(NamedTuple):
+    """Rows to scan, in key order, in one part."""
+
+    part: int
+    start: bytes
+    stop: bytes
+    limit: int
+
+
+@runtime_checkable
+class Gathering(Protocol):
+    """An engine that looks at several parts in one call: where each would be a round trip, all of them are one."""
+
+    def read_many(self, requests: Sequence[tuple[int, Sequence[bytes]]], /) -> list[list[Row | None]]: ...
+    def scan_many(self, ranges: Sequence[Range], /) -> list[list[Row]]: ...
+
+
 def stamped(prefix: bytes, version: int, index: int) -> bytes:
     """The key of an appended row."""
     return prefix + version.to_bytes(8, "big") + index.to_bytes(2, "big")

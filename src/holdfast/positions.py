@@ -107,11 +107,8 @@ async def read(scope: Scope, position: str) -> Vector:
 
 async def versions(reader: Reader) -> list[int]:
     """The version of each part."""
-    found = []
-    for part in range(reader.scope.parts):
-        row = (await reader.peek(part, [b""]))[0]
-        found.append(row.version if row is not None else 0)
-    return found
+    found = await reader.peek_many([(part, [b""]) for part in range(reader.scope.parts)])
+    return [row.version if row is not None else 0 for (row,) in found]
 
 
 def beginning(scope: Scope) -> Vector:

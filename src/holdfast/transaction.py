@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import keys
 from .clock import Clock
-from .engine import AsyncEngine, Batch, Engine, Row, read_counter, stamped
+from .engine import AsyncEngine, Batch, Engine, Gathering, Range, Row, read_counter, stamped
 from .errors import Closed, Conflict, InvalidArgument
 from .limits import TRIES
 
@@ -38,8 +38,11 @@ class Scope:
         self.codec = codec
         self.clock = clock
         self.parts = engine.parts
-        self.distant: bool = getattr(engine if direct is None else direct, "distant", False)
+        called: Any = engine if direct is None else direct
+        self.distant: bool = getattr(called, "distant", False)
         """Whether every call of the engine is a round trip."""
+        self.gathering: Any = called if isinstance(called, Gathering) else None
+        """The engine, where it looks at several parts in one call; its answer is awaited where there is no `direct`."""
         self.reader = Reader(self)
 
     def sibling(self, namespace: str) -> "Scope":
@@ -102,6 +105,24 @@ class Reader:
             return self.scope.direct.read(part, found)
         return await self.scope.engine.read(part, found)
 
+    async def peek_many(self, wanted: Sequence[tuple[int, Sequence[bytes]]]) -> list[list[Row | None]]:
+        """As `peek` of each (part, keys); one call of an engine that can."""
+        gathering = self.scope.gathering
+        if gathering is None or len(wanted) < 2:
+            return [await self.peek(part, found) for part, found in wanted]
+        found: Any = gathering.read_many(wanted)
+        rows: list[list[Row | None]] = found if self.scope.direct is not None else await found
+        return rows
+
+    async def scan_many(self, ranges: Sequence[Range]) -> list[list[Row]]:
+        """As `scan_part` of each; one call of an engine that can."""
+        gathering = self.scope.gathering
+        if gathering is None or len(ranges) < 2:
+            return [await self.scan_part(part, start, stop, limit=limit) for part, start, stop, limit in ranges]
+        found: Any = gathering.scan_many(ranges)
+        rows: list[list[Row]] = found if self.scope.direct is not None else await found
+        return rows
+
     async def scan(
         self, root: str | None, start: bytes, stop: bytes, *, limit: int, reverse: bool = False
     ) -> list[Row]:
@@ -124,12 +145,8 @@ class Reader:
 
     async def total(self, counters: Sequence[bytes]) -> int:
         """The sum of some counters over all parts."""
-        total = 0
-        for part in range(self.scope.parts):
-            for row in await self._committed(part, counters):
-                if row is not None:
-                    total += read_counter(row.value)
-        return total
+        found = await self.scope.reader.peek_many([(part, counters) for part in range(self.scope.parts)])
+        return sum(read_counter(row.value) for rows in found for row in rows if row is not None)
 
 
 class Transaction(Reader):
@@ -199,6 +216,11 @@ class Transaction(Reader):
         self.presumed = True
         self._rows[key] = None
         return None
+
+    async def peek_many(self, wanted: Sequence[tuple[int, Sequence[bytes]]]) -> list[list[Row | None]]:
+        found = await self.scope.reader.peek_many(wanted)
+        asked = [keys for _, keys in wanted]
+        return [[self._own(*pair) for pair in zip(*pairs, strict=True)] for pairs in zip(asked, found, strict=True)]
 
     async def peek(self, part: int, found: Sequence[bytes]) -> list[Row | None]:
         rows = await self._committed(part, found)

@@ -7,7 +7,13 @@ from holdfast.testing import engine_suite
 
 
 class Submitting(MemoryEngine):
-    """The memory engine with a submit that answers at once."""
+    """The memory engine with all that is optional: a submit that answers at once, and looks at several parts."""
+
+    def read_many(self, requests, /):
+        return [self.read(part, keys) for part, keys in requests]
+
+    def scan_many(self, ranges, /):
+        return [self.scan(part, start, stop, limit=limit) for part, start, stop, limit in ranges]
 
     def submit(self, part, batch, done, /):
         try:

@@ -1,4 +1,4 @@
-"""Where every call of an engine is a round trip, a new record takes one: it is presumed to be new, and that is checked."""
+"""Where every call of an engine is a round trip: a new record is presumed to be new, and parts are looked at at once."""
 
 import pytest
 
@@ -10,12 +10,20 @@ from holdfast.errors import AlreadyExists, WrongState
 from holdfast.testing import family_suite
 
 
+class Gathering(memory.MemoryEngine):
+    def read_many(self, requests, /):
+        return [self.read(part, keys) for part, keys in requests]
+
+    def scan_many(self, ranges, /):
+        return [self.scan(part, start, stop, limit=limit) for part, start, stop, limit in ranges]
+
+
 class Distant(Recording):
     distant = True
 
 
 def open_distant():
-    engine = Distant(memory.connect("memory:", parts=3))
+    engine = Distant(Gathering(3))
     return Store(engine, "memory:", namespace="default", codec=codec.default, clock=SystemClock())
 
 
@@ -69,6 +77,17 @@ def test_a_business_key_in_use_is_found(store):
     assert found.value.id == "k/1"
     store.instances.start(Instance("k/3", "other", business_key="k"))
     assert {one.id for one in store.instances.scan()} == {"k/1", "k/3"}
+
+
+def test_what_stands_in_every_part_takes_one_call(store):
+    for number in range(20):
+        store.executions.create(Execution(f"e{number}", "j"))
+    assert store.executions.count("new") == 20
+    assert calls(store, lambda: store.executions.count("new")) == (1, 0)
+    store.feed.latest()
+    assert calls(store, store.feed.latest) == (1, 0)
+    # The index rows of all parts, then the records of each: all that are needed at once.
+    assert calls(store, lambda: store.executions.query(job_id="j", limit=10)) == (2, 0)
 
 
 def test_a_transaction_of_the_caller_presumes_nothing(store):

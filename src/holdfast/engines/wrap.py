@@ -9,10 +9,12 @@ from collections.abc import Callable, Collection, Sequence
 from itertools import count
 from typing import Any, NamedTuple, TypeVar
 
-from ..engine import Batch, Engine, Outcome, Row, Submitting, validate
+from ..engine import Batch, Engine, Gathering, Outcome, Range, Row, Submitting, validate
 from ..errors import Conflict, OutcomeUnknown, StoreError, Unavailable
 
 T = TypeVar("T")
+MANY = ("read_many", "scan_many")
+READS = ("read", "scan", *MANY)
 Done = Callable[[Outcome], None]
 
 
@@ -33,9 +35,11 @@ class Wrapper:
         if isinstance(engine, Submitting):
             # An attribute of the instance: since Python 3.12 `isinstance` with a protocol ignores `__getattr__`.
             self.submit = self._submit
+        if isinstance(engine, Gathering):
+            self.read_many, self.scan_many = self._read_many, self._scan_many
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name in ("engine", "submit"):
+        if name.startswith("_") or name in ("engine", "submit", "read_many", "scan_many"):
             raise AttributeError(f"{type(self).__name__} has no {name!r}")
         return getattr(self.engine, name)
 
@@ -49,6 +53,12 @@ class Wrapper:
     def scan(self, part: int | None, start: bytes, stop: bytes, /, *, limit: int, reverse: bool = False) -> list[Row]:
         asked = Asked("scan", part, (start, stop, limit, reverse))
         return self._call(asked, lambda: self.engine.scan(part, start, stop, limit=limit, reverse=reverse))
+
+    def _read_many(self, requests: Sequence[tuple[int, Sequence[bytes]]], /) -> list[list[Row | None]]:
+        return self._call(Asked("read_many", None, requests), lambda: _gathering(self.engine).read_many(requests))
+
+    def _scan_many(self, ranges: Sequence[Range], /) -> list[list[Row]]:
+        return self._call(Asked("scan_many", None, ranges), lambda: _gathering(self.engine).scan_many(ranges))
 
     def commit(self, part: int, batch: Batch, /) -> int:
         return self._call(Asked("commit", part, batch), lambda: self.engine.commit(part, batch))
@@ -72,6 +82,11 @@ def _submitting(engine: Any) -> Submitting:
     return submitting
 
 
+def _gathering(engine: Any) -> Gathering:
+    gathering: Gathering = engine
+    return gathering
+
+
 class Faulty(Wrapper):
     """Fails at the n-th call.
 
@@ -89,7 +104,7 @@ class Faulty(Wrapper):
         error: Exception | None = None,
         once: bool = False,
         lost: bool = False,
-        calls: Collection[str] = ("read", "scan", "commit", "wait"),
+        calls: Collection[str] = ("read", "scan", "commit", "wait", *MANY),
     ) -> None:
         super().__init__(engine)
         self.after, self.error, self.once, self.lost, self.counted = after, error, once, lost, calls
@@ -216,14 +231,19 @@ class Recording(Wrapper):
 
     @property
     def reads(self) -> int:
-        """Calls of `read` and `scan`: round trips, where there is a network."""
-        return self.count("read") + self.count("scan")
+        """Calls of `read`, `scan`, `read_many` and `scan_many`: round trips, where there is a network."""
+        return sum(call.name in READS for call in self.calls)
 
     @property
     def rows(self) -> int:
         """Rows that reads and scans gave."""
-        found = (call.outcome for call in self.calls if call.name in ("read", "scan"))
-        return sum(row is not None for rows in found if isinstance(rows, list) for row in rows)
+        found = [
+            call.outcome for call in self.calls if call.name in ("read", "scan") and isinstance(call.outcome, list)
+        ]
+        for call in self.calls:
+            if call.name in MANY and isinstance(call.outcome, list):
+                found += call.outcome
+        return sum(row is not None for rows in found for row in rows)
 
     @property
     def commits(self) -> int:
@@ -304,6 +324,8 @@ class Prefixed(Wrapper):
     def __init__(self, engine: Engine, prefix: bytes) -> None:
         super().__init__(engine)
         self.prefix = prefix
+        for name in MANY:
+            self.__dict__.pop(name, None)  # part by part, then: `read` and `scan` know the prefix
 
     def read(self, part: int, keys: Sequence[bytes], /) -> list[Row | None]:
         # b"" asks for the part's version, which is no row of anybody.

@@ -214,8 +214,9 @@ async def fetch_rows(reader: Reader, kind: Kind[Any], places: Sequence[Found]) -
         if place.row is None:
             owner = kind.owner(keys.parse(place.tail, kind.shape))
             parts.setdefault(reader.scope.part(keys.root(owner)), []).append(place)
-    for part, here in parts.items():
-        for place, row in zip(here, await reader.peek(part, [prefix + one.tail for one in here]), strict=True):
+    found = await reader.peek_many([(part, [prefix + one.tail for one in here]) for part, here in parts.items()])
+    for here, rows in zip(parts.values(), found, strict=True):
+        for place, row in zip(here, rows, strict=True):
             place.row = row
 
 

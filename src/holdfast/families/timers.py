@@ -187,8 +187,9 @@ async def _read(tx: Reader, ids: list[str], upto: int) -> list[Timer]:
     parts: dict[int, list[str]] = {}
     for id in ids:
         parts.setdefault(scope.part(keys.root(id)), []).append(id)
-    for part, here in parts.items():
-        rows.update(zip(here, await tx.peek(part, [_key(scope, id) for id in here]), strict=True))
+    found = await tx.peek_many([(part, [_key(scope, id) for id in here]) for part, here in parts.items()])
+    for here, read in zip(parts.values(), found, strict=True):
+        rows.update(zip(here, read, strict=True))
     timers = []
     for id in ids:
         row = rows[id]

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from ..engine import AsyncEngine, Batch, Row
+from ..engine import AsyncEngine, Batch, Gathering, Range, Row
 from .harness import FOREVER, PATIENCE, EngineTests, Running, put
 
 T = TypeVar("T")
@@ -30,6 +30,8 @@ class Blocking:
         except BaseException:
             self.stop()
             raise
+        if isinstance(self.engine, Gathering):
+            self.read_many, self.scan_many = self._read_many, self._scan_many
 
     async def _call(self, function: Any, *arguments: Any) -> Any:
         return await _awaited(function(*arguments))
@@ -56,6 +58,14 @@ class Blocking:
 
     def scan(self, part: int | None, start: bytes, stop: bytes, /, *, limit: int, reverse: bool = False) -> list[Row]:
         return self.run(self.engine.scan(part, start, stop, limit=limit, reverse=reverse))
+
+    def _read_many(self, requests: Sequence[tuple[int, Sequence[bytes]]], /) -> list[list[Row | None]]:
+        engine: Any = self.engine
+        return self.run(engine.read_many(requests))
+
+    def _scan_many(self, ranges: Sequence[Range], /) -> list[list[Row]]:
+        engine: Any = self.engine
+        return self.run(engine.scan_many(ranges))
 
     def commit(self, part: int, batch: Batch, /) -> int:
         return self.run(self.engine.commit(part, batch))

@@ -18,12 +18,12 @@ from .async_engine import AsyncExtras, BlockingFactory
 from .bounds import Limits
 from .commits import Commits, Contents, Expectations
 from .harness import Factory, fixed
-from .living import Closing, Submits, Waiting
+from .living import Closing, Gathers, Submits, Waiting
 from .model import Random
 from .reading import Reads, Scans
 
 
-class EngineSuite(Commits, Contents, Expectations, Reads, Scans, Limits, Waiting, Closing, Submits, Random):
+class EngineSuite(Commits, Contents, Expectations, Reads, Scans, Limits, Waiting, Closing, Submits, Gathers, Random):
     """All tests of the contract, still without an engine."""
 
     __test__ = False

@@ -1,10 +1,10 @@
-"""Waiting, closing, reopening, and the optional `submit`."""
+"""Waiting, closing, reopening, and the optional `submit` and `read_many`."""
 
 from contextlib import suppress
 
 import pytest
 
-from ..engine import Batch, Engine, Row, Submitting, read_counter
+from ..engine import Batch, Engine, Gathering, Range, Row, Submitting, read_counter
 from ..errors import Closed, Conflict, InvalidArgument
 from .harness import (
     FOREVER,
@@ -111,6 +111,43 @@ class Closing(EngineTests):
                 assert read_counter(value_of(again, b"n")) == 8
             finally:
                 again.close()
+
+
+class Gathers(EngineTests):
+    """`read_many` and `scan_many` are optional; where they are there, they give what the calls for one part give."""
+
+    def gathering(self, engine: Engine) -> Gathering:
+        if not isinstance(engine, Gathering):
+            pytest.skip("this engine looks at one part at a time")
+        for number in range(5):
+            for part in range(engine.parts):
+                engine.commit(part, Batch(write={b"%d" % number: b"%d" % part}))
+        return engine
+
+    def test_several_parts_are_read_at_once(self, engine: Engine) -> None:
+        many = self.gathering(engine)
+        requests = [(part, [b"0", b"x", b"", b"4"]) for part in reversed(range(engine.parts))]
+        requests += [(0, []), (0, [b"1"]), (0, [b"1"])]
+        assert many.read_many(requests) == [engine.read(part, keys) for part, keys in requests]
+        assert many.read_many([]) == []
+
+    def test_several_parts_are_scanned_at_once(self, engine: Engine) -> None:
+        many = self.gathering(engine)
+        ranges = [Range(part, b"1", b"9", 2 + part) for part in reversed(range(engine.parts))]
+        ranges += [Range(0, b"1", b"1", 5), Range(0, b"1", b"3", 0), Range(0, b"", b"9", 9)]
+        expected = [engine.scan(part, start, stop, limit=limit) for part, start, stop, limit in ranges]
+        assert many.scan_many(ranges) == expected
+        assert many.scan_many([]) == []
+
+    def test_one_bad_request_refuses_all(self, engine: Engine) -> None:
+        many = self.gathering(engine)
+        with pytest.raises(InvalidArgument):
+            many.read_many([(0, [b"0"]), (engine.parts, [b"0"])])
+        with pytest.raises(InvalidArgument):
+            many.scan_many([Range(0, b"", b"9", 1), Range(0, b"", b"9", -1)])
+        engine.close()
+        with pytest.raises(Closed):
+            many.read_many([(0, [b"0"]), (0, [b"1"])])
 
 
 class Submits(EngineTests):

@@ -8,7 +8,7 @@ from typing import TypeVar
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from holdfast.engine import Batch, Outcome, Row
+from holdfast.engine import Batch, Outcome, Range, Row
 
 from . import dsn, faults
 from .aio_notify import AsyncWatcher
@@ -57,6 +57,14 @@ class AsyncPostgresEngine:
     async def read(self, part: int, keys: Sequence[bytes], /) -> list[Row | None]:
         """One round trip."""
         return await self._run(lambda: self._plans.read(part, keys))
+
+    async def read_many(self, requests: Sequence[tuple[int, Sequence[bytes]]], /) -> list[list[Row | None]]:
+        """As `read` of each, in one round trip; each part as of one commit."""
+        return await self._run(lambda: self._plans.read_many(requests))
+
+    async def scan_many(self, ranges: Sequence[Range], /) -> list[list[Row]]:
+        """As `scan` of each, in one round trip."""
+        return await self._run(lambda: self._plans.scan_many(ranges))
 
     async def scan(
         self, part: int | None, start: bytes, stop: bytes, /, *, limit: int, reverse: bool = False

@@ -8,7 +8,7 @@ from typing import TypeVar
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from holdfast.engine import Batch, Outcome, Row
+from holdfast.engine import Batch, Outcome, Range, Row
 from holdfast.errors import InvalidArgument
 
 from . import dsn, faults
@@ -57,6 +57,14 @@ class PostgresEngine:
     def read(self, part: int, keys: Sequence[bytes], /) -> list[Row | None]:
         """One round trip."""
         return self._run(lambda: self._plans.read(part, keys))
+
+    def read_many(self, requests: Sequence[tuple[int, Sequence[bytes]]], /) -> list[list[Row | None]]:
+        """As `read` of each, in one round trip; each part as of one commit."""
+        return self._run(lambda: self._plans.read_many(requests))
+
+    def scan_many(self, ranges: Sequence[Range], /) -> list[list[Row]]:
+        """As `scan` of each, in one round trip."""
+        return self._run(lambda: self._plans.scan_many(ranges))
 
     def scan(self, part: int | None, start: bytes, stop: bytes, /, *, limit: int, reverse: bool = False) -> list[Row]:
         """One round trip for one part; for all of them at least one, pipelined."""

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from psycopg.pq.abc import PGresult
 
-from holdfast.engine import Batch, Outcome, Row, validate
+from holdfast.engine import Batch, Outcome, Range, Row, validate
 from holdfast.errors import Conflict, InvalidArgument, NotFound, StoreError, Unavailable, UnsupportedFormat
 from holdfast.limits import INT64_MAX
 
@@ -137,6 +137,16 @@ class Plans:
             unusable(f"the row of part {part} is missing", self._where)
         return [found.get(key) for key in keys]
 
+    def read_many(self, requests: Sequence[tuple[int, Sequence[bytes]]]) -> Plan[list[list[Row | None]]]:
+        """As `read` of each, in one trip."""
+        plans = [self.read(part, keys) for part, keys in requests]
+        return (yield from _at_once(plans))
+
+    def scan_many(self, ranges: Sequence[Range]) -> Plan[list[list[Row]]]:
+        """As `scan` of each, in one trip."""
+        plans = [self.scan(part, start, stop, limit, False) for part, start, stop, limit in ranges]
+        return (yield from _at_once(plans))
+
     def scan(self, part: int | None, start: bytes, stop: bytes, limit: int, reverse: bool) -> Plan[list[Row]]:
         """One trip for one part; for all of them one trip, and more where one part holds most of the result."""
         if limit < 0:
@@ -250,6 +260,26 @@ class Plans:
         """Raise `InvalidArgument` for a part that does not exist."""
         if not 0 <= part < self.parts:
             raise InvalidArgument(f"part {part} of {self.parts}", what="part", value=part)
+
+
+def _at_once(plans: Sequence[Plan[T]]) -> Plan[list[T]]:
+    """The results of plans that say one thing each, all said together."""
+    said: list[Statement] = []
+    asked: list[tuple[int, Plan[T]]] = []
+    results: dict[int, T] = {}
+    for index, plan in enumerate(plans):
+        try:
+            said += next(plan)
+            asked.append((index, plan))
+        except StopIteration as done:  # nothing to ask for
+            results[index] = done.value
+    answers: Answers = (yield said) if said else ()
+    for answer, (index, plan) in zip(answers, asked, strict=True):
+        try:
+            plan.send([answer])
+        except StopIteration as done:
+            results[index] = done.value
+    return [results[index] for index in range(len(plans))]
 
 
 def _share_a_key(batch: Batch) -> bool:
