@@ -75,8 +75,7 @@ class _Base(Families[M]):
         self._closed = True
         engine: AsyncEngine = self._scope.engine
         gone: Any = _Gone(self._scope.parts)
-        self._scope.engine = gone
-        self._scope.direct = gone
+        self._scope.leave(gone)
         return engine if self._owner else None
 
 

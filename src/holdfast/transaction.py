@@ -30,20 +30,25 @@ class Scope:
     def __init__(
         self, engine: AsyncEngine, direct: Engine | None, namespace: str, codec: "Codec", clock: Clock
     ) -> None:
-        self.engine = engine
-        self.direct = direct
-        """The blocking engine, where there is one: reads are made in place, on either face."""
         self.namespace = namespace
         self.prefix = keys.namespace(namespace)
         self.codec = codec
         self.clock = clock
         self.parts = engine.parts
+        self.engine = engine
+        self.direct = direct
+        """The blocking engine, where there is one: reads are made in place, on either face."""
         called: Any = engine if direct is None else direct
         self.distant: bool = getattr(called, "distant", False)
         """Whether every call of the engine is a round trip."""
         self.gathering: Any = called if isinstance(called, Gathering) else None
         """The engine, where it looks at several parts in one call; its answer is awaited where there is no `direct`."""
         self.reader = Reader(self)
+
+    def leave(self, gone: Any) -> None:
+        """Call what stands for an engine that was closed, from now on."""
+        self.engine = self.direct = gone
+        self.distant, self.gathering = False, None
 
     def sibling(self, namespace: str) -> "Scope":
         """Another namespace of the same database."""
@@ -208,6 +213,13 @@ class Transaction(Reader):
             return None if self._cleared(key) else self._rows[key]
         row = self._rows[key] = (await self._committed(self.scope.part(root), (key,)))[0]
         return None if self._cleared(key) else row
+
+    async def ahead(self, root: str, wanted: Sequence[bytes]) -> None:
+        """Read at once what `get` will surely be asked for, where each would be a round trip."""
+        self.enter(root)
+        missing = [key for key in wanted if key not in self._rows and key not in self._writes]
+        if self.scope.distant and self.on_first_read is None and len(missing) > 1:
+            self._rows.update(zip(missing, await self._committed(self.scope.part(root), missing), strict=True))
 
     async def absent(self, root: str, key: bytes) -> Row | None:
         if not self.presuming or key in self._writes or key in self._rows:

@@ -6,7 +6,7 @@ from holdfast import Event, Execution, Instance, Store, codec
 from holdfast.clock import SystemClock
 from holdfast.engines import memory
 from holdfast.engines.wrap import Recording
-from holdfast.errors import AlreadyExists, WrongState
+from holdfast.errors import AlreadyExists, LostLease, WrongState
 from holdfast.testing import family_suite
 
 
@@ -88,6 +88,18 @@ def test_what_stands_in_every_part_takes_one_call(store):
     assert calls(store, store.feed.latest) == (1, 0)
     # The index rows of all parts, then the records of each: all that are needed at once.
     assert calls(store, lambda: store.executions.query(job_id="j", limit=10)) == (2, 0)
+
+
+def test_rows_that_are_surely_needed_are_read_at_once(store):
+    assert calls(store, lambda: store.machines.save("door", "front", "open", None)) == (1, 1)
+    assert calls(store, lambda: store.machines.save("door", "front", "closed", None)) == (1, 1)
+    assert calls(store, lambda: store.leases.acquire("key", "me", 60)) == (1, 1)
+    store.instances.put(Instance("i", "w", status="running"))
+    lease = store.leases.acquire("i", "me", 60)
+    assert calls(store, lambda: store.instances.cancel("i")) == (1, 1)
+    assert store.instances.get("i").status == "cancelled"
+    with pytest.raises(LostLease):
+        store.leases.renew(lease, 60)
 
 
 def test_a_transaction_of_the_caller_presumes_nothing(store):

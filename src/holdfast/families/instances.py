@@ -30,7 +30,7 @@ from .instance_record import (
     check_unique,
     missing,
 )
-from .lease import revoke
+from .lease import revoke, rows
 from .unique import actives, check_free, mark_active, write
 
 
@@ -157,6 +157,7 @@ class Instances(Family[M]):
         Raises `NotFound`, and `WrongState` with terminal=True when it has ended already. Source: Hephaestus' cancel.
         """
         keys.name(id, "id")
+        await tx.ahead(keys.root(id), (INSTANCES.prefix(tx.scope) + keys.path(id), *rows(tx.scope, id)))
         before = await load(tx, INSTANCES, (id,))
         if before is None:
             raise missing(id)

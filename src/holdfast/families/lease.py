@@ -55,9 +55,15 @@ def decode(token_at: bytes, token: Row | None, until_at: bytes, until: Row | Non
     return Held(owner, number, ends[1] if ends[0] == number else 0)
 
 
+def rows(scope: Scope, key: str) -> tuple[bytes, bytes]:
+    """The keys of its token's row and of the one that says until when."""
+    return token_key(scope, key), until_key(scope, key)
+
+
 async def _held(tx: Transaction, key: str) -> Held:
     root = keys.root(key)
-    token_at, until_at = token_key(tx.scope, key), until_key(tx.scope, key)
+    token_at, until_at = rows(tx.scope, key)
+    await tx.ahead(root, (token_at, until_at))
     return decode(token_at, await tx.get(root, token_at), until_at, await tx.get(root, until_at))
 
 

@@ -68,7 +68,10 @@ class Machines(Family[M]):
         check_event(event)
         if from_state is not None:
             keys.name(from_state, "from_state")
-        definition = await machine_rules.load(tx, machine, keys.root(name))
+        root = keys.root(name)
+        rows = machine_rules.row_key(tx.scope, machine), MACHINES.prefix(tx.scope) + keys.path(machine, name)
+        await tx.ahead(root, rows)
+        definition = await machine_rules.load(tx, machine, root)
         before = await load(tx, MACHINES, (machine, name))
         actual = None if before is None else before.record.state
         if from_state is not None and from_state != actual:
