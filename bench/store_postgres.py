@@ -4,6 +4,7 @@ Rounds are interleaved; medians are shown, with the smallest and the largest. Th
 rows are left out where langgraph-checkpoint-postgres is not installed.
 """
 
+import asyncio
 import os
 import statistics
 import sys
@@ -17,7 +18,7 @@ import holdfast
 from holdfast import Event, Execution
 from holdfast.testing.postgres import Server
 
-CALLS, THREADS, LIVE = 150, 16, 100
+CALLS, THREADS, TASKS, LIVE = 150, 16, 64, 100
 RECORD = os.urandom(300)
 
 
@@ -88,6 +89,14 @@ class Bench:
             "16 threads, create in many parts",
             lambda thread: lambda number: store.create(Execution(f"{name}-t{thread}-{number}", "job")),
         )
+        self.together(
+            "16 threads, create in one part",
+            lambda thread: lambda number: store.create(Execution(f"{name}/t{thread}-{number}", "job")),
+        )
+        for kind, separator in (("many parts", "-"), ("one part", "/")):
+            start = name + separator
+            self.times[f"64 tasks, create in {kind}"].append(asyncio.run(tasks(self.url, f"{start}a")))
+        self.times["64 tasks, plain insert"].append(asyncio.run(plain_tasks(self.url, name)))
 
     def langgraph(self, name):
         from langgraph.checkpoint.base import empty_checkpoint
@@ -99,6 +108,43 @@ class Bench:
 
         self.calls("langgraph put", lambda number: self.saver.put(config(number), checkpoint, {}, {"n": 1}))
         self.calls("langgraph get_tuple", lambda number: self.saver.get_tuple(config(number)))
+
+
+async def timed(each):
+    """The time a call is the whole time over all calls of all tasks."""
+    begin = time.perf_counter()
+    await asyncio.gather(*(each(task) for task in range(TASKS)))
+    return (time.perf_counter() - begin) / (TASKS * (CALLS // 10))
+
+
+async def tasks(url, name):
+    """Creating on asyncio."""
+    async with await holdfast.open_async(url + f"?connections={THREADS}") as store:
+
+        async def each(task):
+            for number in range(CALLS // 10):
+                await store.executions.create(Execution(f"{name}{task}-{number}", "job"))
+
+        await store.executions.count("new")
+        return await timed(each)
+
+
+async def plain_tasks(url, name):
+    """One-row inserts on as many connections as the store may have."""
+    free = asyncio.Queue()
+    for _ in range(THREADS):
+        free.put_nowait(await psycopg.AsyncConnection.connect(url, autocommit=True))
+
+    async def each(task):
+        for number in range(CALLS // 10):
+            connection = await free.get()
+            await connection.execute("INSERT INTO plain VALUES (%s, %s)", (f"{name}a{task}/{number}", RECORD))
+            free.put_nowait(connection)
+
+    spent = await timed(each)
+    while not free.empty():
+        await free.get_nowait().close()
+    return spent
 
 
 def saver(url):
@@ -120,6 +166,9 @@ FLOOR = {
     "langgraph put": "plain insert of one row",
     "langgraph get_tuple": "plain select by key",
     "16 threads, create in many parts": "16 threads, plain insert",
+    "16 threads, create in one part": "16 threads, plain insert",
+    "64 tasks, create in many parts": "64 tasks, plain insert",
+    "64 tasks, create in one part": "64 tasks, plain insert",
 }
 
 

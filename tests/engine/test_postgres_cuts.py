@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from engine.proxy import CLIENT, SERVER, Proxy
-from holdfast.engine import Batch, read_counter
+from holdfast.engine import Batch, Range, read_counter
 from holdfast.engines.postgres import connect, connect_async
 from holdfast.errors import Conflict, OutcomeUnknown, StoreError, Unavailable
 from holdfast.testing.postgres import fresh_schema
@@ -115,6 +115,34 @@ def test_a_cut_anywhere_in_a_commit_leaves_all_or_nothing_and_no_lie():
     assert (CLIENT, "done") in outcomes, "a connection found dead before anything was sent is replaced"
 
 
+def test_a_cut_anywhere_in_a_commit_of_several_leaves_all_of_them_or_none():
+    conflict = Batch(expect={b"gone": 5}, write={b"never": b""}, append=[(b"f/", b"never")], add={b"n": 1})
+    with proxied() as (url, proxy, past):
+        engine, direct = connect(url), connect(past)
+        engine._watcher.committed = lambda part, version: None
+        engine._together(0, [batch(0), conflict, batch(1)])
+        proxy.record()
+        engine._together(0, [batch(2), conflict, batch(3)])
+        sides = {side: proxy.boundaries(side) for side in (CLIENT, SERVER)}
+        outcomes, number = set(), 4
+        for side, cuts in sides.items():
+            for after in cuts:
+                proxy.arm(side, after)
+                told = attempt(lambda: engine._together(0, [batch(number), conflict, batch(number + 1)]))  # noqa: B023
+                first, second, third = told if isinstance(told, list) else [told] * 3
+                outcome = truth(first, past, direct, number)
+                assert truth(third, past, direct, number + 1) == outcome
+                assert isinstance(second, Conflict) == isinstance(told, list)
+                outcomes.add(outcome)
+                assert proxy.cut_happened.wait(20)
+                engine.commit(0, batch(number + 2))
+                number += 3
+        assert direct.read(0, [b"never"]) == [None]
+        engine.close()
+        direct.close()
+    assert outcomes >= {"done", "unknown, done", "unknown, not done"}
+
+
 def test_a_cut_anywhere_in_an_asyncio_commit_tells_no_lie_either():
     async def run(url, proxy, past, direct):
         engine = await connect_async(url)
@@ -187,6 +215,9 @@ def test_what_each_call_costs_in_round_trips():
             counts[name] = proxy.trips - before
 
         cost("commit", lambda: engine.commit(0, batch(1)))
+        cost("commit of several", lambda: engine._together(0, [batch(n) for n in range(2, 20)]))
+        cost("read of several parts", lambda: engine.read_many([(part, [b"", b"n"]) for part in range(16)]))
+        cost("scan of several parts", lambda: engine.scan_many([Range(part, b"", LAST, 9) for part in range(16)]))
         cost("large commit", lambda: engine.commit(0, Batch(write={b"k%d" % n: b"x" * 500 for n in range(5000)})))
         cost("read", lambda: engine.read(0, [b"", b"n", b"gone"]))
         cost("read of nothing", lambda: engine.read(0, []))
@@ -197,6 +228,9 @@ def test_what_each_call_costs_in_round_trips():
         engine.close()
     assert counts == {
         "commit": 1,
+        "commit of several": 1,
+        "read of several parts": 1,
+        "scan of several parts": 1,
         "large commit": 1,
         "read": 1,
         "read of nothing": 0,
