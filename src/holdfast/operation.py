@@ -5,9 +5,9 @@ A family's operation is written once, as ``async def op(self, tx, ...)``. On a `
 after a `Conflict`, so they do nothing but read and write through `tx`.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Iterator
 from inspect import Signature, signature
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_origin, overload
 
 from .bridge import iterate_now, run_now
 from .errors import InvalidArgument
@@ -29,6 +29,9 @@ class Blocking:
         scope, tx = self.scope, self.tx
         if tx is not None:
             return lambda *args, **kwargs: run_now(within(tx, work, family, args, kwargs))
+        used_up = _iterables(work)
+        if used_up:
+            return lambda *args, **kwargs: run_now(transact(scope, _again(work, family, args, kwargs, used_up)))
         return lambda *args, **kwargs: run_now(transact(scope, lambda new: work(family, new, *args, **kwargs)))
 
     def reading(self, work: Work, family: Any) -> Callable[..., Any]:
@@ -61,12 +64,12 @@ class Suspending:
         self.tx = tx
 
     def operation(self, work: Work, family: Any) -> Callable[..., Any]:
-        scope, tx = self.scope, self.tx
+        scope, tx, used_up = self.scope, self.tx, _iterables(work) if self.tx is None else ()
 
         async def call(*args: Any, **kwargs: Any) -> Any:
             if tx is not None:
                 return await within(tx, work, family, args, kwargs)
-            return await transact(scope, lambda new: work(family, new, *args, **kwargs))
+            return await transact(scope, _again(work, family, args, kwargs, used_up))
 
         return call
 
@@ -237,6 +240,20 @@ class iteration(_Described, Generic[F, P, R]):  # noqa: N801
     def __get__(self, family: Family[Suspending], owner: type) -> Callable[P, AsyncIterator[R]]: ...
     def __get__(self, family: Any, owner: type) -> Any:
         return self if family is None else self._bind(family)
+
+
+def _iterables(work: Work) -> tuple[str, ...]:
+    """The parameters by name that may be given an iterator."""
+    parameters = signature(work).parameters.values()
+    return tuple(one.name for one in parameters if get_origin(one.annotation) in (Iterable, Collection))
+
+
+def _again(work: Work, family: Any, args: Any, kwargs: Any, used_up: tuple[str, ...]) -> Work:
+    """The body of a transaction, which may run again: what can be read only once is read before."""
+    for name in used_up:
+        if isinstance(kwargs.get(name), Iterator):
+            kwargs[name] = tuple(kwargs[name])
+    return lambda new: work(family, new, *args, **kwargs)
 
 
 async def within(tx: Transaction, work: Work, family: Any, args: Any, kwargs: Any) -> Any:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from holdfast import Event, Execution
+from holdfast.engines.wrap import Conflicting
 from holdfast.errors import InvalidArgument, NotFound, Timeout, WrongState
 from holdfast.families.dependents import sweep
 from holdfast.testing.family_harness import changes, ids, nothing_changes
@@ -132,3 +133,13 @@ def test_reopened(store, reopen):
     assert [one.message for one in store.executions.events("a")] == ["e"]
     assert store.feed.latest() == position
     assert store.feed.read(position).items == ()
+
+
+def test_what_can_be_read_only_once_is_there_when_a_conflict_repeats_the_operation(database):
+    store = database.over(Conflicting(database.raw(), refuse=lambda number, part, batch: number % 2 == 1))
+    store.executions.create(Execution("a", "j"), events=(Event(text) for text in ("one", "two")))
+    store.executions.update("a", events=iter([Event("three")]), state="running", expected_states=iter(["new"]))
+    assert [event.message for event in store.executions.events("a")] == ["one", "two", "three"]
+    with pytest.raises(WrongState):
+        store.executions.update("a", message="lost", expected_states=iter(["completed"]))
+    assert store.executions.get("a").message == ""
