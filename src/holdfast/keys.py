@@ -32,8 +32,8 @@ TIMER, TIMER_DUE = b"TT", b"TD"
 RESULT_EXPIRY, RESULT_WRITES, RESULT_CLAIM = b"VX", b"VW", b"VC"
 
 ENDED, ENDED_SINCE, ONCE_AT = b"YE", b"YS", b"YO"
-RETENTION_PLACE = b"YP"
 """Times: of records rewritten after they had ended (by time, and of each), of idempotency keys."""
+RETENTION_PLACE = b"YP"
 
 END = b"\xff"
 """After every path that starts alike: no UTF-8 and no tag has this byte."""

@@ -18,8 +18,8 @@ AGES = ("terminal_older_than", "older_than", "max_pinned")
 RULES: dict[str, tuple[str, ...]] = {
     "instances": ("terminal_older_than", "older_than", "keep_latest"),
     "executions": ("terminal_older_than", "older_than", "keep_latest"),
-    "machines": ("terminal_older_than", "older_than"),
-    "results": ("older_than",),
+    "machines": ("terminal_older_than", "older_than", "keep_latest"),
+    "results": ("older_than", "keep_latest"),
     "savepoints": ("older_than", "keep_latest"),
     "feed": ("older_than", "max_pinned"),
     "once": ("older_than",),
@@ -36,8 +36,9 @@ class Policy(msgspec.Struct, frozen=True):
     statuses and states that the family calls so; of machines the final states of a definition, counted from the last
     save. `older_than`: it was last changed that long ago, whatever its state.
 
-    `keep_latest`: it is not among so many newest changed of its workflow or job, or newest savepoints of its run.
-    Of instances and executions only terminal records are counted and go, unless there is an `older_than` alone with it.
+    `keep_latest`: it is not among so many that were changed last: of instances those of its workflow, of executions of
+    its job, of machines those of its machine, of results of its DAG, of savepoints the newest of its run. Of instances,
+    executions and machines only terminal records are counted and go, unless there is an `older_than` alone with it.
 
     `max_pinned`, for the feed: how old a change becomes that a checkpoint still holds back. None: as old as it takes.
     """

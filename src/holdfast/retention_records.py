@@ -1,6 +1,7 @@
 """Which records may go, and taking them away with everything that hangs on them."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import heapq
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 from . import chunks, keys
@@ -45,6 +46,10 @@ class Aging(NamedTuple):
     """Prefixes of the rows that give all records by time."""
     group: Callable[[Scope, Any], bytes] | None = None
     """Prefix of the rows that give a record's group, by time."""
+    within: Callable[[Any], tuple[str | None, bytes]] | None = None
+    """Where there are none: the root of a record's group (None: of any), and what the keys of the group begin with."""
+    ends: bool = False
+    """Whether there are records that are terminal."""
     leased: bool = False
     """Whether a lease on its id says that somebody still works on it."""
     batch: int = BATCH
@@ -94,6 +99,7 @@ AGING: dict[str, Aging] = {
         _prefixes(INSTANCES, BY_STATUS, [keys.path(status) for status in ENDED_STATUSES]),
         _prefixes(INSTANCES, BY_TIME, [b""]),
         lambda scope, one: INSTANCES.index_prefix(scope, BY_WORKFLOW, keys.path(one.workflow), newest=True),
+        ends=True,
         leased=True,
     ),
     "executions": Aging(
@@ -102,13 +108,32 @@ AGING: dict[str, Aging] = {
         _prefixes(EXECUTIONS, _BY_STATE, [keys.path(state) for state in sorted(ENDED_STATES)]),
         _prefixes(EXECUTIONS, _BY_STATE, [keys.path(state) for state in sorted(STATES)]),
         lambda scope, one: EXECUTIONS.index_prefix(scope, _BY_JOB, keys.path(one.job_id), newest=True),
+        ends=True,
         leased=True,
     ),
-    "machines": Aging(MACHINES, _drop_machine, batch=BATCH // 10),  # each has a history
-    "results": Aging(RESULTS, _drop_result, batch=BATCH // 10),
+    "machines": Aging(
+        MACHINES,
+        _drop_machine,
+        within=lambda one: (None, keys.path(one.machine)),
+        ends=True,
+        batch=BATCH // 10,  # each has a history
+    ),
+    "results": Aging(
+        RESULTS, _drop_result, within=lambda one: (keys.root(one.dag), keys.path(one.dag)), batch=BATCH // 10
+    ),
     "savepoints": Aging(SAVEPOINTS, _drop_savepoint, batch=1),  # many chunks may go with each
 }
 """Every record family that ages by time."""
+
+
+class Lane(NamedTuple):
+    """Some rows of a part that name records: all of a family, or those of a status by time."""
+
+    part: int
+    prefix: bytes
+    stop: bytes
+    cut: int
+    """Where in what follows the prefix the record's key begins."""
 
 
 class Going:
@@ -124,33 +149,46 @@ class Going:
         ended, changed = micros(policy.terminal_older_than), micros(policy.older_than)
         self._ended_by = None if ended is None else now - ended
         self._changed_by = None if changed is None else now - changed
-        self._only_ended = ended is not None or (changed is None and self._aging.ended is not None)
+        self._only_ended = ended is not None or (changed is None and self._aging.ends)
         self._thresholds: dict[bytes, tuple[int, int, bytes] | None] = {}
+        self._final: dict[str, Collection[str]] = {}
+        self.lanes = [Lane(part, *rows) for part in range(scope.parts) for rows in self._rows(now)]
+        """Where records are found that may have to go; each of them has its turn."""
 
-    @property
-    def scans(self) -> bool:
-        """Whether all records must be looked at, as there is no index by time: then a run goes on where one ended."""
-        return (self._aging.ended if self._only_ended else self._aging.every) is None
-
-    async def paths(self, part: int, after: bytes = b"") -> AsyncIterator[Path]:
-        """Keys of records of a part that may have to go, those that were changed first in front where it is known.
-
-        Where it `scans`: those whose keys come after `after`.
-        """
+    def _rows(self, now: int) -> list[tuple[bytes, bytes, int]]:
+        """Prefix, end and cut of the lanes of any part."""
         scope, aging = self._scope, self._aging
         sources = aging.ended if self._only_ended else aging.every
         if sources is None:
             prefix = self.kind.prefix(scope)
-            async for row in _rows(scope, part, prefix + after, prefix + keys.END):
-                yield keys.parse(row.key[len(self.kind.prefix(scope)) :], self.kind.shape)
-            return
-        most = min(by for by in (self._ended_by, self._changed_by, to_micros(scope.clock.now())) if by is not None)
+            return [(prefix, prefix + keys.END, 0)]
+        most = min(by for by in (self._ended_by, self._changed_by, now) if by is not None)
         prefixes = [(prefix, most) for prefix in sources(scope)]
         if self._only_ended and self._ended_by is not None:  # ended long ago, and rewritten since
             prefixes.append((scope.key(keys.ENDED, self.kind.letter), self._ended_by))
-        for prefix, by in prefixes:
-            async for row in _rows(scope, part, prefix, prefix + keys.number(max(0, by + 1))):
-                yield keys.parse(row.key[len(prefix) + 8 :], self.kind.shape)
+        return [(prefix, prefix + keys.number(max(0, by + 1)), 8) for prefix, by in prefixes]
+
+    async def batches(self, number: int, after: bytes = b"") -> AsyncIterator[tuple[bytes, list[Path]]]:
+        """Keys of a lane's records, at most `BATCH` at a time, and behind what the next ones are.
+
+        Those that are not behind `after` come last.
+        """
+        lane = self.lanes[number]
+        ranges = [(lane.prefix, lane.stop)]
+        if after:
+            here = lane.prefix + after + b"\0"
+            ranges = [(here, lane.stop), (lane.prefix, min(here, lane.stop))]
+        for start, stop in ranges:
+            paths: list[Path] = []
+            tail = b""
+            async for row in _rows(self._scope, lane.part, start, stop):
+                tail = row.key[len(lane.prefix) :]
+                paths.append(keys.parse(tail[lane.cut :], self.kind.shape))
+                if len(paths) == BATCH:
+                    yield tail, paths
+                    paths = []
+            if paths:
+                yield tail, paths
 
     async def may_go(self, reader: Reader, stored: Stored[Any]) -> bool:
         """Whether all that the policy says is true of a record."""
@@ -188,11 +226,16 @@ class Going:
         assert self._keep is not None
         if self.kind is SAVEPOINTS:
             return await self._oldest_savepoint(record.run, self._keep)
+        if self._aging.within is not None:
+            root, group = self._aging.within(record)
+            if group not in self._thresholds:
+                self._thresholds[group] = await self._look_through(root, group, self._keep)
+            return self._thresholds[group]
         assert self._aging.group is not None
-        prefix = self._aging.group(self._scope, record)
-        if prefix not in self._thresholds:
-            self._thresholds[prefix] = await self._find_threshold(prefix, self._keep)
-        return self._thresholds[prefix]
+        group = self._aging.group(self._scope, record)
+        if group not in self._thresholds:
+            self._thresholds[group] = await self._find_threshold(group, self._keep)
+        return self._thresholds[group]
 
     async def _oldest_savepoint(self, run: str, keep: int) -> tuple[int, int, bytes] | None:
         prefix = SAVEPOINTS.prefix(self._scope) + keys.path(run)
@@ -217,6 +260,32 @@ class Going:
                         return self._rank(stored)
             places = []
         return None
+
+    async def _is_final(self, snapshot: Any) -> bool:
+        """Whether a machine has come to an end; its definition is read once in a run."""
+        if snapshot.machine not in self._final:
+            rules = await machine_rules.newest(self._scope.reader, snapshot.machine)
+            self._final[snapshot.machine] = frozenset() if rules is None else rules.final
+        return snapshot.state in self._final[snapshot.machine]
+
+    async def _look_through(self, root: str | None, group: bytes, keep: int) -> tuple[int, int, bytes] | None:
+        """The threshold of a group that no rows give by time: all of it is read, once in a run."""
+        reader, prefix = self._scope.reader, self.kind.prefix(self._scope)
+        start, stop = prefix + group, prefix + group + keys.END
+        newest: list[tuple[int, int, bytes]] = []
+        while True:
+            rows = await reader.scan(root, start, stop, limit=_RUN)
+            for row in rows:
+                stored = await self._open(reader, row.key[len(prefix) :], row)
+                if stored is None or (self._only_ended and not await self._is_final(stored.record)):
+                    continue
+                if len(newest) < keep:
+                    heapq.heappush(newest, self._rank(stored))
+                else:
+                    heapq.heappushpop(newest, self._rank(stored))
+            if len(rows) < _RUN:
+                return newest[0] if len(newest) == keep else None
+            start = rows[-1].key + b"\0"
 
     async def _open(self, reader: Reader, tail: bytes, row: Row | None) -> Stored[Any] | None:
         if row is None:

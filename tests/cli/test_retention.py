@@ -1,6 +1,7 @@
 """retention list, set, plan and run."""
 
 import holdfast
+from holdfast.retention_policy import AGES, RULES
 
 from .conftest import Run
 
@@ -34,3 +35,18 @@ def test_a_plan_says_which_checkpoint_holds_the_feed_back(run: Run) -> None:
     ran = run("retention", "plan")
     assert ran.code == 0
     assert any(line.startswith("mailer") for line in ran.lines)
+
+
+def test_the_help_names_every_family_and_what_a_policy_may_say(run: Run) -> None:
+    words = run("retention", "set", "--help").out.replace("│", " ").split()
+    said = {word.strip(",().:") for word in words}
+    assert said >= set(RULES)
+    assert said >= {"--" + rule.replace("_", "-") for rule in (*AGES, "keep_latest")}
+
+
+def test_a_policy_can_be_forgotten(run: Run) -> None:
+    run("retention", "set", "results", "--keep-latest", "3")
+    assert run("--json", "retention", "list").json[0]["keep_latest"] == 3
+    assert run("retention", "delete", "results").code == 0
+    assert run("--json", "retention", "list").json == []
+    assert run("retention", "delete", "results").code == 1

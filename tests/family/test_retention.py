@@ -6,8 +6,9 @@ import pytest
 
 from family.aging import DAY, HOUR, Interfering, Sizes, blocking, ids, instance, keys_left
 from holdfast import Event, Execution, Policy
+from holdfast.engines.wrap import Recording
 from holdfast.errors import AlreadyExists, InvalidArgument, LostLease
-from holdfast.retention import LEASE_KEY
+from holdfast.retention_run import LEASE_KEY
 
 # --- policies are data ---
 
@@ -44,7 +45,9 @@ def test_policies_survive_reopening_and_belong_to_a_namespace(store, database, r
         Policy("feed", max_pinned=DAY),
         Policy("feed", older_than=DAY, keep_latest=3),
         Policy("feed", terminal_older_than=DAY),
-        Policy("machines", keep_latest=3),
+        Policy("results", terminal_older_than=DAY),
+        Policy("savepoints", terminal_older_than=DAY, keep_latest=3),
+        Policy("once", keep_latest=3),
         Policy("once", terminal_older_than=DAY),
         "instances",
     ],
@@ -224,6 +227,60 @@ def test_the_newest_savepoints_of_each_run_are_kept(store, clock):
     assert store.savepoints.list("a") == store.savepoints.list("b") == (20, 30)
     assert store.savepoints.latest("a").to_dict() == {"x": 30, "y": "same"}
     assert store.retention.run().families["savepoints"] == 0
+
+
+@pytest.mark.everywhere
+def test_the_newest_machines_in_a_final_state_are_kept(store, clock):
+    for machine in ("m", "mm"):
+        store.machines.define(machine, {"on": {"stop": "off"}}, initial="on", final=("off",))
+    for name in "abcde":
+        clock.advance(1)
+        store.machines.save("m", name, "on", 1)
+        if name != "c":
+            store.machines.save("m", name, "off", 1, event="stop")
+        store.machines.save("mm", name, "on", 1)
+        store.machines.save("undefined", name, "off", 1)
+    clock.advance(1)
+    store.machines.save("m", "b", "off", 2)  # changed late, though it came to its end early
+    store.machines.save("m", "c", "on", 2)  # changed last, and has not come to its end
+    store.retention.set(Policy("machines", keep_latest=2))
+    assert store.retention.plan().items[0].count == 2
+    assert store.retention.run().families["machines"] == 2
+    assert [one.name for one in store.machines.scan(machine="m")] == ["b", "c", "e"]
+    assert len(list(store.machines.scan())) == 13
+    assert store.retention.run().families["machines"] == 0
+    store.retention.set(Policy("machines", older_than=timedelta(0), keep_latest=2))  # whatever their state
+    assert store.retention.run().families["machines"] == 7
+    assert [one.name for one in store.machines.scan(machine="mm")] == ["d", "e"]
+
+
+@pytest.mark.everywhere
+def test_the_newest_results_of_each_dag_are_kept(store, clock):
+    for dag in ("d", "dd", "e"):
+        for id in "abc" if dag == "e" else "fedcba":
+            clock.advance(1)
+            store.results.put(dag, id, b"x" * 100_000 if id == "c" else id)
+    store.results.put("d", "f", "again")
+    store.retention.set(Policy("results", keep_latest=3))
+    assert store.retention.plan().items[0].count == 6
+    assert store.retention.run().families["results"] == 6
+    assert (store.results.ids("d"), store.results.ids("dd")) == (("a", "b", "f"), ("a", "b", "c"))
+    assert store.results.ids("e") == ("a", "b", "c")
+    store.retention.set(Policy("results", older_than=HOUR, keep_latest=1))
+    assert store.retention.run().families["results"] == 0
+    clock.advance(3600)
+    assert store.retention.run().families["results"] == 6
+    assert store.results.ids("e") == ("c",)
+
+
+def test_a_group_that_no_index_gives_is_read_once_in_a_run(store, clock, database):
+    for number in range(150):
+        clock.advance(1)
+        store.results.put("d", f"{number:03d}", number)
+    store.retention.set(Policy("results", keep_latest=5))
+    engine = Recording(database.raw())
+    assert database.over(engine).retention.run().families["results"] == 145
+    assert engine.rows < 150 * 12
 
 
 # --- what goes with a record ---

@@ -19,7 +19,7 @@ LAYERS = (
     | {"blobs", "chunks", "uploads", "streams", "references"},
     {"families"},
     {"watch", "watch_loop", "transfer", "backup", "stats", "rekey"},
-    {"retention", "retention_feed", "retention_policy", "retention_records"},
+    {"retention", "retention_feed", "retention_policy", "retention_records", "retention_run"},
     {"session", "described", "url", "store", "moves"},
     {"", "cli", "web", "adapters", "node", "testing", "__main__"},
 )

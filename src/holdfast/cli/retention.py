@@ -7,11 +7,12 @@ import typer
 
 import holdfast
 
+from ..errors import NotFound
 from .options import duration_of
 from .output import Column
 from .session import opened
 
-app = typer.Typer(help="What ages out: list, set, plan, run.", no_args_is_help=True)
+app = typer.Typer(help="What ages out: list, set, delete, plan, run.", no_args_is_help=True)
 
 POLICIES = (Column("FAMILY", lambda p: p.family), Column("GOES WHEN", lambda p: p.why, fold=True))
 DUE = (
@@ -27,7 +28,7 @@ PINS = (
     Column("GOES", lambda pin: pin.until),
 )
 
-Age = Annotated[str | None, typer.Option(help="An age such as 90s, 15m, 2h, 30d.")]
+_AGE = "an age such as 90s, 15m, 2h, 30d."
 
 
 @app.command("list")
@@ -40,13 +41,33 @@ def list_(context: typer.Context) -> None:
 @app.command("set")
 def set_(
     context: typer.Context,
-    family: Annotated[str, typer.Argument(help="instances, executions, machines, feed or once.")],
-    terminal_older_than: Age = None,
-    older_than: Age = None,
-    keep_latest: Annotated[int | None, typer.Option(help="Keep so many of each workflow or job.")] = None,
-    max_pinned: Age = None,
+    family: Annotated[
+        str,
+        typer.Argument(
+            help="instances, executions, machines, results, savepoints, feed, or once (the keys of `transact`)."
+        ),
+    ],
+    terminal_older_than: Annotated[
+        str | None, typer.Option(help=f"Terminal for so long (instances, executions, machines): {_AGE}")
+    ] = None,
+    older_than: Annotated[
+        str | None, typer.Option(help=f"Last changed so long ago, whatever its state (any family): {_AGE}")
+    ] = None,
+    keep_latest: Annotated[
+        int | None,
+        typer.Option(
+            help="Not among so many that were changed last of its workflow, job, machine, DAG or run"
+            " (any but feed and once)."
+        ),
+    ] = None,
+    max_pinned: Annotated[
+        str | None, typer.Option(help=f"When it goes though a checkpoint holds it back (feed): {_AGE}")
+    ] = None,
 ) -> None:
-    """Set the policy of a family. Nothing goes before the next run."""
+    """Set the policy of a family, in place of the one it had. Nothing goes before the next run.
+
+    A record goes when all that its policy says is true of it.
+    """
     policy = holdfast.Policy(
         family,
         terminal_older_than=_age(terminal_older_than, "--terminal-older-than"),
@@ -60,6 +81,15 @@ def set_(
             output.json(policy)
         else:
             output.say(f"{family}: {policy.why}")
+
+
+@app.command()
+def delete(context: typer.Context, family: Annotated[str, typer.Argument(help="Whose policy.")]) -> None:
+    """Forget the policy of a family: from then on nothing of it goes."""
+    with opened(context) as (store, output):
+        if not store.retention.delete(family):
+            raise NotFound(f"there is no policy for {family!r}", kind="policies", id=family)
+        output.deleted(f"policy of {family}")
 
 
 @app.command()

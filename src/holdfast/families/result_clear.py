@@ -1,6 +1,7 @@
 """Removing many results: all of a DAG at once, and those whose time has come."""
 
 from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime
 
 from .. import blobs, chunks, keys
@@ -67,12 +68,15 @@ async def clear(tx: Transaction, dag: str) -> int:
     return counted
 
 
-async def expire(scope: Scope, now: datetime, limit: int = 1000) -> int:
-    """Remove results that had expired at `now`, the longest expired first; gives how many, at most `limit`."""
+async def expire(scope: Scope, now: datetime, limit: int = 1000, *, parts: Iterable[int] | None = None) -> int:
+    """Remove results that had expired at `now`, the longest expired of each part first; gives how many.
+
+    At most `limit`, of all parts or of some.
+    """
     start = scope.key(keys.RESULT_EXPIRY)
     stop = start + keys.number(to_micros(now, "now") + 1)
     removed = 0
-    for part in range(scope.parts):
+    for part in range(scope.parts) if parts is None else parts:
         while removed < limit:
             rows = await scope.reader.scan_part(part, start, stop, limit=min(_EXPIRED, limit - removed))
             if not rows:
