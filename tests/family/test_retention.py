@@ -229,7 +229,6 @@ def test_the_newest_savepoints_of_each_run_are_kept(store, clock):
     assert store.retention.run().families["savepoints"] == 0
 
 
-@pytest.mark.everywhere
 def test_the_newest_machines_in_a_final_state_are_kept(store, clock):
     for machine in ("m", "mm"):
         store.machines.define(machine, {"on": {"stop": "off"}}, initial="on", final=("off",))
@@ -254,7 +253,6 @@ def test_the_newest_machines_in_a_final_state_are_kept(store, clock):
     assert [one.name for one in store.machines.scan(machine="mm")] == ["d", "e"]
 
 
-@pytest.mark.everywhere
 def test_the_newest_results_of_each_dag_are_kept(store, clock):
     for dag in ("d", "dd", "e"):
         for id in "abc" if dag == "e" else "fedcba":

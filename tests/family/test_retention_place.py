@@ -80,6 +80,7 @@ def once(store: Any, round: int, where: str = "") -> None:
 GREEDY = [instances, executions, results, expired, feed, once]
 
 
+@pytest.mark.parametrize("database", ["memory", "postgresql"], indirect=True)  # of one part and of several
 @pytest.mark.parametrize("greedy", GREEDY)
 def test_what_has_more_to_do_than_a_run_may_does_not_starve_the_others(store: Any, clock: Any, greedy: Any) -> None:
     for family in ("instances", "executions"):
