@@ -8,9 +8,11 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from statistics import median
 
+import apsw
 import ormsgpack
 
 import holdfast
@@ -27,47 +29,101 @@ def fill(store: holdfast.Store, count: int, status: str = "running") -> None:
                 tx.instances.put(Instance(f"i{number}", "w", status=status, metadata={"number": number}))
 
 
-def drain(store: holdfast.Store) -> int:
+def fill_updates(store: holdfast.Store, count: int) -> None:
+    """Runs that go from step to step: ten changes of each instance, beside those of others, as a worker makes them."""
+    made = 0
+    while made < count:
+        for step in range(10):
+            with store.transaction(any_root=True) as tx:
+                for number in range(made // 10, made // 10 + 20):
+                    metadata = {"number": number, "step": step}
+                    tx.instances.put(Instance(f"i{number}", "w", current_step=f"s{step}", metadata=metadata))
+        made += 200
+
+
+def drain(store: holdfast.Store, limit: int = 1000) -> int:
     """Read the whole feed."""
     after, seen = BEGINNING, 0
-    while items := (page := store.feed.read(after, limit=1000)).items:
+    while items := (page := store.feed.read(after, limit=limit)).items:
         seen += len(items)
         after = page.next
     return seen
 
 
-def raw(store: holdfast.Store) -> int:
-    """Scan the same rows and decode entries and records, with nothing around it."""
+_ROWS = "SELECT key, value, version FROM rows WHERE part = 0 AND key >= ? AND key < ? ORDER BY key LIMIT 1000"
+
+
+def raw(store: holdfast.Store, file: apsw.Connection) -> int:
+    """Scan the same rows with bare apsw and decode entries and records to plain values, with nothing around it."""
+    decode, unpack = store._scope.codec.decode, ormsgpack.unpackb
     start, stop, seen = b"default\0F", b"default\0F\xff", 0
-    while rows := store._engine.scan(0, start, stop, limit=1000):
+    while rows := file.execute(_ROWS, (start, stop)).fetchall():
         for row in rows:
-            store._scope.codec.decode(ormsgpack.unpackb(row.value[5:])[7][1:])
+            decode(unpack(row[1][5:])[7][1:])
         seen += len(rows)
-        start = rows[-1].key + b"\0"
+        start = rows[-1][0] + b"\0"
     return seen
 
 
-def timed(work, *given) -> float:
-    """Seconds, the middle of some runs."""
-    found = []
+def raw_both(store: holdfast.Store, file: apsw.Connection) -> int:
+    """The same, and the record before each change too, as the feed gives it, from the entry that came before."""
+    decode, unpack = store._scope.codec.decode, ormsgpack.unpackb
+    start, stop, seen = b"default\0F", b"default\0F\xff", 0
+    bodies: dict[str, bytes] = {}
+    while rows := file.execute(_ROWS, (start, stop)).fetchall():
+        for row in rows:
+            entry = unpack(row[1][5:])
+            body = entry[7][1:]
+            decode(body)
+            before = bodies.get(entry[2])
+            if before is not None:
+                decode(before)
+            bodies[entry[2]] = body
+        seen += len(rows)
+        start = rows[-1][0] + b"\0"
+    return seen
+
+
+def timed(works: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    """Seconds of each, the middle of some runs; in turns, so that what else the machine does meets all of them."""
+    found: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(RUNS):
-        gc.collect()
-        began = time.perf_counter()
-        work(*given)
-        found.append(time.perf_counter() - began)
-    return median(found)
+        for name, work in works.items():
+            gc.collect()
+            began = time.perf_counter()
+            work()
+            found[name].append(time.perf_counter() - began)
+    return {name: median(each) for name, each in found.items()}
 
 
 def reading(folder: str, count: int) -> None:
-    with holdfast.open(f"{folder}/read.db", durability="normal") as store:
-        fill(store, count)
-        floor, ours = timed(raw, store), timed(drain, store)
-        print(f"scan and decode      {count / floor:10,.0f} changes/s")
-        print(f"feed.read            {count / ours:10,.0f} changes/s   {ours / floor:.1f} times as long")
-        for followers in (1, 10):
-            print(
-                f"{followers:2} watchers          {count * followers / follow(store, followers, count):10,.0f} changes/s"
-            )
+    for name, make in (("creates", fill), ("updates", fill_updates)):
+        path = f"{folder}/{name}.db"
+        with holdfast.open(path, durability="normal") as store:
+            make(store, count)
+            compare(name, store, apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY), count)
+            if name == "creates":
+                for followers in (1, 10):
+                    rate = count * followers / follow(store, followers, count)
+                    print(f"{followers:2} watchers                        {rate:10,.0f} changes/s")
+
+
+def compare(name: str, store: holdfast.Store, file: apsw.Connection, count: int) -> None:
+    """Reading the feed, beside the scan that decodes one record for each change, and the one that decodes two."""
+    took = timed(
+        {
+            "record": lambda: raw(store, file),
+            "both": lambda: raw_both(store, file),
+            "feed": lambda: drain(store),
+            "page of 100": lambda: drain(store, 100),
+        }
+    )
+    file.close()
+    print(f"{name}: scan, decode the record  {count / took['record']:10,.0f} changes/s")
+    print(f"{name}: and the record before    {count / took['both']:10,.0f} changes/s")
+    for label, limit in (("feed", 1000), ("page of 100", 100)):
+        times = f"{took[label] / took['record']:.1f} times as long as the first, {took[label] / took['both']:.1f} the second"
+        print(f"{name}: feed.read(limit={limit:4})     {count / took[label]:10,.0f} changes/s   {times}")
 
 
 def follow(store: holdfast.Store, followers: int, count: int) -> float:

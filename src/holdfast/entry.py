@@ -4,13 +4,22 @@ The record after the change is in the entry, the one before is in the entry befo
 following the pointers gives a record's history.
 """
 
-from typing import NamedTuple
+import struct
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+from zlib import crc32
 
 import ormsgpack
 
 from .codec import seal, unseal
-from .errors import Damaged
+from .codec.seal import FORMAT, SEAL_BYTES
+from .engine import Row
+from .errors import Damaged, StoreError
 from .transaction import Scope
+
+_SEAL = struct.Struct(">BI")
+_PLACE = struct.Struct(">QH")
 
 OPS = ("create", "update", "delete", "emit")
 
@@ -39,6 +48,17 @@ class Entry(NamedTuple):
         return tuple(one for one in (self.wrapped, self.events) if one is not None)
 
 
+_entry: Callable[[Any], Entry] = partial(tuple.__new__, Entry)
+
+UNREADABLE = Entry("update", "", "", (), NO_POINTER, 0, None, None)
+"""What stands in the place of an entry that cannot be read."""
+
+
+def place_at(version: int, index: int) -> bytes:
+    """Version and index as the end of an entry's key."""
+    return _PLACE.pack(version, index)
+
+
 def feed_prefix(scope: Scope) -> bytes:
     """The prefix of the feed's rows in a namespace."""
     return scope.key(b"F")
@@ -59,3 +79,26 @@ def decode(scope: Scope, stored: bytes) -> Entry:
         return Entry(OPS[op], family, id, tuple(path), (version, index), at, wrapped, events)
     except (ValueError, TypeError, IndexError) as error:
         raise Damaged("an entry of the feed cannot be read", kind="feed") from error
+
+
+def decode_run(scope: Scope, rows: Sequence[Row]) -> tuple[list[Entry], dict[bytes, StoreError]]:
+    """The entries in some rows, with `UNREADABLE` for each that is not, and why, by its place."""
+    entries: list[Entry] = []
+    errors: dict[bytes, StoreError] = {}
+    add, ops, unpack, head = entries.append, OPS, ormsgpack.unpackb, _SEAL.unpack_from
+    bound = crc32(feed_prefix(scope))
+    for row in rows:  # `decode` in place, for this is done for every entry
+        stored = row[1]
+        packed = stored[SEAL_BYTES:]
+        try:
+            if head(stored) != (FORMAT, crc32(packed, bound)):
+                raise ValueError
+            op, family, id, path, version, index, at, wrapped, events = unpack(packed)
+            add(_entry((ops[op], family, id, tuple(path), (version, index), at, wrapped, events)))
+        except (ValueError, TypeError, IndexError, struct.error):
+            try:
+                add(decode(scope, stored))
+            except Damaged as error:  # it is delivered as what it is, and blocks nothing behind it
+                add(UNREADABLE)
+                errors[row[0][-10:]] = error
+    return entries, errors

@@ -3,66 +3,48 @@
 After etcd's watch: ordered, unique, atomic, reliable, resumable; what is gone is said aloud (`Compacted`).
 """
 
-import contextlib
-import heapq
-from collections.abc import Callable, Collection, Sequence
-from datetime import datetime
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from . import blobs, keys, positions
-from .clock import from_micros, to_micros
-from .engine import Row
-from .entry import NO_POINTER, OPS, Entry, decode, encode, feed_prefix
-from .errors import Compacted, Damaged, InvalidArgument, StoreError
+from .clock import to_micros
+from .entry import NO_POINTER, Entry, encode, feed_prefix
+from .errors import Compacted, InvalidArgument
+from .feed_changes import EVENTS, PLAIN, Change, before_of, changes_of, entry_bound, place_in, plain_bound, record_of
+from .feed_reading import LOOKED_AT, Filter, find_entries, make_filter
 from .operation import Family, M, operation, reading
 from .pages import check_limit
 from .positions import BEGINNING, LATEST, Place, Vector
-from .records import KINDS, decode_body
-from .transaction import PENDING, Reader, Scope, Transaction
+from .transaction import Reader, Scope, Transaction
+
+__all__ = [
+    "EVENTS",
+    "FAMILIES",
+    "PLAIN",
+    "Change",
+    "Changes",
+    "Feed",
+    "Filter",
+    "Follower",
+    "append_plain",
+    "before_of",
+    "check_floors",
+    "entry_bound",
+    "floor_key",
+    "floors",
+    "make_filter",
+    "place_in",
+    "read_changes",
+    "record_of",
+    "survey",
+]
 
 FAMILIES = ("instances", "machines", "results", "savepoints", "executions", "execution_events")
 """The families whose changes are in the feed; no emitted type may have these names."""
 
 _LAST = 0xFFFF
-
-RUN = 256
-"""Entries that are read at once."""
-
-LOOKED_AT = 2000
-"""Entries one read looks at before it returns, however few of them match."""
-
-PLAIN: dict[str, Callable[[Any], Any]] = {}
-"""What builds the object of a family that is no record, from the value it was stored as."""
-
-EVENTS: dict[str, Callable[[Any], Any]] = {}
-"""What builds the events of a family's changes, from the values they were stored as; others stay as they are."""
-
-
-class Change(msgspec.Struct, frozen=True):
-    """One change."""
-
-    position: str
-    """Just after it: resuming here gives the next one."""
-    before: str
-    """Just before it: resuming here gives it again."""
-    op: str
-    """"create", "update", "delete" or "emit"."""
-    family: str
-    id: str
-    """The string that decides the part."""
-    key: tuple[str | int, ...]
-    """The full key."""
-    record: Any
-    """The record after the change; None for a deletion; the emitted object for an emit."""
-    previous: Any
-    """The record before it, where there was one and the feed still has it."""
-    events: tuple[Any, ...]
-    """What was given as events with the change."""
-    at: datetime
-    error: StoreError | None = None
-    """Set where the record cannot be decoded here; then `record` is None. It blocks nothing else."""
 
 
 class Changes(msgspec.Struct, frozen=True):
@@ -70,50 +52,6 @@ class Changes(msgspec.Struct, frozen=True):
 
     items: tuple[Change, ...]
     next: str
-
-
-class Filter(msgspec.Struct, frozen=True):
-    """Which changes a reader wants; None wants all."""
-
-    families: frozenset[str] | None = None
-    ops: frozenset[str] | None = None
-    ids: frozenset[Any] | None = None
-
-    def wants(self, entry: Entry) -> bool:
-        return (
-            (self.families is None or entry.family in self.families)
-            and (self.ops is None or entry.op in self.ops)
-            and (self.ids is None or entry.id in self.ids or entry.path in self.ids)
-        )
-
-
-EVERYTHING = Filter()
-
-
-def make_filter(families: Collection[str] | None, ops: Collection[str] | None, ids: Collection[Any] | None) -> Filter:
-    """A checked filter. Raises `InvalidArgument` for a bare str, an unknown op or an id that is no name."""
-    for what, given in (("families", families), ("ops", ops), ("ids", ids)):
-        if isinstance(given, str | bytes):
-            raise InvalidArgument(f"{what} is {given!r}; give a collection of them", what=what, value=given)
-    for op in ops or ():
-        if op not in OPS:
-            raise InvalidArgument(f"unknown op {op!r}; one of {', '.join(OPS)}", what="ops", value=op)
-    for family in families or ():
-        keys.name(family, "family")
-    wanted = None if ids is None else frozenset(tuple(one) if isinstance(one, list) else one for one in ids)
-    return Filter(None if families is None else frozenset(families), None if ops is None else frozenset(ops), wanted)
-
-
-class Seen(NamedTuple):
-    """A matching entry, and the positions before and after it."""
-
-    part: int
-    at: bytes
-    """Version and index as the end of its key."""
-    entry: Entry
-    error: StoreError | None
-    before: str
-    after: str
 
 
 def floor_key(scope: Scope) -> bytes:
@@ -156,118 +94,6 @@ async def check_floors(reader: Reader, place: Place, low: Sequence[bytes]) -> No
             "changes after this position are no longer retained; read the records, then the feed from `first`",
             first=await positions.write(reader.scope, [place_in(floor) for floor in low]),
         )
-
-
-def _read_entry(scope: Scope, row: Row) -> tuple[Entry, StoreError | None]:
-    try:
-        return decode(scope, row.value), None
-    except Damaged as error:  # it is delivered as what it is, and blocks nothing behind it
-        return Entry("update", "", "", (), NO_POINTER, 0, None, None), error
-
-
-def place_in(key: bytes) -> tuple[int, int]:
-    """Version and index at the end of an entry's key."""
-    return int.from_bytes(key[-10:-2], "big"), int.from_bytes(key[-2:], "big")
-
-
-async def record_of(reader: Reader, entry: Entry) -> Any:
-    """The object in an entry, as changes show it. Raises `Damaged` or `Undecodable`."""
-    wrapped = entry.wrapped
-    if wrapped is None:
-        return None
-    scope = reader.scope
-    if wrapped[:1] == blobs.INLINE:  # what every small record is: no detour
-        bound = b"" if scope.codec.key_ring is None else entry_bound(scope, entry)
-        body = scope.codec.reveal(bound, wrapped[1:])
-    else:
-        body = await blobs.fetch(reader, keys.root(entry.id), entry_bound(scope, entry), wrapped)
-    kind = KINDS.get(entry.family)
-    if kind is not None:
-        return kind.shown(decode_body(scope, kind, entry.path, body)[0])
-    value = scope.codec.decode(body)
-    return PLAIN[entry.family](value) if entry.family in PLAIN else value
-
-
-def plain_bound(scope: Scope, family: str, id: str) -> bytes:
-    """What the value of an entry without a record is bound to."""
-    return feed_prefix(scope) + keys.path(family, id)
-
-
-def entry_bound(scope: Scope, entry: Entry) -> bytes:
-    """What the value and the events of an entry are bound to."""
-    kind = KINDS.get(entry.family)
-    if kind is None:
-        return plain_bound(scope, entry.family, entry.id)
-    return kind.prefix(scope) + keys.path(*entry.path)
-
-
-def before_of(at: tuple[int, int], entry: Entry) -> tuple[int, int] | None:
-    """Where the record's entry before this one stands; None where there is none."""
-    version, index = entry.before
-    if version == PENDING:  # written by the same commit
-        return at[0], index
-    return None if entry.before == NO_POINTER else entry.before
-
-
-async def _entries_before(reader: Reader, seen: Sequence[Seen]) -> list[Entry | None]:
-    """The same records' entries before some: None where there was none, or it is not retained or not readable."""
-    prefix = feed_prefix(reader.scope)
-    known = {(one.part, one.at): one.entry for one in seen if one.error is None}
-    wanted: dict[int, list[bytes]] = {}
-    places: list[tuple[int, bytes] | None] = []
-    for part, at, entry, _, _, _ in seen:
-        version, index = entry.before
-        if version == 0:
-            places.append(None)
-            continue
-        back = (at[:8] if version == PENDING else version.to_bytes(8, "big")) + index.to_bytes(2, "big")
-        places.append((part, back))
-        if (part, back) not in known:
-            wanted.setdefault(part, []).append(prefix + back)
-    for part, found in wanted.items():
-        for row in await reader.peek(part, found):
-            if row is not None:
-                entry, error = _read_entry(reader.scope, row)
-                if error is None:
-                    known[part, row.key[-10:]] = entry
-    return [None if spot is None else known.get(spot) for spot in places]
-
-
-async def changes_of(reader: Reader, seen: Sequence[Seen]) -> tuple[Change, ...]:
-    """Entries as changes."""
-    changes = []
-    for one, back in zip(seen, await _entries_before(reader, seen), strict=True):
-        entry, error = one.entry, one.error
-        record = previous = None
-        events: tuple[Any, ...] = ()
-        try:
-            if error is None and entry.wrapped is not None:
-                record = await record_of(reader, entry)
-            if entry.events is not None:
-                events = await _events(reader, entry)
-        except Damaged as found:
-            error = found
-        if back is not None and back.wrapped is not None:
-            with contextlib.suppress(Damaged):
-                previous = await record_of(reader, back)
-        changes.append(
-            Change(
-                one.after, one.before, entry.op, entry.family, entry.id, entry.path, record, previous, events,
-                from_micros(entry.at), error,
-            )
-        )  # fmt: skip
-    return tuple(changes)
-
-
-async def _events(reader: Reader, entry: Entry) -> tuple[Any, ...]:
-    """What was given as events with a change of a record."""
-    if entry.events is None:
-        return ()
-    scope = reader.scope
-    bound = KINDS[entry.family].prefix(scope) + keys.path(*entry.path)
-    values = scope.codec.decode(await blobs.fetch(reader, keys.root(entry.id), bound, entry.events))
-    build = EVENTS.get(entry.family)
-    return tuple(values) if build is None else tuple(map(build, values))
 
 
 class Follower:
@@ -335,8 +161,8 @@ class Follower:
         if not parts:
             return (), 0
         start = {part: place.at(part) for part in parts}
-        seen, looked, ended = await self._entries(place, parts, limit)
-        found = await changes_of(self._reader, seen) if looked else ()
+        there = await find_entries(self._reader, place, parts, limit, self._wanted)
+        found = await changes_of(self._reader, there.seen, there.passed) if there.looked else ()
         # Only now: what was pruned since we began is missing in what we found, or all that we should have found.
         low = {part: await self._floor(part) for part in parts}
         if any(start[part] < low[part] for part in parts):
@@ -347,71 +173,14 @@ class Follower:
             for part in parts:
                 place.move(part, max(start[part], low[part]))
             return None, 0
-        if ended:
+        if there.ended:
             for part in parts:
                 self._read_to[part] = versions[part]
-        return found, looked
+        return found, there.looked
 
     async def _floor(self, part: int) -> bytes:
         (row,) = await self._reader.peek(part, [floor_key(self._scope)])
         return bytes(10) if row is None else row.value
-
-    async def _entries(self, place: Place, parts: list[int], limit: int) -> tuple[list[Seen], int, bool]:
-        """Matching entries, how many were looked at, and whether none is left."""
-        wanted, everything = self._wanted, self._wanted == EVERYTHING
-        run = min(limit, RUN) if everything and len(parts) == 1 else RUN
-        streams = [Stream(self._reader, part, place.at(part), run) for part in parts]
-        heads = [(stream.entry.at, stream.part, stream) for stream in streams if await stream.advance()]
-        heapq.heapify(heads)
-        seen: list[Seen] = []
-        looked = 0
-        while heads and len(seen) < limit and looked < LOOKED_AT:
-            _, part, stream = heads[0]
-            looked += 1
-            if everything or stream.error is not None or wanted.wants(stream.entry):
-                before = place.text
-                place.move(part, stream.at)
-                seen.append(Seen(part, stream.at, stream.entry, stream.error, before, place.text))
-            else:
-                place.move(part, stream.at)
-            if not await stream.advance():
-                heapq.heappop(heads)
-            elif len(heads) > 1:
-                heapq.heapreplace(heads, (stream.entry.at, part, stream))
-        return seen, looked, not heads
-
-
-class Stream:
-    """The entries of one part after a place, one after another, read ahead in runs."""
-
-    at: bytes
-    entry: Entry
-    error: StoreError | None
-
-    def __init__(self, reader: Reader, part: int, after: bytes, run: int) -> None:
-        self.part = part
-        self._reader = reader
-        self._run = run
-        self._start = feed_prefix(reader.scope) + after + b"\0"
-        self._last = False
-        self._rows: list[Row] = []
-
-    async def advance(self) -> bool:
-        """Go to the next entry; False where there is none."""
-        if not self._rows:
-            if self._last:
-                return False
-            stop = feed_prefix(self._reader.scope) + keys.END
-            rows = await self._reader.scan_part(self.part, self._start, stop, limit=self._run)
-            self._last = len(rows) < self._run
-            if not rows:
-                return False
-            self._start = rows[-1].key + b"\0"
-            self._rows = rows[::-1]
-        row = self._rows.pop()
-        self.at = row.key[-10:]
-        self.entry, self.error = _read_entry(self._reader.scope, row)
-        return True
 
 
 async def read_changes(reader: Reader, after: str, wanted: Filter, limit: int, wait: float) -> Changes:

@@ -4,6 +4,7 @@ import base64
 import binascii
 import os
 import struct
+from collections.abc import Sequence
 from typing import Final
 from zlib import crc32
 
@@ -67,8 +68,23 @@ class Place:
     def text(self) -> str:
         """The token."""
         if self._text is None:
-            self._text = "p1." + binascii.b2a_base64(self._packed, newline=False).translate(_URL_SAFE).decode()
+            self._text = "p1." + _text(self._packed)
         return self._text
+
+    def texts(self, part: int, ats: Sequence[bytes]) -> list[str]:
+        """The tokens of standing after each of some entries of one part."""
+        start = _HEAD + _EACH * part
+        same = (
+            start - start % 3
+        )  # what is before that is the same text in all of them, as three bytes make four letters
+        lead, tail = self._packed[same:start], self._packed[start + _EACH :]
+        first, rest = "p1." + _text(self._packed[:same]), _text(b"".join([lead + at + tail for at in ats]))
+        step = (len(self._packed) - same) // 3 * 4
+        return [first + rest[at : at + step] for at in range(0, len(rest), step)]
+
+
+def _text(packed: bytes | bytearray) -> str:
+    return binascii.b2a_base64(packed, newline=False).translate(_URL_SAFE).decode()
 
 
 def place_of(scope: Scope, database: bytes, vector: Vector) -> Place:

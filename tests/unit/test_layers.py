@@ -12,10 +12,11 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src" / "holdfast"
 
 LAYERS = (
-    {"errors", "limits", "clock", "keys", "codec"},
+    {"errors", "limits", "clock", "garbage", "keys", "codec"},
     {"engine", "engines"},
     {"transaction", "operation", "bridge"},
-    {"records", "entry", "positions", "pages", "feed", "check", "problems"}
+    {"records", "entry", "positions", "pages", "check", "problems"}
+    | {"feed", "feed_changes", "feed_reading"}
     | {"blobs", "chunks", "uploads", "streams", "references"},
     {"families"},
     {"watch", "watch_loop", "transfer", "backup", "stats", "rekey"},

@@ -61,6 +61,11 @@ class Codec:
         except Exception as error:  # noqa: BLE001 - raised again as Undecodable, unless a slower way succeeds
             return self._explained(data, raw, error)
 
+    @property
+    def quick(self) -> Callable[[bytes], Any]:
+        """Decodes most of what `encode` gave, for who does so very often; whatever it raises, ask `decode` then."""
+        return self._decode if stack_is_safe() else self.decode
+
     def _explained(self, data: bytes, raw: bool, error: Exception) -> Any:
         try:
             if isinstance(error, RecursionError):
