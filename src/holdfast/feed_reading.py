@@ -1,7 +1,7 @@
 """Going through the entries of the feed in commit order, in runs, and picking those that match."""
 
 import heapq
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from itertools import repeat
 from typing import Any, NamedTuple
@@ -49,16 +49,22 @@ EVERYTHING = Filter()
 
 def make_filter(families: Collection[str] | None, ops: Collection[str] | None, ids: Collection[Any] | None) -> Filter:
     """A checked filter. Raises `InvalidArgument` for a bare str, an unknown op or an id that is no name."""
-    for what, given in (("families", families), ("ops", ops), ("ids", ids)):
-        if isinstance(given, str | bytes):
-            raise InvalidArgument(f"{what} is {given!r}; give a collection of them", what=what, value=given)
-    for op in ops or ():
+    given = {"families": families, "ops": ops, "ids": ids}
+    wanted: dict[str, frozenset[Any] | None] = {}
+    for what, some in given.items():
+        if isinstance(some, str | bytes) or not isinstance(some, Iterable | None):
+            raise InvalidArgument(f"{what} is {some!r}; give a collection of them", what=what, value=some)
+        each = None if some is None else [tuple(one) if isinstance(one, list) else one for one in some]
+        try:
+            wanted[what] = None if each is None else frozenset(each)
+        except TypeError as error:
+            raise InvalidArgument(f"{what} has what cannot be one: {each!r}", what=what, value=each) from error
+    for op in wanted["ops"] or ():
         if op not in OPS:
             raise InvalidArgument(f"unknown op {op!r}; one of {', '.join(OPS)}", what="ops", value=op)
-    for family in families or ():
+    for family in wanted["families"] or ():
         keys.name(family, "family")
-    wanted = None if ids is None else frozenset(tuple(one) if isinstance(one, list) else one for one in ids)
-    return Filter(None if families is None else frozenset(families), None if ops is None else frozenset(ops), wanted)
+    return Filter(wanted["families"], wanted["ops"], wanted["ids"])
 
 
 Picked = tuple[list[Seen], Looked]

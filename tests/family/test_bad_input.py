@@ -4,10 +4,12 @@ A named error that says what is wrong, and no row of the engine is another.
 """
 
 import asyncio
+import base64
 import inspect
 from datetime import UTC, datetime
 from functools import cached_property
 
+import msgspec
 import pytest
 
 import holdfast
@@ -275,3 +277,45 @@ def test_an_ended_transaction(store):
                 call(getattr(ended, name), method, arguments(name, method, found))
                 pytest.fail(f"{name}.{method} works in a transaction that has ended")
     assert rows(store._engine) == before
+
+
+def forged(cursor, place):
+    """A cursor of the same query, that says another place."""
+    query, _ = msgspec.msgpack.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    return base64.urlsafe_b64encode(msgspec.msgpack.encode([query, place])).decode().rstrip("=")
+
+
+def test_a_cursor_that_was_changed_is_refused(database):
+    store = database.open()
+    for number in range(4):
+        store.executions.create(Execution(f"e{number}", "j"))
+        store.instances.put(Instance("r/i", "w"))
+        store.instances.put(Instance(f"r/{number}", "w"))
+        store.machines.save("m", "n", "s", number)
+    pages = {
+        "by name": lambda cursor: store.executions.query(job_id="j", limit=2, cursor=cursor),
+        "by time": lambda cursor: store.instances.query(order="updated", limit=2, cursor=cursor),
+        "by entry": lambda cursor: store.instances.history("r/i", limit=2, cursor=cursor),
+        "by number": lambda cursor: store.machines.history("m", "n", limit=2, cursor=cursor),
+    }
+    places = [None, -1, "e1", [], [1], [-1, 0], [1, -1], [1, 2, 3], [1, 2, b"x", 4], {"a": 1}, True, 1.5]
+    for order, page in pages.items():
+        cursor = page(None).cursor
+        assert page(cursor).items, order
+        for place in places:
+            with pytest.raises(InvalidArgument) as refused:
+                page(forged(cursor, place))
+            assert refused.value.what == "cursor", (order, place)
+
+
+@pytest.mark.parametrize("what", ["families", "ops", "ids"])
+@pytest.mark.parametrize("given", [5, 0, "create", b"x", object(), [{}]])
+def test_what_is_no_collection_cannot_be_a_filter(what, given):
+    with holdfast.open("memory:") as store, pytest.raises(InvalidArgument):
+        store.feed.read(**{what: given})
+
+
+def test_a_filter_may_come_from_an_iterator():
+    with holdfast.open("memory:") as store:
+        store.executions.create(Execution("e", "j"))
+        assert len(store.feed.read(ops=iter(["create"]), families=iter(["executions"]), ids=iter(["e"])).items) == 1

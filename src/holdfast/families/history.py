@@ -10,7 +10,7 @@ from ..engine import Row, stamped
 from ..entry import Entry, decode, feed_prefix
 from ..errors import Damaged, InvalidArgument, NotFound, Timeout
 from ..feed import before_of, place_in, record_of
-from ..pages import Page, check_limit, fingerprint, read_cursor, write_cursor
+from ..pages import BY_ENTRY, Page, check_limit, fingerprint, read_cursor, write_cursor
 from ..positions import BEGINNING, LATEST
 from ..records import Kind, Record, load
 from ..transaction import PENDING, Reader, Scope, Transaction
@@ -66,8 +66,7 @@ async def page(reader: Reader, kind: Kind[T], path: Sequence[str], limit: int, c
             raise NotFound(f"no {kind.name} {'/'.join(path)!r}", kind=kind.name, id="/".join(path))
         at: tuple[int, int] | None = stored.pointer
     else:
-        version, index = read_cursor(cursor, query)
-        at = (version, index)
+        at = read_cursor(cursor, query, BY_ENTRY)
     items: list[T] = []
     async for spot, entry in chain(reader, root, at):
         if len(items) == limit:

@@ -5,9 +5,9 @@ from typing import Any, Generic, TypeVar
 
 from .. import keys
 from ..engine import Row
-from ..errors import Damaged, InvalidArgument
+from ..errors import Damaged
 from ..limits import INT64_MAX
-from ..pages import Page, check_limit, read_cursor, write_cursor
+from ..pages import BY_NAME, BY_TIME, Page, check_limit, read_cursor, write_cursor
 from ..records import Kind, Record, Stored, open_current
 from ..transaction import PENDING, Reader
 
@@ -140,7 +140,11 @@ class Query(Generic[T]):
     async def page(self, limit: int, cursor: str | None) -> Page[T]:
         """One page. Raises `InvalidArgument` for a limit or cursor that is not allowed."""
         check_limit(limit)
-        after = None if cursor is None else read_cursor(cursor, self.fingerprint)
+        after: Any = None
+        if cursor is not None and (self.newest or self.only is not None):
+            after = read_cursor(cursor, self.fingerprint, BY_TIME)
+        elif cursor is not None:
+            after = read_cursor(cursor, self.fingerprint, BY_NAME)
         found, undecodable = await self.fill(limit + 1, after)
         more = len(found) > limit
         items = tuple(self.kind.shown(stored.record) for stored, _ in found[:limit])
@@ -148,8 +152,6 @@ class Query(Generic[T]):
 
     async def fill(self, wanted: int, after: Any) -> tuple[list[tuple[Stored[T], Any]], int]:
         """Up to `wanted` matching records with their positions, and how many could not be decoded."""
-        if self.newest and after is not None:
-            after = _position(after)
         found: list[tuple[Stored[T], Any]] = []
         undecodable = 0
         places: list[Found] = []
@@ -218,11 +220,3 @@ async def fetch_rows(reader: Reader, kind: Kind[Any], places: Sequence[Found]) -
     for here, rows in zip(parts.values(), found, strict=True):
         for place, row in zip(here, rows, strict=True):
             place.row = row
-
-
-def _position(after: Any) -> tuple[int, int, bytes]:
-    try:
-        updated, version, tail = after
-        return int(updated), int(version), bytes(tail)
-    except (TypeError, ValueError) as error:
-        raise InvalidArgument("this cursor belongs to another order", what="cursor") from error

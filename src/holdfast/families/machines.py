@@ -15,7 +15,7 @@ from ..codec import describe
 from ..errors import WrongState
 from ..limits import INT64_MAX
 from ..operation import Family, M, iteration, operation, procedure, reading
-from ..pages import Page, check_limit, fingerprint, read_cursor, write_cursor
+from ..pages import BY_NUMBER, Page, check_limit, fingerprint, read_cursor, write_cursor
 from ..records import announce, load, remove, save
 from ..transaction import Reader, Transaction
 from . import history, machine_rules
@@ -163,7 +163,7 @@ class Machines(Family[M]):
         check_names(machine, name)
         check_limit(limit)
         query = fingerprint(tx.scope.prefix, "machines", "history", machine, name)
-        below = INT64_MAX if cursor is None else int(read_cursor(cursor, query))
+        below = INT64_MAX if cursor is None else read_cursor(cursor, query, BY_NUMBER)
         stored = await load(tx, MACHINES, (machine, name))
         if stored is None:
             return Page()

@@ -185,7 +185,7 @@ class Results(Family[M]):
     async def gather(self, tx: Reader, dag: str, ids: Iterable[str]) -> dict[str, Any]:
         """The values of those ids that are there, by id. Source: Handoff's synchronize."""
         keys.name(dag, "dag")
-        if isinstance(ids, str | bytes):
+        if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
             raise InvalidArgument(f"ids is {ids!r}; give a collection of them", what="ids", value=ids)
         wanted = list(dict.fromkeys(ids))
         for id in wanted:
