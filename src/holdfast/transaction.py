@@ -90,6 +90,10 @@ class Reader:
             return scope.direct.read(scope.part(root), (key,))[0]
         return (await scope.engine.read(scope.part(root), (key,)))[0]
 
+    async def get_many(self, root: str, wanted: Sequence[bytes]) -> list[Row | None]:
+        """As `get` of each, in one call of the engine."""
+        return await self._committed(self.scope.part(root), wanted) if wanted else []
+
     async def absent(self, root: str, key: bytes) -> Row | None:
         """As `get`, of a row that most likely is not there; a transaction may presume so instead of looking."""
         return await self.get(root, key)
@@ -220,6 +224,10 @@ class Transaction(Reader):
         missing = [key for key in wanted if key not in self._rows and key not in self._writes]
         if self.scope.distant and self.on_first_read is None and len(missing) > 1:
             self._rows.update(zip(missing, await self._committed(self.scope.part(root), missing), strict=True))
+
+    async def get_many(self, root: str, wanted: Sequence[bytes]) -> list[Row | None]:
+        await self.ahead(root, wanted)
+        return [await self.get(root, key) for key in wanted]
 
     async def absent(self, root: str, key: bytes) -> Row | None:
         if not self.presuming or key in self._writes or key in self._rows:

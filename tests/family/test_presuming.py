@@ -102,6 +102,18 @@ def test_rows_that_are_surely_needed_are_read_at_once(store):
         store.leases.renew(lease, 60)
 
 
+def test_results_are_gathered_at_once(store):
+    for number in range(5):
+        store.results.put("dag", f"r{number}", number)
+    wanted = ["r3", "absent", "r0", "r3"]
+    assert calls(store, lambda: store.results.gather("dag", wanted)) == (1, 0)
+    assert store.results.gather("dag", wanted) == {"r3": 3, "r0": 0}
+    with store.transaction() as tx:
+        tx.results.put("dag", "r0", "mine")
+        assert calls(store, lambda: tx.results.gather("dag", wanted)) == (1, 0)
+        assert tx.results.gather("dag", wanted) == {"r3": 3, "r0": "mine"}
+
+
 def test_a_transaction_of_the_caller_presumes_nothing(store):
     store.executions.create(Execution("e", "j"))
     with store.transaction() as tx, pytest.raises(AlreadyExists):

@@ -16,6 +16,7 @@ from ..errors import InvalidArgument, Timeout
 from ..limits import INLINE_BYTES
 from ..operation import Family, M, iteration, joining, operation, procedure, reading
 from ..pages import Page, fingerprint
+from ..records import load_many
 from ..transaction import Reader, Transaction
 from . import memo, result_clear, result_record
 from .index import Query
@@ -191,10 +192,10 @@ class Results(Family[M]):
         for id in wanted:
             keys.name(id, "id")
         found: dict[str, Any] = {}
-        for id in wanted:
-            result = await with_value(tx, await find_live(tx, dag, id))
+        for stored in await load_many(tx, RESULTS, [(dag, id) for id in wanted]):
+            result = await with_value(tx, stored)
             if result is not None:
-                found[id] = result.value
+                found[result.id] = result.value
         return found
 
     @procedure
