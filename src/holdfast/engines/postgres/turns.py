@@ -98,13 +98,10 @@ class Turns:
         try:
             if len(group) > 1:
                 outcomes = self._together(part, [turn.batch for turn in group])
-        except OutcomeUnknown as error:
-            outcomes = [_unknown(error) for _ in group]
-        except StoreError:
-            pass  # nothing was done: each finds out for itself why
         except BaseException as error:
-            outcomes = [_unknown(error) for _ in group]
-            raise
+            outcomes = [_told(error) for _ in group]
+            if not isinstance(error, StoreError):
+                raise
         finally:
             for turn, outcome in zip(group, outcomes, strict=True):
                 turn.settle(outcome)
@@ -204,13 +201,10 @@ class AsyncTurns:
         try:
             if len(group) > 1:
                 outcomes = await self._together(part, [batch for batch, _ in group])
-        except OutcomeUnknown as error:
-            outcomes = [_unknown(error) for _ in group]
-        except StoreError:
-            pass  # nothing was done: each finds out for itself why
         except BaseException as error:
-            outcomes = [_unknown(error) for _ in group]
-            raise
+            outcomes = [_told(error) for _ in group]
+            if not isinstance(error, StoreError):
+                raise
         finally:
             for (_, future), outcome in zip(group, outcomes, strict=True):
                 if outcome is not None:
@@ -235,9 +229,11 @@ def _settle(future: "asyncio.Future[int]", outcome: Outcome) -> None:
         future.set_result(outcome)
 
 
-def _unknown(error: BaseException) -> OutcomeUnknown:
-    """An error of its own for each: a traceback belongs to one thread."""
-    unknown = OutcomeUnknown(
+def _told(error: BaseException) -> OutcomeUnknown | None:
+    """What one of a group is told: that nobody knows; or None, to find out for itself why nothing was done."""
+    if isinstance(error, StoreError) and not isinstance(error, OutcomeUnknown):
+        return None
+    unknown = OutcomeUnknown(  # one for each: a traceback belongs to one thread
         "the transaction that this commit shared with others was interrupted: the change may be there or not;"
         " look before trying again, or use `once`"
     )
