@@ -2,18 +2,17 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
-from datetime import datetime
-from typing import Any, NamedTuple
+from datetime import datetime, timedelta
+from typing import Any
 
 import msgspec
 
 from . import blobs, keys
-from .clock import from_micros
-from .codec import Codec
+from .clock import EPOCH, from_micros
 from .entry import NO_POINTER, Entry, decode_run, feed_prefix, place_at
 from .errors import Damaged, StoreError
 from .garbage import paused
-from .records import KINDS, decode_body
+from .records import KINDS, Kind, decode_body
 from .transaction import PENDING, Reader, Scope
 
 PLAIN: dict[str, Callable[[Any], Any]] = {}
@@ -48,17 +47,9 @@ class Change(msgspec.Struct, frozen=True):
     """Set where the record cannot be decoded here; then `record` is None. It blocks nothing else."""
 
 
-class Seen(NamedTuple):
-    """A matching entry, and the positions before and after it."""
-
-    part: int
-    at: bytes
-    """Version and index as the end of its key."""
-    entry: Entry
-    error: StoreError | None
-    before: str
-    after: str
-
+Seen = tuple[int, bytes, Entry, StoreError | None, str, str]
+"""A matching entry: part, place (version and index as the end of its key), the entry, why it cannot be read if it
+cannot, and the positions before and after it."""
 
 Looked = dict[tuple[int, bytes], Entry]
 """Entries by their part and place."""
@@ -156,7 +147,7 @@ class _Times(dict[int, datetime]):
     """Moments by their microseconds: the same ones come again, as a change's and as its records'."""
 
     def __missing__(self, micros: int) -> datetime:
-        made = self[micros] = from_micros(micros)
+        made = self[micros] = EPOCH + timedelta(0, 0, micros)  # `from_micros` in place
         return made
 
 
@@ -166,53 +157,77 @@ def _plain_changes(scope: Scope, seen: Sequence[Seen], backs: Sequence[Entry | N
     if scope.codec.key_ring is not None:
         return [None] * len(seen)
     add, times = changes.append, _Times()
-    value_of, events_of = _openers(scope.codec, times)
+    decode = scope.codec.quick
+    records = _Openers(decode, times)
     with paused if len(seen) >= _MANY else contextlib.nullcontext():
         for (_, _, entry, error, before, after), back in zip(seen, backs, strict=True):
             op, family, id, path, _, at, wrapped, told = entry
             try:
-                record = None if wrapped is None else value_of(family, wrapped)
+                record = None if wrapped is None else records[family](wrapped)
                 # Decoded once more where it was the record of the change before: who changes one must not see it there.
                 earlier = None if back is None else back.wrapped
-                previous = None if earlier is None else value_of(family, earlier)
-                events = () if told is None else events_of(family, told)
+                previous = None if earlier is None else records[family](earlier)
+                events = () if told is None else _plain_events(decode, family, told)
                 add(Change(after, before, op, family, id, path, record, previous, events, times[at], error))
             except Exception:  # noqa: BLE001 - `_change` finds out, and says it
                 add(None)
     return changes
 
 
-def _openers(
-    codec: Codec, times: _Times
-) -> tuple[Callable[[str, bytes], Any], Callable[[str, bytes], tuple[Any, ...]]]:
-    """As `record_of` and `_events` for what is small, in clear and readable; else they raise, no matter what."""
-    decode = codec.quick
+Decode = Callable[[bytes], Any]
 
-    def value_of(family: str, wrapped: bytes) -> Any:
-        if wrapped[0]:  # not `blobs.INLINE`
-            raise ValueError
-        value = decode(wrapped[1:])
+
+class _Openers(dict[str, Decode]):
+    """For each family, what gives the object in a wrapper as `record_of` does, and raises whatever where it cannot."""
+
+    def __init__(self, decode: Decode, times: _Times) -> None:
+        self._decode, self._times = decode, times
+
+    def __missing__(self, family: str) -> Decode:
         kind = KINDS.get(family)
-        if kind is None:
-            return PLAIN[family](value) if family in PLAIN else value
-        layout, revision, created, updated = value[:4]
-        if layout != kind.layout:
-            raise ValueError
-        del value[:4]
-        return kind.shown(kind.unpack(value, revision, times[created], times[updated]))
+        made = self[family] = self._plain(PLAIN.get(family)) if kind is None else self._record(kind)
+        return made
 
-    def events_of(family: str, wrapped: bytes) -> tuple[Any, ...]:
-        if wrapped[0]:
-            raise ValueError
-        values, build = decode(wrapped[1:]), EVENTS.get(family)
-        return tuple(values) if build is None else tuple(map(build, values))
+    def _plain(self, build: Callable[[Any], Any] | None) -> Decode:
+        decode = self._decode
 
-    return value_of, events_of
+        def opened(wrapped: bytes) -> Any:
+            value = decode(_inline(wrapped))
+            return value if build is None else build(value)
+
+        return opened
+
+    def _record(self, kind: Kind[Any]) -> Decode:
+        decode, times, unpack, layout = self._decode, self._times, kind.unpack, kind.layout
+        shown = None if type(kind).shown is Kind.shown else kind.shown
+
+        def opened(wrapped: bytes) -> Any:
+            if wrapped[0]:  # `_inline` in place
+                raise ValueError
+            found, revision, created, updated, *fields = decode(wrapped[1:])
+            if found != layout:
+                raise ValueError
+            record = unpack(fields, revision, times[created], times[updated])
+            return record if shown is None else shown(record)
+
+        return opened
+
+
+def _plain_events(decode: Decode, family: str, wrapped: bytes) -> tuple[Any, ...]:
+    """As `_events`, likewise."""
+    values, build = decode(_inline(wrapped)), EVENTS.get(family)
+    return tuple(values) if build is None else tuple(map(build, values))
+
+
+def _inline(wrapped: bytes) -> bytes:
+    if wrapped[:1] != blobs.INLINE:
+        raise ValueError
+    return wrapped[1:]
 
 
 async def _change(reader: Reader, one: Seen, back: Entry | None) -> Change:
     """One entry as a change, whatever there is in it."""
-    entry, error = one.entry, one.error
+    _, _, entry, error, before, after = one
     record = previous = None
     events: tuple[Any, ...] = ()
     try:
@@ -226,7 +241,7 @@ async def _change(reader: Reader, one: Seen, back: Entry | None) -> Change:
         with contextlib.suppress(Damaged):
             previous = await record_of(reader, back)
     return Change(
-        one.after, one.before, entry.op, entry.family, entry.id, entry.path, record, previous, events,
+        after, before, entry.op, entry.family, entry.id, entry.path, record, previous, events,
         from_micros(entry.at), error,
     )  # fmt: skip
 

@@ -1,8 +1,7 @@
 """Going through the entries of the feed in commit order, in runs, and picking those that match."""
 
 import heapq
-from collections.abc import Callable, Collection, Iterable
-from functools import partial
+from collections.abc import Collection, Iterable
 from itertools import repeat
 from typing import Any, NamedTuple
 
@@ -84,9 +83,6 @@ class Found(NamedTuple):
     """Whether it is known that none is left."""
 
 
-_seen: Callable[[Any], Seen] = partial(tuple.__new__, Seen)
-
-
 async def find_entries(reader: Reader, place: Place, parts: list[int], limit: int, wanted: Filter) -> Found:
     """Go through entries in order until `limit` match, `LOOKED_AT` were seen or there are no more; moves `place`."""
     run = min(limit, RUN) if wanted == EVERYTHING and len(parts) == 1 else RUN
@@ -107,7 +103,7 @@ async def _go_through(place: Place, stream: "Stream", limit: int, wanted: Filter
         ats = stream.ats[: min(left, limit - len(seen)) if everything else left]
         texts = [place.text, *place.texts(stream.part, ats)]
         errors = map(stream.errors.get, ats)
-        run = list(map(_seen, zip(repeat(stream.part), ats, stream.entries, errors, texts, texts[1:], strict=False)))
+        run = list(zip(repeat(stream.part), ats, stream.entries, errors, texts, texts[1:], strict=False))
         if everything:
             seen += run
             number = len(run)
@@ -125,10 +121,11 @@ def _pick(run: list[Seen], limit: int, wanted: Filter, found: Picked) -> int:
     for number, one in enumerate(run):
         if len(seen) == limit:
             return number
-        if one.error is not None or wanted.wants(one.entry):
+        part, at, entry, error, _, _ = one
+        if error is not None or wanted.wants(entry):
             seen.append(one)
-        elif wanted.may_need(one.entry):
-            passed[one.part, one.at] = one.entry
+        elif wanted.may_need(entry):
+            passed[part, at] = entry
     return len(run)
 
 
@@ -147,7 +144,7 @@ async def _merge(place: Place, streams: list["Stream"], limit: int, wanted: Filt
         if error is not None or wanted.wants(entry):
             before = place.text
             place.move(part, at)
-            seen.append(Seen(part, at, entry, error, before, place.text))
+            seen.append((part, at, entry, error, before, place.text))
         else:
             place.move(part, at)
             if wanted.may_need(entry):

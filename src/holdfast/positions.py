@@ -78,7 +78,8 @@ class Place:
             start - start % 3
         )  # what is before that is the same text in all of them, as three bytes make four letters
         lead, tail = self._packed[same:start], self._packed[start + _EACH :]
-        first, rest = "p1." + _text(self._packed[:same]), _text(b"".join([lead + at + tail for at in ats]))
+        first = "p1." + _text(self._packed[:same])
+        rest = _text(lead + (tail + lead).join(ats) + tail) if ats else ""
         step = (len(self._packed) - same) // 3 * 4
         return [first + rest[at : at + step] for at in range(0, len(rest), step)]
 

@@ -56,7 +56,7 @@ def test_most_changes_need_no_more_than_the_quick_way(store, clock, monkeypatch)
     thorough, asked = feed_changes._change, []
 
     async def counting(reader, one, back):
-        asked.append(one.entry)
+        asked.append(one)
         return await thorough(reader, one, back)
 
     monkeypatch.setattr(feed_changes, "_change", counting)
