@@ -61,12 +61,7 @@ def floor_key(scope: Scope) -> bytes:
 
 async def floors(reader: Reader) -> Vector:
     """Up to where each part was pruned."""
-    found: Vector = []
-    for part in range(reader.scope.parts):
-        row = (await reader.peek(part, [floor_key(reader.scope)]))[0]
-        value = row.value if row is not None else bytes(10)
-        found.append((int.from_bytes(value[:8], "big"), int.from_bytes(value[8:10], "big")))
-    return found
+    return [place_in(floor) for floor in (await survey(reader)).floors]
 
 
 class Survey(NamedTuple):
@@ -77,14 +72,11 @@ class Survey(NamedTuple):
 
 
 async def survey(reader: Reader) -> Survey:
-    """Look at every part, with one read each."""
+    """Look at every part, with one read each, or one call of an engine that can."""
     wanted = (b"", floor_key(reader.scope))
-    found = Survey([], [])
-    for part in range(reader.scope.parts):
-        head, floor = await reader.peek(part, wanted)
-        found.versions.append(0 if head is None else head.version)
-        found.floors.append(bytes(10) if floor is None else floor.value)
-    return found
+    found = await reader.peek_many([(part, wanted) for part in range(reader.scope.parts)])
+    versions = [0 if head is None else head.version for head, _ in found]
+    return Survey(versions, [bytes(10) if floor is None else floor.value for _, floor in found])
 
 
 async def check_floors(reader: Reader, place: Place, low: Sequence[bytes]) -> None:
@@ -164,7 +156,9 @@ class Follower:
         there = await find_entries(self._reader, place, parts, limit, self._wanted)
         found = await changes_of(self._reader, there.seen, there.passed) if there.looked else ()
         # Only now: what was pruned since we began is missing in what we found, or all that we should have found.
-        low = {part: await self._floor(part) for part in parts}
+        key = floor_key(self._scope)
+        rows = [row for (row,) in await self._reader.peek_many([(part, [key]) for part in parts])]
+        low = {part: bytes(10) if row is None else row.value for part, row in zip(parts, rows, strict=True)}
         if any(start[part] < low[part] for part in parts):
             for part in parts:
                 place.move(part, start[part])
@@ -177,10 +171,6 @@ class Follower:
             for part in parts:
                 self._read_to[part] = versions[part]
         return found, there.looked
-
-    async def _floor(self, part: int) -> bytes:
-        (row,) = await self._reader.peek(part, [floor_key(self._scope)])
-        return bytes(10) if row is None else row.value
 
 
 async def read_changes(reader: Reader, after: str, wanted: Filter, limit: int, wait: float) -> Changes:

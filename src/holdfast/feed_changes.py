@@ -119,8 +119,8 @@ async def _entries_before(reader: Reader, seen: Sequence[Seen], passed: Looked) 
         if error is None:
             known[part, at] = entry
     prefix = feed_prefix(reader.scope)
-    for part, spots in missing.items():
-        rows = await reader.peek(part, [prefix + place for _, place in spots])
+    wanted = [(part, [prefix + place for _, place in spots]) for part, spots in missing.items()]
+    for spots, rows in zip(missing.values(), await reader.peek_many(wanted), strict=True):
         there = [(number, row) for (number, _), row in zip(spots, rows, strict=True) if row is not None]
         entries, errors = decode_run(reader.scope, [row for _, row in there])
         for (number, row), entry in zip(there, entries, strict=True):

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 import msgspec
 
 from . import keys
+from .engine import Range, Row
 from .entry import OPS, Entry, decode_run, feed_prefix
 from .errors import InvalidArgument, StoreError
 from .feed_changes import Looked, Seen
 from .positions import Place
 from .transaction import Reader
 
-RUN = 256
+LEAST_RUN, RUN = 16, 256
 """Entries that are read at once."""
 
 LOOKED_AT = 2000
@@ -85,12 +86,16 @@ class Found(NamedTuple):
 
 async def find_entries(reader: Reader, place: Place, parts: list[int], limit: int, wanted: Filter) -> Found:
     """Go through entries in order until `limit` match, `LOOKED_AT` were seen or there are no more; moves `place`."""
-    run = min(limit, RUN) if wanted == EVERYTHING and len(parts) == 1 else RUN
+    share = limit if len(parts) == 1 else max(LEAST_RUN, 2 * limit // len(parts))
+    run = min(share, RUN) if wanted == EVERYTHING else RUN
     streams = [Stream(reader, part, place.at(part), run) for part in parts]
     found: Picked = ([], {})
     if len(streams) == 1:
         looked = await _go_through(place, streams[0], limit, wanted, found)
     else:
+        ranges = [stream.range for stream in streams]
+        for stream, rows in zip(streams, await reader.scan_many(ranges), strict=True):
+            stream.take(rows)
         looked = await _merge(place, streams, limit, wanted, found)
     return Found(*found, looked, all(stream.ended for stream in streams))
 
@@ -185,7 +190,16 @@ class Stream:
             return True
         if self._last:
             return False
-        rows = await self._reader.scan_part(self.part, self._start, self._prefix + keys.END, limit=self._run)
+        part, start, stop, limit = self.range
+        return self.take(await self._reader.scan_part(part, start, stop, limit=limit))
+
+    @property
+    def range(self) -> Range:
+        """What the next run is read from."""
+        return Range(self.part, self._start, self._prefix + keys.END, self._run)
+
+    def take(self, rows: list[Row]) -> bool:
+        """Go on with the rows of a run; whether there are any."""
         self._last = len(rows) < self._run
         self.next = 0
         self.ats = [row[0][-10:] for row in rows]

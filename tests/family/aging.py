@@ -33,7 +33,7 @@ class Over:
     """An engine over another; whoever commits does so in its own thread."""
 
     def __getattr__(self, name):
-        if name == "submit":
+        if name in ("submit", "read_many", "scan_many"):
             raise AttributeError(name)
         return getattr(self._inner, name)
 

@@ -114,6 +114,18 @@ def test_results_are_gathered_at_once(store):
         assert tx.results.gather("dag", wanted) == {"r3": 3, "r0": "mine"}
 
 
+def test_the_feed_of_all_parts_takes_four_calls(store):
+    for number in range(20):
+        store.executions.create(Execution(f"e{number}", "j"))
+    after = store.feed.latest()
+    for number in range(20):
+        store.executions.update(f"e{number}", message="m")
+    found = []
+    # How far each part is, the first entries of each, the entries before them, and whether anything was pruned meanwhile.
+    assert calls(store, lambda: found.extend(store.feed.read(after).items)) == (4, 0)
+    assert [change.previous.message for change in found] == [""] * 20
+
+
 def test_a_transaction_of_the_caller_presumes_nothing(store):
     store.executions.create(Execution("e", "j"))
     with store.transaction() as tx, pytest.raises(AlreadyExists):

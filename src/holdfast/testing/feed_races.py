@@ -61,7 +61,7 @@ def _before_read(store: Any, number: int, act: Callable[[], object]) -> tuple[An
     """Another door to the same records, where `act` is called before the `number`-th read."""
     door = store.namespace((store.target if isinstance(store, Driven) else store)._scope.namespace)
     scope = (door.target if isinstance(door, Driven) else door)._scope
-    scope.direct = None  # so that every read goes through the engine
+    scope.direct = scope.gathering = None  # so that every read goes through the engine
     between = scope.engine = _Between(scope.engine, number, act, suspends=scope.suspends)
     scope.reader = Reader(scope)
     return door, between
