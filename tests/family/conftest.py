@@ -10,6 +10,7 @@ A test runs on memory, SQLite and PostgreSQL, on both faces; marked ``older`` on
 shares a root.
 """
 
+import asyncio
 import hashlib
 import os
 
@@ -24,6 +25,8 @@ from holdfast.testing.faces import Driven, LoopThread, ManualClock
 EMBEDDED = ("memory", "memory-async", "sqlite", "sqlite-async")
 SERVERS = ("postgresql", "postgresql-async")
 OLDER = ("postgresql-16",)
+SUSPENDING = pytest.mark.parametrize("database", ["memory-async", "sqlite-async", "postgresql-async"], indirect=True)
+"""Marks a test of the asynchronous face alone."""
 
 
 def pytest_generate_tests(metafunc):
@@ -44,6 +47,10 @@ def namespace_of(node):
     return "t" + hashlib.blake2b(f"{salt}{node.nodeid}".encode(), digest_size=16).hexdigest()
 
 
+SEVERAL = pytest.mark.parametrize("database", ["sqlite", "postgresql", "postgresql-async"], indirect=True)
+"""Marks a test that is about what stands in a database, whose engines in memory add nothing."""
+
+
 class Database:
     """A database of one test, on one face: gives stores on it, and closes what is left open."""
 
@@ -56,6 +63,8 @@ class Database:
         self.clock = clock
         self.url = where
         self.namespace = namespace
+        self.codec = codec.default
+        """What everything is checked with at the end; None where the test looks for itself, with the keys it has."""
         self._thread = None if not self.asynchronous else servers.thread if servers else LoopThread()
         self._opened = []
         self._memory = memory.connect("memory:") if self.engine == "memory" else None
@@ -82,6 +91,10 @@ class Database:
         store = holdfast.open(self.url, namespace=self.namespace, clock=self.clock, **options)
         self._opened.append(store)
         return store._engine
+
+    def run(self, work):
+        """What ``await work(store)`` gives, on the event loop, for an open `AsyncStore`."""
+        return self._thread.run(asyncio.wait_for(work(self.open().target), 60))
 
     def inside(self, store):
         """A store's scope, and what runs coroutines in it."""
@@ -187,9 +200,22 @@ def database(request, clock, tmp_path):
         database = Database(name, clock, where)
     try:
         yield database
-        assert database.open().check() == []
+        if database.codec is not None:
+            assert database.open(codec=database.codec).check() == []
     finally:
         database.close()
+
+
+@pytest.fixture
+def alone(database):
+    """`database`, on a server in a schema that no other test uses: for what goes through all namespaces."""
+    if database.embedded:
+        yield database
+        return
+    for servers in _servers("18"):
+        alone = Database(database.name, database.clock, servers.url, database.namespace, servers)
+        yield alone
+        alone.close()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import inspect
 import pytest
 
 import holdfast
+from family.conftest import SUSPENDING
 from holdfast import AsyncStore, Event, Execution, Instance, Store
 from holdfast.errors import Closed, InvalidArgument
 from holdfast.operation import iteration, operation, procedure, reading
@@ -89,47 +90,68 @@ def test_over_a_store_that_is_closed():
     asyncio.run(main())
 
 
-def test_a_transaction_entered_and_left_in_different_tasks(tmp_path):
-    async def main():
-        async with await holdfast.open_async(tmp_path / "s.db") as store:
-            entering = store.transaction()
-            tx = await asyncio.create_task(entering.__aenter__())
-            await asyncio.gather(
-                tx.executions.create(Execution("r/a", "j")),
-                tx.feed.emit("t", 1, "r"),
-            )
-            assert await store.executions.find("r/a") is None
-            await asyncio.create_task(entering.__aexit__(None, None, None))
-            assert (await store.executions.get("r/a")).revision == 1
+@SUSPENDING
+def test_a_transaction_entered_and_left_in_different_tasks(database):
+    async def work(store):
+        entering = store.transaction()
+        tx = await asyncio.create_task(entering.__aenter__())
+        await asyncio.gather(
+            tx.executions.create(Execution("r/a", "j")),
+            tx.feed.emit("t", 1, "r"),
+        )
+        assert await store.executions.find("r/a") is None
+        await asyncio.create_task(entering.__aexit__(None, None, None))
+        assert (await store.executions.get("r/a")).revision == 1
 
-    asyncio.run(main())
-
-
-def test_many_tasks_share_a_store(tmp_path):
-    async def main():
-        async with await holdfast.open_async(tmp_path / "s.db") as store:
-            await asyncio.gather(*(store.executions.create(Execution(f"e{n}", "j")) for n in range(64)))
-            await asyncio.gather(*(store.executions.add_events("e0", Event(f"{n}")) for n in range(16)))
-            assert await store.executions.count("new") == 64
-            assert sorted(int(one.message) for one in await store.executions.events("e0")) == list(range(16))
-            assert await store.check() == []
-
-    asyncio.run(main())
+    database.run(work)
 
 
-def test_a_cancelled_caller_leaves_the_store_whole(tmp_path):
-    async def main():
-        async with await holdfast.open_async(tmp_path / "s.db") as store:
-            tasks = [asyncio.create_task(store.executions.create(Execution(f"e{n}", "j"))) for n in range(20)]
+@SUSPENDING
+def test_many_tasks_share_a_store(database):
+    async def work(store):
+        await asyncio.gather(*(store.executions.create(Execution(f"e{n}", "j")) for n in range(64)))
+        await asyncio.gather(*(store.executions.add_events("e0", Event(f"{n}")) for n in range(16)))
+        assert await store.executions.count("new") == 64
+        assert sorted(int(one.message) for one in await store.executions.events("e0")) == list(range(16))
+
+    database.run(work)
+
+
+@SUSPENDING
+@pytest.mark.parametrize("turns", [0, 1, 2, 5, 20])
+def test_a_cancelled_caller_leaves_the_store_whole(database, turns):
+    """Called off after some turns of the loop: before, in the middle of, or after its commit."""
+
+    async def work(store):
+        tasks = [asyncio.create_task(store.executions.create(Execution(f"r/{n}", "j"))) for n in range(20)]
+        for _ in range(1 + turns):
             await asyncio.sleep(0)
-            for task in tasks[::2]:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            for n in range(1, 20, 2):
-                assert (await store.executions.get(f"e{n}")).revision == 1
-            assert await store.check() == []
+        for task in tasks[::2]:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for n in range(1, 20, 2):
+            assert (await store.executions.get(f"r/{n}")).revision == 1
+        assert await store.executions.count("new") == len([one async for one in store.executions.scan()])
+        await asyncio.gather(*(store.executions.create(Execution(f"s/{n}", "j")) for n in range(20)))
 
-    asyncio.run(main())
+    database.run(work)
+
+
+@SUSPENDING
+def test_called_off_again_and_again_a_store_still_has_its_connections(database):
+    async def work(store):
+        for number in range(60):
+            asking = [
+                asyncio.create_task(store.executions.create(Execution(f"r{number}/{n}", "j"))) for n in range(4)
+            ] + [asyncio.create_task(store.executions.query()) for _ in range(4)]
+            for _ in range(number % 12):
+                await asyncio.sleep(0)
+            for task in asking:
+                task.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
+        await asyncio.gather(*(store.executions.create(Execution(f"last/{n}", "j")) for n in range(32)))
+
+    database.run(work)
 
 
 def test_an_abandoned_scan(blocking):

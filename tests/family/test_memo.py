@@ -10,6 +10,7 @@ from collections import Counter
 import pytest
 
 import holdfast
+from family.conftest import SUSPENDING
 from family.faults import Fixed, over
 from holdfast import codec
 from holdfast.bridge import run_now
@@ -160,33 +161,37 @@ def test_the_claim_is_renewed_while_it_is_computed(store, database, clock, monke
         assert store.results.memo("d", str(_), 1, lambda: renewed.wait(60)) is True
 
 
-def test_on_an_event_loop(tmp_path):
-    async def main():
-        async with await holdfast.open_async(tmp_path / "s.db") as store:
-            calls, go = [], asyncio.Event()
+@SUSPENDING
+def test_on_an_event_loop(database):
+    async def work(store):
+        calls, go = [], asyncio.Event()
 
+        def computing(number):
             async def compute():
-                calls.append(1)
+                calls.append(number)
                 await go.wait()
                 return len(calls)
 
-            asking = [asyncio.create_task(store.results.memo("d", "f", 1, compute)) for _ in range(5)]
-            while not calls:
-                await asyncio.sleep(0)
-            asking[0].cancel()  # whoever computes is called off: another takes over
-            await asyncio.wait(asking[:1])
-            assert asking[0].cancelled()
-            go.set()
-            assert await asyncio.gather(*asking[1:]) == [2] * 4
+            return compute
 
-            async def itself():
-                return await store.results.memo("d", "g", 1, itself)
+        asking = [asyncio.create_task(store.results.memo("d", "f", 1, computing(number))) for number in range(5)]
+        while not calls:
+            await asyncio.sleep(0)
+        first = asking.pop(calls[0])
+        first.cancel()  # whoever computes is called off: another takes over
+        await asyncio.wait([first])
+        assert first.cancelled()
+        go.set()
+        assert await asyncio.gather(*asking) == [2] * 4
 
-            with pytest.raises(InvalidArgument):
-                await store.results.memo("d", "g", 1, itself)
-            assert await store.results.memo("d", "h", 1, lambda: 5) == 5
+        async def itself():
+            return await store.results.memo("d", "g", 1, itself)
 
-    asyncio.run(main())
+        with pytest.raises(InvalidArgument):
+            await store.results.memo("d", "g", 1, itself)
+        assert await store.results.memo("d", "h", 1, lambda: 5) == 5
+
+    database.run(work)
 
 
 def test_a_coroutine_function_needs_the_asyncio_face():

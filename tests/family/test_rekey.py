@@ -1,16 +1,19 @@
 """Encryption at rest hides what users stored, and keys can be changed while the store is in use."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import holdfast
-from holdfast import Context, Event, Execution, Instance
+from family.conftest import SEVERAL
+from holdfast import Context, Event, Execution, Instance, Store, codec, keys
 from holdfast.codec.crypto import KeyRing
+from holdfast.engine import Batch
+from holdfast.engines.wrap import Conflicting
 from holdfast.errors import Damaged, Undecodable
+
+pytestmark = SEVERAL
 
 SECRET = "the-secret-nobody-else-may-read"
 OLD, NEW, NAMING = b"1" * 32, b"2" * 32, b"n" * 32
@@ -67,38 +70,38 @@ def everything(store: Any) -> list[Any]:
     return seen
 
 
-def rows(store: holdfast.Store) -> list[Any]:
-    found = []
-    for part in range(store._engine.parts):
-        start = b""
-        while page := store._engine.scan(part, start, b"\xff" * 4, limit=1000):
-            found += page
-            start = page[-1].key + b"\0"
-    return found
+@pytest.fixture
+def rows(alone: Any) -> Callable[[], list[Any]]:
+    """All rows of the namespace."""
+
+    def rows() -> list[Any]:
+        engine, prefix = alone.raw(), alone.namespace.encode() + b"\0"
+        found = []
+        for part in range(engine.parts):
+            start = prefix
+            while page := engine.scan(part, start, prefix + b"\xff", limit=1000):
+                found += page
+                start = page[-1].key + b"\0"
+        return found
+
+    return rows
 
 
 @pytest.fixture
-def reopen(tmp_path: Path) -> Iterator[Callable[..., holdfast.Store]]:
-    opened: list[holdfast.Store] = []
-
-    def open_(key_ring: KeyRing | None) -> holdfast.Store:
-        opened.append(holdfast.open(tmp_path / "a.db", key_ring=key_ring))
-        return opened[-1]
-
-    yield open_
-    for store in opened:
-        store.close()
+def reopen(database: Any, alone: Any) -> Callable[..., Any]:
+    database.codec = None
+    return lambda key_ring: alone.open(codec=codec.default.with_key_ring(key_ring))
 
 
-def test_no_row_shows_what_a_user_stored(reopen: Callable[..., holdfast.Store]) -> None:
+def test_no_row_shows_what_a_user_stored(reopen: Callable[..., Any], rows: Callable[[], Any]) -> None:
     store = reopen(ring("old", old=OLD))
     fill(store)
-    assert [row.key for row in rows(store) if SECRET.encode() in row.value] == []
+    assert [row.key for row in rows() if SECRET.encode() in row.value] == []
     assert store.check() == []
 
 
 def test_rekey_leaves_everything_as_it_was_and_nothing_under_the_old_key(
-    reopen: Callable[..., holdfast.Store],
+    reopen: Callable[..., Any],
 ) -> None:
     first = reopen(ring("old", old=OLD))
     fill(first)
@@ -114,56 +117,55 @@ def test_rekey_leaves_everything_as_it_was_and_nothing_under_the_old_key(
     assert alone.check() == []
 
 
-def test_rekey_encrypts_what_was_written_in_clear(reopen: Callable[..., holdfast.Store]) -> None:
+def test_rekey_encrypts_what_was_written_in_clear(reopen: Callable[..., Any], rows: Callable[[], Any]) -> None:
     plain = reopen(None)
     fill(plain)
     before = everything(plain)
     keyed = reopen(ring("new", new=NEW))
     keyed.rekey()
-    assert [row.key for row in rows(keyed) if SECRET.encode() in row.value] == []
+    assert [row.key for row in rows() if SECRET.encode() in row.value] == []
     assert everything(keyed) == before
     assert keyed.check() == []
 
 
-def test_a_missing_key_says_so_and_changes_nothing(reopen: Callable[..., holdfast.Store]) -> None:
+def test_a_missing_key_says_so_and_changes_nothing(reopen: Callable[..., Any], rows: Callable[[], Any]) -> None:
     store = reopen(ring("old", old=OLD))
     fill(store)
     other = reopen(ring("new", new=NEW))
     with pytest.raises(Undecodable, match="'old'"):
         other.instances.get("i")
-    before = {row.key: row.value for row in rows(other)}
+    before = {row.key: row.value for row in rows()}
     assert other.rekey().unreadable > 0
-    assert {row.key: row.value for row in rows(other)} == before
+    assert {row.key: row.value for row in rows()} == before
     assert store.instances.get("i").context.initial == {"value": SECRET}
 
 
-def test_a_row_moved_to_another_id_does_not_open(reopen: Callable[..., holdfast.Store]) -> None:
-    store = reopen(ring("old", old=OLD))
-    store.instances.put(Instance("a", "wf"))
-    store.instances.put(Instance("b", "wf"))
-    from holdfast.engine import Batch
-
-    (row,) = store._engine.read(0, [b"default\0Ria\0"])
+def test_a_row_moved_to_another_id_does_not_open(reopen: Callable[..., Any], alone: Any) -> None:
+    store, engine, prefix = reopen(ring("old", old=OLD)), alone.raw(), alone.namespace.encode() + b"\0"
+    store.instances.put(Instance("r/a", "wf"))
+    store.instances.put(Instance("r/b", "wf"))
+    part = keys.part_of(prefix, "r", engine.parts)
+    (row,) = engine.read(part, [prefix + b"Rir/a\0"])
     assert row is not None
-    store._engine.commit(0, Batch(write={b"default\0Rib\0": row.value}))
+    engine.commit(part, Batch(write={prefix + b"Rir/b\0": row.value}))
     with pytest.raises(Damaged):
-        store.instances.get("b")
+        store.instances.get("r/b")
 
 
-def test_rekey_goes_on_while_others_write(reopen: Callable[..., holdfast.Store]) -> None:
-    store = reopen(ring("old", old=OLD))
-    fill(store)
-    both = reopen(ring("new", old=OLD, new=NEW))
-    engine = both._engine
-    real, disturbed = engine.commit, []
+def test_rekey_goes_on_while_others_write(reopen: Callable[..., Any], alone: Any) -> None:
+    fill(reopen(ring("old", old=OLD)))
+    old, new = (codec.default.with_key_ring(one) for one in (ring("old", old=OLD), ring("new", old=OLD, new=NEW)))
+    store = Store(
+        alone.raw(), "", namespace=alone.namespace, codec=old, clock=alone.clock, owner=False
+    )  # fmt: skip
+    disturbed: list[bool] = []
 
-    def commit(part: int, batch: Any) -> int:
+    def interfere(number: int, part: int, batch: Any) -> None:
         if not disturbed:
             disturbed.append(True)
             store.executions.update("e", message="meanwhile")
-        return real(part, batch)
 
-    engine.commit = commit  # type: ignore[method-assign]
+    both = alone.over(Conflicting(alone.raw(), interfere=interfere), codec=new)
     both.rekey()
     assert disturbed
     assert both.executions.get("e").message == "meanwhile"
@@ -173,24 +175,22 @@ def test_rekey_goes_on_while_others_write(reopen: Callable[..., holdfast.Store])
     assert alone.check() == []
 
 
-def test_a_value_larger_than_a_batch_is_encrypted_again(tmp_path: Path) -> None:
-    path = str(tmp_path / "runs.db")
+def test_a_value_larger_than_a_batch_is_encrypted_again(reopen: Callable[..., Any]) -> None:
     large = [bytes([number]) * 700_000 for number in range(20)]
-    with holdfast.open(path, key_ring=ring("old", old=OLD)) as store:
+    with reopen(ring("old", old=OLD)) as store:
         store.executions.create(Execution("large", "job", data=large))
-    with holdfast.open(path, key_ring=ring("new", old=OLD, new=NEW)) as store:
+    with reopen(ring("new", old=OLD, new=NEW)) as store:
         assert store.rekey().rows > 40
         assert store.rekey().rows == 0
-    with holdfast.open(path, key_ring=ring("new", new=NEW)) as store:
+    with reopen(ring("new", new=NEW)) as store:
         assert store.executions.get("large").data == large
         assert store.check() == []
 
 
-def test_what_cannot_be_read_is_counted_once(tmp_path: Path) -> None:
-    path = str(tmp_path / "runs.db")
-    with holdfast.open(path, key_ring=ring("lost", lost=b"3" * 32)) as store:
+def test_what_cannot_be_read_is_counted_once(reopen: Callable[..., Any]) -> None:
+    with reopen(ring("lost", lost=b"3" * 32)) as store:
         store.executions.create(Execution("a", "job"))
-    with holdfast.open(path, key_ring=ring("new", new=NEW)) as store:
+    with reopen(ring("new", new=NEW)) as store:
         store.executions.create(Execution("b", "job"))
         # Its row and its entry in the feed.
         assert (store.rekey().rows, store.rekey().unreadable) == (0, 2)

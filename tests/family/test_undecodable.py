@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import holdfast
+from family.conftest import SEVERAL
 from holdfast import Context, Execution, Instance
 from holdfast.codec import Codec, Raw
 from holdfast.errors import Undecodable
@@ -17,17 +18,21 @@ class Order:
     amount: int
 
 
+def fill(store: Any) -> None:
+    for number in range(5):
+        store.executions.create(Execution(f"r/e{number}", "job", data=Order(5) if number == 2 else number))
+    store.instances.put(Instance("r/i", "wf", context=Context({"order": Order(7)})))
+    store.feed.emit("note", Order(9), "r")
+    store.feed.emit("note", "plain", "r")
+
+
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """A store with a record of a type that only `knowing()` knows, among others."""
-    path = tmp_path / "a.db"
-    with holdfast.open(path, codec=knowing()) as store:
-        for number in range(5):
-            store.executions.create(Execution(f"e{number}", "job", data=Order(5) if number == 2 else number))
-        store.instances.put(Instance("i", "wf", context=Context({"order": Order(7)})))
-        store.feed.emit("note", Order(9))
-        store.feed.emit("note", "plain")
-    return path
+def filled(database: Any) -> Any:
+    """A database with records of a type that only `knowing()` knows, among others."""
+    database.codec = knowing()
+    with database.open(codec=knowing()) as store:
+        fill(store)
+    return database
 
 
 def knowing() -> Codec:
@@ -36,38 +41,42 @@ def knowing() -> Codec:
     return codec
 
 
-def test_only_its_own_record_is_refused_with_path_and_tag(path: Path) -> None:
-    with holdfast.open(path) as store:
-        assert store.executions.get("e1").data == 1
+@SEVERAL
+def test_only_its_own_record_is_refused_with_path_and_tag(filled: Any) -> None:
+    with filled.open() as store:
+        assert store.executions.get("r/e1").data == 1
         with pytest.raises(Undecodable) as caught:
-            store.executions.get("e2")
-        assert (caught.value.kind, caught.value.id, caught.value.tag) == ("executions", "e2", "shop.order")
+            store.executions.get("r/e2")
+        assert (caught.value.kind, caught.value.id, caught.value.tag) == ("executions", "r/e2", "shop.order")
         assert caught.value.path == "$.data"
         with pytest.raises(Undecodable) as caught:
-            store.instances.get("i")
+            store.instances.get("r/i")
         assert caught.value.path == "$.context.initial.order"
 
 
-def test_raw_reads_the_envelope(path: Path) -> None:
-    with holdfast.open(path) as store:
-        found = store.executions.get("e2", raw=True)
+@SEVERAL
+def test_raw_reads_the_envelope(filled: Any) -> None:
+    with filled.open() as store:
+        found = store.executions.get("r/e2", raw=True)
         assert (found.state, found.revision) == ("new", 1)
         assert isinstance(found.data, Raw)
         assert (found.data.name, found.data.version) == ("shop.order", 2)
-        assert store.executions.find("e2", raw=True) == found
-        assert store.instances.find("i", raw=True) is not None
+        assert store.executions.find("r/e2", raw=True) == found
+        assert store.instances.find("r/i", raw=True) is not None
 
 
-def test_queries_list_the_others_and_say_how_many_were_left_out(path: Path) -> None:
-    with holdfast.open(path) as store:
+@SEVERAL
+def test_queries_list_the_others_and_say_how_many_were_left_out(filled: Any) -> None:
+    with filled.open() as store:
         page = store.executions.query(job_id="job")
-        assert [record.id for record in page] == ["e0", "e1", "e3", "e4"]
+        assert [record.id for record in page] == ["r/e0", "r/e1", "r/e3", "r/e4"]
         assert page.undecodable == 1
-        assert [record.id for record in store.executions.scan()] == ["e0", "e1", "e3", "e4"]
+        assert [record.id for record in store.executions.scan()] == ["r/e0", "r/e1", "r/e3", "r/e4"]
 
 
-def test_the_feed_goes_on_and_names_the_error(path: Path) -> None:
-    with holdfast.open(path) as store:
+@SEVERAL
+def test_the_feed_goes_on_and_names_the_error(filled: Any) -> None:
+    with filled.open() as store:
         changes = store.feed.read(limit=1000).items
         assert len(changes) == 8
         bad = [change for change in changes if change.error is not None]
@@ -78,30 +87,34 @@ def test_the_feed_goes_on_and_names_the_error(path: Path) -> None:
 
 
 @pytest.mark.parametrize("parts", [None, 5])
-def test_copy_and_backup_bring_it_along(path: Path, tmp_path: Path, parts: int | None) -> None:
-    target: Any = tmp_path / "b.db"
-    holdfast.copy(path, target, parts=parts)
+def test_copy_and_backup_bring_it_along(tmp_path: Path, parts: int | None) -> None:
+    source, target = tmp_path / "a.db", tmp_path / "b.db"
+    with holdfast.open(source, codec=knowing()) as store:
+        fill(store)
+    holdfast.copy(source, target, parts=parts)
     with holdfast.open(target) as store:
         store.backup(tmp_path / "c.db")
     for copied in (target, tmp_path / "c.db"):
         with holdfast.open(copied, codec=knowing()) as store:
-            assert store.executions.get("e2").data == Order(5)
-            assert store.instances.get("i").context.initial == {"order": Order(7)}
+            assert store.executions.get("r/e2").data == Order(5)
+            assert store.instances.get("r/i").context.initial == {"order": Order(7)}
             assert store.executions.count("new") == 5
             assert store.check() == []
 
 
-def test_check_lists_it_and_deletes_nothing(path: Path) -> None:
-    with holdfast.open(path) as store:
+@SEVERAL
+def test_check_lists_it_and_deletes_nothing(filled: Any) -> None:
+    with filled.open() as store:
         found = [(problem.code, problem.id) for problem in store.check() if problem.code == "undecodable"]
-    assert {id.rstrip("\0") for _, id in found} >= {"e2", "i"}
-    with holdfast.open(path, codec=knowing()) as store:
-        assert store.executions.get("e2").data == Order(5)
+    assert {id.rstrip("\0") for _, id in found} >= {"r/e2", "r/i"}
+    with filled.open(codec=knowing()) as store:
+        assert store.executions.get("r/e2").data == Order(5)
 
 
-def test_it_can_be_deleted_without_being_understood(path: Path) -> None:
-    with holdfast.open(path) as store:
-        assert store.executions.delete("e2")
-        assert store.instances.delete("i")
+@SEVERAL
+def test_it_can_be_deleted_without_being_understood(filled: Any) -> None:
+    with filled.open() as store:
+        assert store.executions.delete("r/e2")
+        assert store.instances.delete("r/i")
         assert store.executions.count("new") == 4
         assert store.check() == []
