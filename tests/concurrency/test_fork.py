@@ -3,12 +3,14 @@
 import os
 import pickle
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import holdfast
+from concurrency.conftest import database
 from holdfast import Execution
 from holdfast.errors import Closed
 
@@ -44,15 +46,15 @@ def in_child(work: Callable[[], Any]) -> Any:
     return outcome
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    url = "memory:" if request.param == "memory" else str(tmp_path / "a.db")
-    with holdfast.open(url) as opened:
+    where = nullcontext("memory:") if request.param == "memory" else database(request.param, tmp_path)
+    with where as url, holdfast.open(url) as opened:
         yield opened
         assert opened.check() == []
 
 
-def test_parent_and_child_both_read_and_write(store: holdfast.Store, tmp_path: Path) -> None:
+def test_parent_and_child_both_read_and_write(store: holdfast.Store) -> None:
     store.executions.create(Execution("before", "job"))
 
     def work() -> list[str]:
@@ -61,8 +63,7 @@ def test_parent_and_child_both_read_and_write(store: holdfast.Store, tmp_path: P
 
     assert in_child(work) == ["before", "child"]
     store.executions.create(Execution("parent", "job"))
-    shared = (tmp_path / "a.db").exists()
-    wanted = ["before", "child", "parent"] if shared else ["before", "parent"]
+    wanted = ["before", "parent"] if store.url == "memory:" else ["before", "child", "parent"]
     assert [record.id for record in store.executions.scan()] == wanted
 
 

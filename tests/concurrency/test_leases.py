@@ -46,9 +46,9 @@ for line in sys.stdin:
 
 
 @contextmanager
-def holder(path, ttl):
+def holder(shared, ttl):
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, path, str(ttl)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", HOLDER, shared, str(ttl)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     try:
@@ -76,13 +76,6 @@ def stop(process):
     assert os.WIFSTOPPED(status)
 
 
-@pytest.fixture
-def path(tmp_path):
-    path = str(tmp_path / "store.db")
-    holdfast.open(path).close()
-    return path
-
-
 def after(seconds):
     """A clock ahead of the machine's: for it, a lease that the machine's clock has just given has expired."""
     clock = holdfast.clock.SystemClock()
@@ -96,8 +89,8 @@ def after(seconds):
     return Ahead()
 
 
-def test_a_paused_holder_cannot_write_once_another_took_over(path):
-    with holder(path, 60) as first, holdfast.open(path, clock=after(61)) as store:
+def test_a_paused_holder_cannot_write_once_another_took_over(shared):
+    with holder(shared, 60) as first, holdfast.open(shared, clock=after(61)) as store:
         assert heard(first) == ["holds", "1"]
         say(first, "write")
         assert heard(first) == ["done"]
@@ -112,8 +105,8 @@ def test_a_paused_holder_cannot_write_once_another_took_over(path):
         assert store.instances.get("run").metadata == {"by": "second"}
 
 
-def test_a_holder_paused_between_its_writes_and_its_commit_writes_nothing(path):
-    with holder(path, 60) as first, holdfast.open(path, clock=after(61)) as store:
+def test_a_holder_paused_between_its_writes_and_its_commit_writes_nothing(shared):
+    with holder(shared, 60) as first, holdfast.open(shared, clock=after(61)) as store:
         heard(first)
         say(first, "pause")
         assert heard(first) == ["writing"]
@@ -128,9 +121,9 @@ def test_a_holder_paused_between_its_writes_and_its_commit_writes_nothing(path):
         assert store.instances.get("run").revision == 1
 
 
-def test_a_holder_paused_past_its_time_cannot_write_even_if_nobody_took_over(path):
+def test_a_holder_paused_past_its_time_cannot_write_even_if_nobody_took_over(shared):
     """Its own clock says that the time is over; nobody else has written anything."""
-    with holder(path, 0.2) as first, holdfast.open(path) as store:
+    with holder(shared, 0.2) as first, holdfast.open(shared) as store:
         heard(first)
         stop(first)
         ended = store.leases.holder("run")
@@ -144,8 +137,8 @@ def test_a_holder_paused_past_its_time_cannot_write_even_if_nobody_took_over(pat
         assert heard(first)[0] == "lost"
 
 
-def test_a_cancelled_run_is_no_longer_written(path):
-    with holder(path, 60) as first, holdfast.open(path) as store:
+def test_a_cancelled_run_is_no_longer_written(shared):
+    with holder(shared, 60) as first, holdfast.open(shared) as store:
         heard(first)
         say(first, "write")
         assert heard(first) == ["done"]
@@ -157,22 +150,22 @@ def test_a_cancelled_run_is_no_longer_written(path):
         assert heard(first) == ["released", "False"]
 
 
-def test_a_dead_holders_lease_is_taken_over_with_a_higher_token(path):
-    with holder(path, 60) as first, holdfast.open(path) as store:
+def test_a_dead_holders_lease_is_taken_over_with_a_higher_token(shared):
+    with holder(shared, 60) as first, holdfast.open(shared) as store:
         assert heard(first) == ["holds", "1"]
         with pytest.raises(LostLease) as caught:
             store.leases.acquire("run", "second", 60)
         assert (caught.value.holder, caught.value.token) == ("first", 1)
         first.kill()
         first.wait()
-        with holdfast.open(path, clock=after(61)) as later:
+        with holdfast.open(shared, clock=after(61)) as later:
             assert later.leases.acquire("run", "second", 60).token == 2
 
 
-def test_tokens_rise_for_ever_and_one_holds_at_a_time(path):
+def test_tokens_rise_for_ever_and_one_holds_at_a_time(shared):
     """Four clients fight for one lease: each acquire that succeeds has a token of its own, higher than all before."""
     clock = ManualClock()
-    stores = [holdfast.open(path, clock=clock) for _ in range(4)]
+    stores = [holdfast.open(shared, clock=clock) for _ in range(4)]
     tokens, refused = [], Counter()
 
     def fight(number):
@@ -198,9 +191,9 @@ def test_tokens_rise_for_ever_and_one_holds_at_a_time(path):
         store.close()
 
 
-def test_renewing_holds_it_and_expiry_is_judged_by_the_stores_clock(path):
+def test_renewing_holds_it_and_expiry_is_judged_by_the_stores_clock(shared):
     clock = ManualClock()
-    with holdfast.open(path, clock=clock) as store, holdfast.open(path, clock=clock) as other:
+    with holdfast.open(shared, clock=clock) as store, holdfast.open(shared, clock=clock) as other:
         lease = store.leases.acquire("run", "a", 10)
         for _ in range(5):
             clock.advance(9)
@@ -219,8 +212,8 @@ def test_renewing_holds_it_and_expiry_is_judged_by_the_stores_clock(path):
         assert store.instances.find("run") is None
 
 
-def test_a_renewal_does_not_disturb_a_fenced_commit(path):
-    with holdfast.open(path) as store, holdfast.open(path) as renewing:
+def test_a_renewal_does_not_disturb_a_fenced_commit(shared):
+    with holdfast.open(shared) as store, holdfast.open(shared) as renewing:
         lease = store.leases.acquire("run", "a", 60)
         with store.transaction(lease=lease) as tx:
             tx.instances.put(Instance("run", "w"))

@@ -27,10 +27,10 @@ threading.Event().wait()
 PATIENCE = 30.0
 
 
-def start(path: Path) -> "subprocess.Popen[bytes]":
+def start(url: str) -> "subprocess.Popen[bytes]":
     source = str(Path(holdfast.__file__).parents[1])
     child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(path)], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": source}
+        [sys.executable, "-c", CHILD, url], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": source}
     )
     assert lines(child, 1) == ["started"]
     return child
@@ -49,29 +49,28 @@ def lines(child: "subprocess.Popen[bytes]", wanted: int) -> list[str]:
     return text.split()
 
 
-def test_the_second_process_takes_over_where_the_first_was_killed(tmp_path: Path) -> None:
-    path = tmp_path / "a.db"
-    with holdfast.open(path) as store:
-        first = start(path)
+def test_the_second_process_takes_over_where_the_first_was_killed(shared: str) -> None:
+    with holdfast.open(shared) as store:
+        first = start(shared)
         try:
-            store.executions.create(Execution("e0", "job"))
-            assert lines(first, 1) == ["e0"]  # it holds the lease now
-            second = start(path)
+            store.executions.create(Execution("r/0", "job"))
+            assert lines(first, 1) == ["r/0"]  # it holds the lease now
+            second = start(shared)
             try:
                 for number in range(1, 6):
-                    store.executions.create(Execution(f"e{number}", "job"))
-                assert lines(first, 5) == [f"e{number}" for number in range(1, 6)]
+                    store.executions.create(Execution(f"r/{number}", "job"))
+                assert lines(first, 5) == [f"r/{number}" for number in range(1, 6)]
                 assert not select.select([second.stdout], [], [], 0)[0]
                 first.send_signal(signal.SIGKILL)
                 first.wait()
                 for number in range(6, 9):
-                    store.executions.create(Execution(f"e{number}", "job"))
+                    store.executions.create(Execution(f"r/{number}", "job"))
                 seen = lines(second, 3)
-                if "e8" not in seen:
+                if "r/8" not in seen:
                     seen += lines(second, 1)
                 # At least once: the last change may come again where its checkpoint was not written.
-                assert seen[-3:] == ["e6", "e7", "e8"]
-                assert set(seen) <= {"e5", "e6", "e7", "e8"}
+                assert seen[-3:] == ["r/6", "r/7", "r/8"]
+                assert set(seen) <= {"r/5", "r/6", "r/7", "r/8"}
             finally:
                 second.kill()
                 second.wait()

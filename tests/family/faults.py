@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime
 
+from family.beside import Place
 from holdfast import Store, codec
-from holdfast.engines.memory import MemoryEngine
 from holdfast.engines.wrap import Faulty
 from holdfast.errors import OutcomeUnknown, StoreError
 
@@ -22,13 +22,14 @@ def over(engine, clock=None):
     return Store(engine, "memory:", namespace="n", codec=codec.default, clock=clock or Fixed())
 
 
-def at_every_call(setup, act, view):
+def at_every_call(database, setup, act, view):
     """Let `act(store)` fail at its first call of the engine, its second, ... until it passes.
 
     After each failure `view(store)` must be what it was, or, where the commit's answer was lost, what `act` makes of
     it; and the store must hold together. Gives how many calls `act` makes.
     """
-    whole = over(MemoryEngine())
+    place = Place(database)
+    whole = place.open(place.namespace())
     setup(whole)
     before = view(whole)
     act(whole)
@@ -38,12 +39,12 @@ def at_every_call(setup, act, view):
         number = 0
         while True:
             number += 1
-            engine = MemoryEngine()
-            store = over(engine)
+            namespace = place.namespace()
+            store = place.open(namespace)
             setup(store)
-            faulty = Faulty(engine, number, once=True, lost=lost)
+            faulty = Faulty(place.raw, number, once=True, lost=lost)
             try:
-                act(over(faulty))
+                act(place.over(faulty, namespace))
             except OutcomeUnknown:
                 assert lost
                 assert view(store) == after

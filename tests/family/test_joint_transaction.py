@@ -8,9 +8,9 @@ from datetime import timedelta
 
 import pytest
 
-from family.faults import Fixed, at_every_call, over
+from family.conftest import BLOCKING
+from family.faults import Fixed, at_every_call
 from holdfast import Event, Execution, Instance
-from holdfast.engines.memory import MemoryEngine
 from holdfast.engines.wrap import Conflicting, Recording
 from holdfast.errors import Conflict, LostLease, WrongState
 
@@ -68,13 +68,15 @@ def view(store):
     )  # fmt: skip
 
 
-def test_all_or_nothing_at_every_call():
-    assert at_every_call(prepare, act, view) > 10
+@BLOCKING
+def test_all_or_nothing_at_every_call(database):
+    assert at_every_call(database, prepare, act, view) > 10
 
 
-def test_one_commit():
-    engine = Recording(MemoryEngine())
-    store = over(engine)
+@BLOCKING
+def test_one_commit(database):
+    engine = Recording(database.raw())
+    store = database.over(engine)
     prepare(store)
     engine.clear()
     act(store)
@@ -105,6 +107,7 @@ def test_on_every_engine(store, reopen, clock):
     assert after[7] == [(f"{ID}/ship", NOW + timedelta(hours=1), {"order": 17})]
 
 
+@BLOCKING
 @pytest.mark.parametrize(
     "theirs",
     [
@@ -117,9 +120,8 @@ def test_on_every_engine(store, reopen, clock):
     ],
     ids=["instance", "execution", "machine", "rules", "result", "timer"],
 )
-def test_whatever_another_client_changes_first_nothing_of_ours_is_written(theirs):
-    engine = MemoryEngine()
-    store = over(engine)
+def test_whatever_another_client_changes_first_nothing_of_ours_is_written(theirs, database):
+    store = database.open()
     prepare(store)
     seen = []
 
@@ -129,14 +131,12 @@ def test_whatever_another_client_changes_first_nothing_of_ours_is_written(theirs
             seen.append(view(store))
 
     with pytest.raises(Conflict):
-        act(over(Conflicting(engine, interfere=interfere)))
+        act(database.over(Conflicting(database.raw(), interfere=interfere)))
     assert view(store) == seen[0]
     assert store.check() == []
 
 
-def test_under_a_lease_that_was_lost_nothing_is_written():
-    engine = MemoryEngine()
-    store = over(engine)
+def test_under_a_lease_that_was_lost_nothing_is_written(store):
     prepare(store)
     lease = store.leases.acquire(ID, "worker-1", 60)
     before = view(store)
@@ -150,8 +150,7 @@ def test_under_a_lease_that_was_lost_nothing_is_written():
     assert view(store)[3].state == "done"
 
 
-def test_once_does_it_once():
-    store = over(MemoryEngine())
+def test_once_does_it_once(store):
     prepare(store)
 
     def charge(tx):

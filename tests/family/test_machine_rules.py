@@ -2,8 +2,7 @@
 
 import pytest
 
-from family.faults import over
-from holdfast.engines.memory import MemoryEngine
+from family.beside import Place
 from holdfast.engines.wrap import Conflicting, Faulty
 from holdfast.errors import (
     Conflict,
@@ -121,31 +120,38 @@ def test_a_definition_and_a_racing_save_are_ordered(store, other):
         store.machines.save("order", "o-1", "idle", None)
 
 
-def test_a_definition_reaches_every_part_and_an_interrupted_one_is_reported():
-    engine = MemoryEngine(parts=3)
-    store = over(engine)
+PARTED = pytest.mark.parametrize("database", ["memory", "postgresql"], indirect=True)
+
+
+@PARTED
+def test_a_definition_reaches_every_part_and_an_interrupted_one_is_reported(database):
+    place = Place(database)
+    store = place.open(database.namespace)
     define(store)
     for number in range(12):  # names in all three parts
         with pytest.raises(WrongState):
             store.machines.save("order", f"n{number}", "running", None)
     assert store.check() == []
     with pytest.raises(Unavailable):
-        over(Faulty(engine, 2, calls=("commit",))).machines.define("order", {"x": {"e": "y"}}, initial="x")
+        faulty = Faulty(place.raw, 2, calls=("commit",))
+        place.over(faulty, database.namespace).machines.define("order", {"x": {"e": "y"}}, initial="x")
     assert {problem.code for problem in store.check()} == {"definition-behind"}
     assert store.machines.define("order", RULES, initial="running").generation == 3
     assert store.check() == []
     assert all(store.machines.save("order", f"n{number}", "running", None) for number in range(12))
 
 
-def test_of_two_racing_definitions_one_stands_in_every_part():
-    engine = MemoryEngine(parts=3)
-    store = over(engine)
+@PARTED
+def test_of_two_racing_definitions_one_stands_in_every_part(database):
+    place = Place(database)
+    store = place.open(database.namespace)
 
     def interfere(number, part, batch):
         if number == 2:  # the first part has ours, the others have nothing yet
             store.machines.define("order", {"theirs": {}})
 
-    made = over(Conflicting(engine, interfere=interfere)).machines.define("order", {"ours": {}})
+    ours = place.over(Conflicting(place.raw, interfere=interfere), database.namespace)
+    made = ours.machines.define("order", {"ours": {}})
     assert (made.generation, store.machines.definition("order").generation) == (1, 2)
     assert set(store.machines.definition("order").transitions) == {"theirs"}
     assert store.check() == []

@@ -7,6 +7,7 @@ from hypothesis.stateful import rule
 import holdfast
 import holdfast.moves
 from family.beside import InPlace, Place
+from family.conftest import BLOCKING
 from family.faults import at_every_call, over
 from holdfast.engine import Batch
 from holdfast.engines.memory import MemoryEngine
@@ -78,18 +79,19 @@ def _view(store):
     )  # fmt: skip
 
 
+@BLOCKING
 @pytest.mark.parametrize(
     "act",
     [
         lambda store: store.machines.save("m", "n", "a", "new", event="go"),
-        lambda store: store.machines.save("m", "other", "a", "new"),
+        lambda store: store.machines.save("m", "n/other", "a", "new"),
         lambda store: store.machines.fail("m", "n", "another"),
         lambda store: store.machines.clear_error("m", "n"),
         lambda store: store.machines.purge("m", "n"),
     ],
 )
-def test_all_or_nothing_at_every_call(act):
-    at_every_call(_prepare, act, _view)
+def test_all_or_nothing_at_every_call(act, database):
+    at_every_call(database, _prepare, act, _view)
 
 
 def test_a_save_reads_two_rows_and_commits_once():

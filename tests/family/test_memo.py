@@ -268,9 +268,10 @@ print("value", store.results.memo("d", "f", {"b": 1, "a": 2}, compute), flush=Tr
 """
 
 
-def test_across_processes_and_the_death_of_one(tmp_path):
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
+def test_across_processes_and_the_death_of_one(alone):
     """The first process computes and the second waits; the first is killed, and the second computes."""
-    path = str(tmp_path / "s.db")
+    path = alone.url
     holdfast.open(path).close()
 
     def start(number):
@@ -284,7 +285,7 @@ def test_across_processes_and_the_death_of_one(tmp_path):
         assert first.stdout.readline() == "computing\n"
         second = start(2)
         store = holdfast.open(path)
-        (claimed,) = store._engine.scan(0, b"default\0VC", b"default\0VD", limit=10)
+        (claimed,) = store._engine.scan(None, b"default\0VC", b"default\0VD", limit=10)
         first.kill()
         first.wait()
         # The dead process's claim ends now instead of in ten seconds.

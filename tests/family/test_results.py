@@ -8,6 +8,8 @@ from hashlib import sha256
 
 import pytest
 
+from family.aging import keys_left
+from family.conftest import BLOCKING
 from family.faults import over
 from holdfast import OMITTED, Result, blobs
 from holdfast.bridge import run_now
@@ -16,7 +18,6 @@ from holdfast.engines.memory import MemoryEngine
 from holdfast.engines.wrap import Recording
 from holdfast.errors import Closed, Conflict, InvalidArgument, NotFound, Timeout
 from holdfast.families.result_clear import expire
-from holdfast.testing.faces import START
 
 LIMIT = 64 << 10
 
@@ -335,16 +336,14 @@ def test_an_expired_result_is_absent_to_every_read(store, clock):
     assert store.results.clear("a") == 2
 
 
-def test_expired_results_are_removed():
-    clock = Moving()
-    engine = MemoryEngine(parts=3)
-    store = over(engine, clock)
+@BLOCKING
+def test_expired_results_are_removed(store, clock):
     for number in range(250):
         store.results.put(
             f"dag{number % 7}", f"x{number}", b"v" * 70_000 if number % 50 == 0 else number, ttl=number + 1
         )
     store.results.put("dag0", "x0", "kept: it was written again")
-    clock.seconds = 150
+    clock.advance(150)
     scope = store._scope
     assert run_now(expire(scope, clock.now(), limit=10)) == 10
     assert store.check() == []
@@ -356,32 +355,20 @@ def test_expired_results_are_removed():
     assert [change.op for change in store.feed.read(ops=["delete"], limit=1000).items] == ["delete"] * 149
 
 
-class Moving:
-    seconds = 0
-
-    def now(self):
-
-        return START + timedelta(seconds=self.seconds)
-
-    def monotonic(self):
-        return float(self.seconds)
-
-
 # --- clear, feed, transactions ---
 
 
-def test_clear_makes_one_change_however_many_there_are():
-    engine = MemoryEngine()
-    store = over(engine)
-    with store.transaction(any_root=True) as tx:
+@BLOCKING
+def test_clear_makes_one_change_however_many_there_are(store, database):
+    with store.transaction() as tx:
         for number in range(1500):
             tx.results.put("a", f"x{number}", number, ttl=number + 1 if number % 3 == 0 else None)
     for number in range(150):
         store.results.put("a", f"large{number}", number.to_bytes(2, "big") * 40_000)
     store.results.put("a/b", "x", 1)
     before = store.feed.latest()
-    recording = Recording(engine)
-    assert over(recording).results.clear("a") == 1650
+    recording = Recording(database.raw())
+    assert database.over(recording).results.clear("a") == 1650
     assert recording.count("commit") == 1
     assert [(change.op, change.id, change.key, change.record) for change in store.feed.read(before).items] == [
         ("delete", "a", ("a",), None)
@@ -393,7 +380,7 @@ def test_clear_makes_one_change_however_many_there_are():
 
     run_now(blobs.expire_uploads(store._scope, store._scope.clock.now()))
     assert store.check() == []
-    assert engine.scan(0, b"n\0B", b"n\0C", limit=10) == []
+    assert keys_left(database, b"B") == []
     assert store.results.put("a", "x1", 1).revision == 1
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 
 from family.beside import InPlace, Place
+from family.conftest import BLOCKING
 from family.faults import at_every_call, over
 from holdfast import OMITTED, moves
 from holdfast.engines.memory import MemoryEngine
@@ -27,6 +28,7 @@ def _view(store):
     return every, [(change.op, change.key) for change in changes], store.results.count("d"), store.results.ids("d")
 
 
+@BLOCKING
 @pytest.mark.parametrize(
     "act",
     [
@@ -41,8 +43,8 @@ def _view(store):
     ],
     ids=["new", "again", "larger", "smaller", "shared", "delete", "delete-large", "clear"],
 )
-def test_all_or_nothing_at_every_call(act):
-    at_every_call(_prepare, act, _view)
+def test_all_or_nothing_at_every_call(act, database):
+    at_every_call(database, _prepare, act, _view)
 
 
 def test_clear_beside_writers():

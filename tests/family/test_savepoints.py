@@ -4,7 +4,9 @@ import random
 
 import pytest
 
+from family.beside import Place
 from family.boxes import shrink
+from family.conftest import BLOCKING
 from holdfast import Savepoint, Schedule, Store, codec, keys
 from holdfast.bridge import run_now
 from holdfast.engines.memory import MemoryEngine
@@ -325,9 +327,10 @@ def test_many_small_updates_are_put_together(monkeypatch):
     assert store.check() == []
 
 
+@BLOCKING
 @pytest.mark.parametrize("lost", [False, True])
 @pytest.mark.parametrize("step", ["save", "replace", "update", "keep", "delete_run"])
-def test_a_failure_at_any_call_leaves_all_or_nothing(monkeypatch, step, lost):
+def test_a_failure_at_any_call_leaves_all_or_nothing(monkeypatch, database, step, lost):
     shrink(monkeypatch)
     monkeypatch.setattr(savepoint_chunks, "DIRECT_BYTES", 3000)
     monkeypatch.setattr(savepoint_chunks, "TARGET_BYTES", 500)
@@ -340,17 +343,18 @@ def test_a_failure_at_any_call_leaves_all_or_nothing(monkeypatch, step, lost):
         "keep": lambda run: run.keep("r", 1),
         "delete_run": lambda run: run.delete_run("r"),
     }
-    number = 0
+    place = Place(database)
+    engine, clock, number = place.raw, place.clock, 0
     while True:
         number += 1
-        engine, clock = MemoryEngine(), ManualClock()
-        store = fresh(engine, clock)
+        namespace = place.namespace()
+        store = place.open(namespace)
         store.savepoints.init("r")
         store.savepoints.save("r", 1, states[0])
         store.savepoints.save("r", 2, states[1])
         faulty = Faulty(engine, number, lost=lost)
         try:
-            calls[step](fresh(faulty, clock).savepoints)
+            calls[step](place.over(faulty, namespace).savepoints)
         except StoreError:
             pass
         else:
@@ -372,7 +376,8 @@ def test_a_failure_at_any_call_leaves_all_or_nothing(monkeypatch, step, lost):
         assert store.check() == []
         store.savepoints.delete_run("r")
         assert store.check() == []
-        assert engine.scan(0, store._scope.key(b"B"), store._scope.key(b"C"), limit=9) == []
+        for part in range(engine.parts):
+            assert engine.scan(part, store._scope.key(b"B"), store._scope.key(b"C"), limit=9) == []
     assert number > 3
 
 

@@ -74,6 +74,7 @@ ACTS = {
 }
 
 
+@pytest.mark.parametrize("database", ["memory", "memory-async", "sqlite", "sqlite-async", "postgresql"], indirect=True)
 @pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
 def test_all_or_nothing_at_every_call(act, database):
     """After each failure another client opens the database: it has what it had, or all that was asked for."""

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 
 from family.beside import GivenUpError, InPlace, Place
+from family.conftest import BLOCKING
 from family.faults import at_every_call, over
 from holdfast import Timer
 from holdfast.engine import Batch
@@ -175,6 +176,7 @@ def _view(store):
     return [(one.id, one.at, one.payload, one.revision) for one in store.timers.due(at(100))]
 
 
+@BLOCKING
 @pytest.mark.parametrize(
     "act",
     [
@@ -184,8 +186,8 @@ def _view(store):
         lambda store: store.timers.done(store.timers.due()[0]),
     ],
 )
-def test_all_or_nothing_at_every_call(act):
-    at_every_call(_prepare, act, _view)
+def test_all_or_nothing_at_every_call(act, database):
+    at_every_call(database, _prepare, act, _view)
 
 
 def test_a_timer_that_cannot_be_read_hides_no_other():
