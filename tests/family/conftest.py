@@ -47,8 +47,8 @@ def namespace_of(node):
     return "t" + hashlib.blake2b(f"{salt}{node.nodeid}".encode(), digest_size=16).hexdigest()
 
 
-BLOCKING = pytest.mark.parametrize("database", ["memory", "sqlite", "postgresql"], indirect=True)
-"""Marks a test that wraps engines, which it can do with the blocking ones alone."""
+BLOCKING = pytest.mark.parametrize("database", ["memory", "postgresql"], indirect=True)
+"""Marks a test that wraps engines, which it can do with the blocking ones; above a wrapper a file is as memory is."""
 SEVERAL = pytest.mark.parametrize("database", ["sqlite", "postgresql", "postgresql-async"], indirect=True)
 """Marks a test that is about what stands in a database, whose engines in memory add nothing."""
 
