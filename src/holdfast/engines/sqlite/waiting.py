@@ -43,7 +43,7 @@ class Waiters:
                 tick, seen = self._tick, self._foreign()
                 if self._version(part) > version:
                     return
-                if not self._sleep(tick, seen, deadline):
+                if not self._sleep(tick, seen, deadline) or self._version(part) > version:
                     return
         finally:
             with self._changed:
@@ -59,7 +59,8 @@ class Waiters:
             finally:
                 with self._changed:
                     self._polled = False
-                    self._changed.notify_all()  # another waiter takes over
+                    if self._waiting > 1:
+                        self._changed.notify_all()  # another waiter takes over
         with self._changed:
             while self._tick == tick and self._polled:
                 remaining = deadline - time.monotonic()
@@ -69,13 +70,15 @@ class Waiters:
             return True
 
     def _poll(self, tick: int, seen: int, deadline: float) -> bool:
-        while self._foreign() == seen:
+        """The same, and look out for other processes."""
+        while True:
             with self._changed:
                 if self._tick != tick:
                     return True
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
                     return False
-                self._changed.wait(min(remaining, POLL_SECONDS))
-        self.wake()
-        return True
+                told = self._changed.wait(min(remaining, POLL_SECONDS))
+            if not told and self._foreign() != seen:
+                self.wake()
+                return True
