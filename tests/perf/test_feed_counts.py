@@ -5,15 +5,15 @@ import pytest
 from holdfast import BEGINNING, Instance, Store, codec
 from holdfast.clock import SystemClock
 from holdfast.engines import memory
-from holdfast.engines.wrap import Recording
+from holdfast.engines.wrap import Recording, Wrapper
 from holdfast.feed_reading import RUN
 
 
 class Counted:
     """A store, and the calls of the engine that reads of its feed make."""
 
-    def __init__(self, parts=1):
-        self.engine = Recording(memory.connect("memory:", parts=parts))
+    def __init__(self, parts=1, over=lambda engine: engine):
+        self.engine = Recording(over(memory.connect("memory:", parts=parts)))
         options = {"namespace": "default", "codec": codec.default, "clock": SystemClock()}
         self.store = Store(self.engine, "memory:", **options)
 
@@ -101,6 +101,29 @@ def test_each_part_costs_the_same(counted):
     assert len(page.items) == 120
     assert calls == LOOK * parts + SCAN * parts + FLOOR * parts
     assert rows == parts + 120
+
+
+class Gathers(Wrapper):
+    """An engine that looks at several parts in one call, as those on a server do."""
+
+    def read_many(self, requests):
+        return [self.engine.read(part, keys) for part, keys in requests]
+
+    def scan_many(self, ranges):
+        return [self.engine.scan(part, start, stop, limit=limit) for part, start, stop, limit in ranges]
+
+
+def test_an_engine_that_can_is_asked_for_all_parts_at_once():
+    counted = Counted(3, Gathers)
+    counted.fill(60)
+    at = counted.store.feed.latest()
+    counted.fill(60)
+    page, calls, rows = counted.read(at, limit=1000)
+    assert [change.previous.revision for change in page.items] == [1] * 60
+    # How far they are, their entries, the records before, and whether any was pruned.
+    assert calls == ["read_many", "scan_many", "read_many", "read_many"]
+    assert rows == 3 + 60 + 60
+    counted.store.close()
 
 
 def test_a_part_that_did_not_move_is_looked_at_and_not_read():
