@@ -101,6 +101,8 @@ class Follower:
         """The version of each part at which nothing was left to look at."""
         self.versions: list[int] = []
         """Those of the last look."""
+        self._idle = False
+        """Whether that found nothing."""
 
     @property
     def position(self) -> str:
@@ -112,6 +114,8 @@ class Follower:
         scope = self._scope
         deadline = scope.clock.monotonic() + wait
         first = at_once = True
+        if self._idle and wait > 0:  # returns at once where something has moved since the last look
+            await scope.engine.wait(None, sum(self.versions), wait)
         while True:
             now = await survey(self._reader)
             self.versions = now.versions
@@ -127,6 +131,7 @@ class Follower:
             left = deadline - scope.clock.monotonic()
             if found or (first and (looked or at_once)) or left <= 0 or wait <= 0:
                 self._after = self._place.text
+                self._idle = not looked
                 return Changes(found, self._after)
             first = False
             if looked < LOOKED_AT:

@@ -3,10 +3,13 @@
 import pytest
 
 from holdfast import BEGINNING, Instance, Store, codec
+from holdfast.bridge import run_now
 from holdfast.clock import SystemClock
 from holdfast.engines import memory
 from holdfast.engines.wrap import Recording, Wrapper
-from holdfast.feed_reading import RUN
+from holdfast.feed import Follower
+from holdfast.feed_reading import RUN, Filter
+from holdfast.testing.faces import ManualClock
 
 
 class Counted:
@@ -136,3 +139,22 @@ def test_a_part_that_did_not_move_is_looked_at_and_not_read():
     assert calls.count("scan") == 3
     assert rows == 3
     counted.store.close()
+
+
+def test_a_follower_that_found_nothing_looks_once_when_it_is_asked_again():
+    clock = ManualClock()
+
+    class Sleepless(Wrapper):
+        def wait(self, part, version, timeout, /):
+            clock.advance(timeout)
+
+    engine = Recording(Sleepless(memory.connect("memory:", parts=3)))
+    with Store(engine, "memory:", namespace="n", codec=codec.default, clock=clock) as store:
+        store.feed.emit("note", 1)
+        follower = Follower(store._scope, store.feed.latest(), Filter())
+        for _ in range(2):
+            engine.clear()
+            assert run_now(follower.read(10, 1.0)).items == ()
+        assert engine.reads == 3, "each part once"
+        store.feed.emit("note", 2)
+        assert [change.record for change in run_now(follower.read(10, 1.0)).items] == [2]
