@@ -1,22 +1,18 @@
-"""The feed: reading it beside a raw scan, followers, wake-ups, and writers while retention runs."""
+"""The feed: reading it beside a raw scan, and to several followers. See also `wakes.py` and `retention.py`."""
 
 import argparse
 import gc
-import os
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 from statistics import median
 
 import apsw
 import ormsgpack
 
 import holdfast
-from holdfast import BEGINNING, Change, Instance, Policy
+from holdfast import BEGINNING, Change, Instance
 from holdfast.clock import from_micros
 from holdfast.entry import OPS
 from holdfast.families.instance_record import INSTANCES
@@ -185,148 +181,12 @@ def follow(store: holdfast.Store, followers: int, count: int) -> float:
     return took
 
 
-def spread(found: list[float]) -> str:
-    """Middle and worst of a hundred, in milliseconds."""
-    found.sort()
-    return f"p50 {found[len(found) // 2] * 1e3:7.2f} ms   p99 {found[int(len(found) * 0.99)] * 1e3:7.2f} ms"
-
-
-def condition(times: int) -> list[float]:
-    """A bare hand-over between two threads."""
-    told, box, found = threading.Condition(), [0.0], []
-    ready = threading.Semaphore(0)
-
-    def wait() -> None:
-        for _ in range(times):
-            with told:
-                ready.release()
-                told.wait()
-            found.append(time.perf_counter() - box[0])
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    for _ in range(times):
-        ready.acquire()
-        time.sleep(0.002)
-        with told:
-            box[0] = time.perf_counter()
-            told.notify()
-    thread.join()
-    return found
-
-
-def woken(store: holdfast.Store, times: int) -> list[float]:
-    """From just after a commit returned, to the reader having the change; never less than nothing."""
-    found, sent, ready = [], [0.0], threading.Semaphore(0)
-
-    def wait() -> None:
-        at = store.feed.latest()
-        for _ in range(times):
-            ready.release()
-            page = store.feed.read(at, wait=30)
-            found.append(max(0.0, time.perf_counter() - sent[0]))
-            at = page.next
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    for _ in range(times):
-        ready.acquire()
-        time.sleep(0.005)
-        sent[0] = time.perf_counter()
-        store.feed.emit("note", 1)
-    thread.join()
-    return found
-
-
-WRITER = """
-import sys, time, holdfast
-with holdfast.open(sys.argv[1], durability="normal") as store:
-    for _ in range(int(sys.argv[2])):
-        time.sleep(0.02)
-        store.feed.emit("note", time.time())
-"""
-
-
-def woken_across(url: str, times: int) -> list[float]:
-    """From the writer's emit in another process, to the reader having the change."""
-    found = []
-    with holdfast.open(url, durability="normal") as store:
-        at = store.feed.latest()
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        writer = subprocess.Popen([sys.executable, "-c", WRITER, url, str(times)], env=environment)
-        while len(found) < times:
-            page = store.feed.read(at, wait=30)
-            found += [time.time() - change.record for change in page.items]
-            at = page.next
-        writer.wait()
-    return found
-
-
-def idle(folder: str) -> None:
-    with holdfast.open(f"{folder}/idle.db") as store:
-        watcher = store.watch("idle", lambda change: None)
-        watcher.start()
-        time.sleep(0.5)
-        began = time.process_time()
-        time.sleep(3)
-        print(f"idle watcher         {(time.process_time() - began) / 3:10.2%} of a core")
-        watcher.stop()
-
-
-def retention(folder: str, count: int) -> None:
-    with holdfast.open(f"{folder}/old.db", durability="normal") as store:
-        fill(store, count, "completed")
-        before = writing(store, lambda: time.sleep(2))
-        store.retention.set(Policy("instances", terminal_older_than=timedelta(0)))
-        store.retention.set(Policy("feed", older_than=timedelta(0)))
-        took = [0.0]
-
-        def run() -> None:
-            began = time.perf_counter()
-            while not store.retention.run(max_records=10_000_000, max_seconds=600).complete:
-                pass
-            took[0] = time.perf_counter() - began
-
-        during = writing(store, run)
-        print(f"retention            {count / took[0]:10,.0f} records/s with their changes, {count:,} in all")
-        print(f"a writer without it  {spread(before)}")
-        print(f"a writer beside it   {spread(during)}")
-
-
-def writing(store: holdfast.Store, work) -> list[float]:
-    """Seconds of each commit of a writer while something runs."""
-    found: list[float] = []
-    done = threading.Event()
-
-    def write() -> None:
-        while not done.is_set():
-            began = time.perf_counter()
-            store.feed.emit("note", 1)
-            found.append(time.perf_counter() - began)
-            time.sleep(0.002)
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    work()
-    done.set()
-    thread.join()
-    return found
-
-
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--changes", type=int, default=10_000)
-    options.add_argument("--records", type=int, default=20_000)
-    options.add_argument("--wakes", type=int, default=200)
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         reading(folder, given.changes)
-        print(f"bare condition       {spread(condition(given.wakes))}")
-        with holdfast.open(f"{folder}/wake.db", durability="normal") as store:
-            print(f"wake-up, same process {spread(woken(store, given.wakes))}  (the commit included)")
-        print(f"wake-up, across      {spread(woken_across(f'{folder}/wake.db', given.wakes))}  (the commit included)")
-        idle(folder)
-        retention(folder, given.records)
 
 
 if __name__ == "__main__":
