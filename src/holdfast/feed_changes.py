@@ -11,7 +11,6 @@ from . import blobs, keys
 from .clock import EPOCH, from_micros
 from .entry import NO_POINTER, Entry, decode_run, feed_prefix, place_at
 from .errors import Damaged, StoreError
-from .garbage import paused
 from .records import KINDS, Kind, decode_body
 from .transaction import PENDING, Reader, Scope
 
@@ -22,7 +21,7 @@ EVENTS: dict[str, Callable[[Any], Any]] = {}
 """What builds the events of a family's changes, from the values they were stored as; others stay as they are."""
 
 
-class Change(msgspec.Struct, frozen=True):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """One change."""
 
     position: str
@@ -139,10 +138,6 @@ async def changes_of(reader: Reader, seen: Sequence[Seen], passed: Looked) -> tu
     return tuple(changes)  # type: ignore[arg-type]
 
 
-_MANY = 50
-"""Changes of one page from which on it pays to hold the garbage collector back."""
-
-
 class _Times(dict[int, datetime]):
     """Moments by their microseconds: the same ones come again, as a change's and as its records'."""
 
@@ -159,18 +154,17 @@ def _plain_changes(scope: Scope, seen: Sequence[Seen], backs: Sequence[Entry | N
     add, times = changes.append, _Times()
     decode = scope.codec.quick
     records = _Openers(decode, times)
-    with paused if len(seen) >= _MANY else contextlib.nullcontext():
-        for (_, _, entry, error, before, after), back in zip(seen, backs, strict=True):
-            op, family, id, path, _, at, wrapped, told = entry
-            try:
-                record = None if wrapped is None else records[family](wrapped)
-                # Decoded once more where it was the record of the change before: who changes one must not see it there.
-                earlier = None if back is None else back.wrapped
-                previous = None if earlier is None else records[family](earlier)
-                events = () if told is None else _plain_events(decode, family, told)
-                add(Change(after, before, op, family, id, path, record, previous, events, times[at], error))
-            except Exception:  # noqa: BLE001 - `_change` finds out, and says it
-                add(None)
+    for (_, _, entry, error, before, after), back in zip(seen, backs, strict=True):
+        op, family, id, path, _, at, wrapped, told = entry
+        try:
+            record = None if wrapped is None else records[family](wrapped)
+            # Decoded once more where it was the record of the change before: who changes one must not see it there.
+            earlier = None if back is None else back.wrapped
+            previous = None if earlier is None else records[family](earlier)
+            events = () if told is None else _plain_events(decode, family, told)
+            add(Change(after, before, op, family, id, path, record, previous, events, times[at], error))
+        except Exception:  # noqa: BLE001 - `_change` finds out, and says it
+            add(None)
     return changes
 
 

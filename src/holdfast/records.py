@@ -23,7 +23,9 @@ _POINTER = struct.Struct(">Q")
 _EXPLICIT = 1  # flag: the feed entry's version stands in the row, as the row was rewritten without a change
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+# Out of sight of the garbage collector: a page of records made it look at the whole process again and again, and what
+# can be stored has no cycles.
+class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What every record has. Records that you construct have revision 0 and no times; writes ignore these three."""
 
     revision: int = 0

@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src" / "holdfast"
 
 LAYERS = (
-    {"errors", "limits", "clock", "garbage", "keys", "codec"},
+    {"errors", "limits", "clock", "keys", "codec"},
     {"engine", "engines"},
     {"transaction", "operation", "bridge"},
     {"records", "entry", "positions", "pages", "check", "problems"}

@@ -19,7 +19,7 @@ STATUSES = frozenset((*ACTIVE, *TERMINAL))
 UNIQUE = ("workflow", "version", "global")
 
 
-class Context(msgspec.Struct, frozen=True):
+class Context(msgspec.Struct, frozen=True, gc=False):
     """What a run started with, and what its steps gave; `initial` is never changed."""
 
     initial: Mapping[str, Any] = {}
