@@ -6,7 +6,7 @@ import pytest
 
 from engine.sqlite_helpers import held
 from holdfast.engine import Batch
-from holdfast.engines.sqlite import checkpoint, connect, opening
+from holdfast.engines.sqlite import checkpoint, connect, opening, upkeep
 from holdfast.errors import Closed, Damaged, InvalidArgument, StoreError
 
 
@@ -194,3 +194,21 @@ def test_compact_gives_back_what_was_removed_and_lets_writers_in_between(engine,
     assert everything(engine) == expected
     assert engine.verify() == []
     assert os.path.getsize(engine.path) < 1_000_000
+
+
+def test_writers_have_their_turn_between_the_steps_of_giving_space_back(engine, monkeypatch):
+    """A lock that is given up and taken again at once lets nobody in."""
+    fill(engine, 2000)
+    engine.commit(0, Batch(clear=[(b"k000100", b"k9")]))
+    free = []
+
+    def pause(seconds):
+        assert seconds >= 0
+        free.append(not engine._writer.lock.locked())
+        engine.commit(0, Batch(write={b"turn": b"%d" % len(free)}))
+
+    monkeypatch.setattr(upkeep.time, "sleep", pause)
+    engine.compact()
+    assert len(free) > 3
+    assert all(free)
+    assert engine.read(0, [b"turn"])[0].value == b"%d" % len(free)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -61,13 +62,17 @@ class Upkeep:
         before = self.size()
         with self._connection() as connection:
             while True:
+                began = time.monotonic()
                 with self._writer.lock:
                     free = connection.pragma("freelist_count")
                     connection.execute(f"PRAGMA incremental_vacuum({STEP_PAGES})").get  # noqa: B018
                     if connection.pragma("freelist_count") == free:
                         break
-            with contextlib.suppress(apsw.BusyError, apsw.LockedError), self._writer.lock:
+                time.sleep(time.monotonic() - began)  # a lock that is taken again at once lets nobody in
+            with contextlib.suppress(apsw.BusyError, apsw.LockedError):
                 connection.set_busy_handler(None)  # readers in the way: the file shrinks at a later checkpoint
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)  # the most of it, beside the writers
+            with contextlib.suppress(apsw.BusyError, apsw.LockedError), self._writer.lock:
                 connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         return max(0, before - self.size())
 
