@@ -41,7 +41,9 @@ class WatchedFeed(Feed[M]):
         """Every change that matches, for ever: on an `AsyncStore` with ``async for``, and without a thread.
 
         `name`: a checkpoint of that name is where it begins, and is moved when the next change is asked for, so that
-        one in hand is seen again after a crash. Raises `Compacted`, `InvalidArgument`, `Closed`.
+        one in hand is seen again after a crash. LATEST is the end of the feed when the first change is asked for, as
+        an iterator begins then: take `latest()` where it must be the end as of now. Raises `Compacted`,
+        `InvalidArgument`, `Closed`.
         """
         keys.check_number(batch, "batch", least=1, most=PAGE_ITEMS)
         if isinstance(tx, Transaction):
