@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 __all__ = ["POLL_SECONDS", "Waiters"]
 
-POLL_SECONDS = 0.025
+POLL_SECONDS = 0.035
 """How often one of the waiters asks SQLite whether another process has committed. It costs under 1 % of a core."""
 
 
