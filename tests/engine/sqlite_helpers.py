@@ -42,6 +42,8 @@ def run(code, *arguments):
 def held(path):
     """Another connection has the write lock, as another process would."""
     connection = apsw.Connection(path)
+    # It may be the last to close the file, and knows nothing of page checksums.
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield connection

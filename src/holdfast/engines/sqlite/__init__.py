@@ -8,7 +8,7 @@ in ``docs/design/commit.md``. In dependency order: `location` and `opening` (whi
 from ...errors import InvalidArgument
 from .connections import Connections
 from .engine import SqliteEngine
-from .location import local_path, mounts
+from .location import checks_pages, local_path, mounts
 from .opening import prepare
 
 __all__ = ["SqliteEngine", "connect", "local_path"]
@@ -20,6 +20,9 @@ PATIENCE = 30.0
 def connect(url: str, *, durability: str = "full", create: bool = True, parts: int | None = None) -> SqliteEngine:
     """Open, or make, the database at `url`: a path, ``sqlite:///relative.db`` or ``sqlite:////absolute.db``.
 
+    With ``?page_checksums=ignore`` pages are read whatever their checksums say: to find out what is left of a file that
+    is refused as damaged. Rows have checksums of their own, so `check` and `backup` tell, and make a sound copy.
+
     `durability` is ``"full"`` (a returned commit survives power loss) or ``"normal"`` (it survives the death of the
     process; power loss may take the last ones). `parts` is how many parts a new database gets, default 1.
 
@@ -29,6 +32,6 @@ def connect(url: str, *, durability: str = "full", create: bool = True, parts: i
     """
     if durability not in ("full", "normal"):
         raise InvalidArgument(f"durability is {durability!r}; full or normal", what="durability", value=durability)
-    path = local_path(url)
-    found = prepare(path, create=create, parts=parts, patience=PATIENCE, vfs="", mounts=mounts)
-    return SqliteEngine(Connections(path, durability=durability, patience=PATIENCE, vfs=""), found)
+    path, verify = local_path(url), checks_pages(url)
+    found = prepare(path, create=create, parts=parts, patience=PATIENCE, vfs="", mounts=mounts, verify=verify)
+    return SqliteEngine(Connections(path, durability=durability, patience=PATIENCE, vfs="", verify=verify), found)

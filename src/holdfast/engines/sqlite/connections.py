@@ -40,11 +40,12 @@ def _stopped(*_arguments: object) -> apsw.Cursor:
 class Connections:
     """Opened at first use, closed with their thread, with the engine, or before a fork."""
 
-    def __init__(self, path: str, *, durability: str, patience: float, vfs: str) -> None:
+    def __init__(self, path: str, *, durability: str, patience: float, vfs: str, verify: bool = True) -> None:
         self.path = path
         self.local = threading.local()
         """`reader` of this thread; absent before its first read."""
         self._settings = (path, patience, vfs)
+        self._verify = verify
         self._synchronous = "FULL" if durability == "full" else "NORMAL"
         self._open: weakref.WeakSet[apsw.Connection] = weakref.WeakSet()
         self._readers: weakref.WeakSet[Reader] = weakref.WeakSet()
@@ -63,7 +64,7 @@ class Connections:
         """A new connection, closed with the engine at the latest."""
         with gate:
             self.check()
-            opened = connection(*self._settings, synchronous=self._synchronous)
+            opened = connection(*self._settings, verify=self._verify, synchronous=self._synchronous)
             self._open.add(opened)
             return opened
 

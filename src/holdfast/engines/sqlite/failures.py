@@ -38,7 +38,8 @@ def mapped(error: apsw.Error, path: str) -> StoreError:
             return Damaged(f"{path} is damaged ({text}); restore a backup, or look at it with `holdfast doctor`")
         case apsw.IOError() if _extended(error) in _DAMAGE:
             return Damaged(
-                f"a page of {path} fails its checksum: changed by the disk or another program; restore a backup"
+                f"a page of {path} fails its checksum: changed by the disk, or by another program that had it open;"
+                " restore a backup, or see what is whole (docs/operate/durability.md, 'A file that is refused')"
             )
         case apsw.IOError() | apsw.CantOpenError():
             return Unavailable(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ...errors import InvalidArgument
 
-__all__ = ["Mounts", "local_path", "mounts", "refuse_network"]
+__all__ = ["Mounts", "checks_pages", "local_path", "mounts", "refuse_network"]
 
 Mounts = Callable[[], list[tuple[str, str]]]
 
@@ -22,6 +22,14 @@ _NETWORK = frozenset(
 # fmt: on
 
 
+_UNCHECKED = "?page_checksums=ignore"
+
+
+def checks_pages(url: str) -> bool:
+    """Whether the checksums of pages are looked at: False for ``sqlite:///runs.db?page_checksums=ignore``."""
+    return not (url.startswith("sqlite:///") and url.endswith(_UNCHECKED))
+
+
 def local_path(url: str) -> str:
     """The absolute path, links resolved, of ``runs.db``, ``sqlite:///rel.db`` or ``sqlite:////abs.db``.
 
@@ -31,9 +39,9 @@ def local_path(url: str) -> str:
     if url.startswith("sqlite:"):
         if not url.startswith("sqlite:///"):
             raise _bad(url, "write sqlite:///relative.db or sqlite:////absolute/path.db")
-        path = url.removeprefix("sqlite:///")
+        path = url.removeprefix("sqlite:///").removesuffix(_UNCHECKED)
         if "?" in path or "#" in path:
-            raise _bad(url, "a SQLite url takes no options")
+            raise _bad(url, f"a SQLite url takes no option but {_UNCHECKED}")
     elif "://" in url:
         raise _bad(url, "this is not a SQLite url")
     if not path or "\0" in path:

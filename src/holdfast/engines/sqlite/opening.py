@@ -48,7 +48,9 @@ def check_library(version: str) -> None:
         )
 
 
-def prepare(path: str, *, create: bool, parts: int | None, patience: float, vfs: str, mounts: Mounts) -> int:
+def prepare(
+    path: str, *, create: bool, parts: int | None, patience: float, vfs: str, mounts: Mounts, verify: bool = True
+) -> int:
     """Check the file at `path`, or make it with `parts` parts (default 1); gives the number of its parts."""
     check_library(apsw.sqlite_lib_version())
     folder = os.path.dirname(path)
@@ -61,7 +63,7 @@ def prepare(path: str, *, create: bool, parts: int | None, patience: float, vfs:
     refuse_network(path, mounts)
     with gate, _locked(folder, path, patience) as handle:
         try:
-            found = _inspect(path, create, parts, patience, vfs)
+            found = _inspect(path, create, parts, patience, vfs, verify)
             if found is None:
                 found = _make(path, 1 if parts is None else parts, patience, vfs)
                 os.fsync(handle)
@@ -74,23 +76,27 @@ def prepare(path: str, *, create: bool, parts: int | None, patience: float, vfs:
     return found
 
 
-def connection(path: str, patience: float, vfs: str, *, synchronous: str = "FULL") -> apsw.Connection:
+def connection(
+    path: str, patience: float, vfs: str, *, verify: bool = True, synchronous: str = "FULL"
+) -> apsw.Connection:
     """A connection that waits up to `patience` seconds for other processes and leaves checkpoints to us."""
     with gate:
         opened = apsw.Connection(path, flags=_OPEN, vfs=vfs or _checksums() or None)
         opened.set_busy_handler(_BusyHandler(patience))
         opened.wal_autocheckpoint(0)
+        if not verify:
+            opened.pragma("checksum_verification", "OFF")
         opened.execute(f"PRAGMA synchronous = {synchronous}; PRAGMA journal_size_limit = 67108864").get  # noqa: B018
         return opened
 
 
-def _inspect(path: str, create: bool, parts: int | None, patience: float, vfs: str) -> int | None:
+def _inspect(path: str, create: bool, parts: int | None, patience: float, vfs: str, verify: bool) -> int | None:
     """How many parts the file has; None when it has nothing in it yet."""
     if parts is not None and not 1 <= parts <= 65536:
         raise InvalidArgument(f"parts is {parts}; 1 to 65536", what="parts", value=parts)
     if not _content(path):
         return None
-    with contextlib.closing(connection(path, patience, vfs)) as opened:
+    with contextlib.closing(connection(path, patience, vfs, verify=verify)) as opened:
         owner, number = opened.pragma("application_id"), opened.pragma("user_version")
         if owner == 0 and number == 0 and not opened.execute("SELECT count(*) FROM sqlite_schema").get:
             if create:
