@@ -2,14 +2,18 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
-from .engine import Batch, Engine, Outcome, Row, Submitting
+from .engine import Batch, Engine, Gathering, Outcome, Range, Row, Submitting
 from .errors import Closed
 
 R = TypeVar("R")
+
+_THREADS = 8
+"""Calls that block at the same time, beside the loop."""
 
 _HUB_SECONDS = 1.0
 """How long the waiting thread stays in one call of the engine; it ends when nobody waits any more."""
@@ -77,17 +81,16 @@ class Threaded(Inline):
         self._submitting = engine if isinstance(engine, Submitting) else None
         self._instant = not getattr(engine, "blocks", True)
         self._threads: ThreadPoolExecutor | None = None
+        self._closed = False
         self._deliveries: dict[asyncio.AbstractEventLoop, _Delivery] = {}
         self._hub = _Hub(engine)
 
     async def commit(self, part: int, batch: Batch, /) -> int:
         if self._instant:
             return self.engine.commit(part, batch)
-        loop = asyncio.get_running_loop()
         if self._submitting is None:
-            if self._threads is None:
-                self._threads = ThreadPoolExecutor(8, "holdfast-commit")
-            return await loop.run_in_executor(self._threads, self.engine.commit, part, batch)
+            return await self._aside(self.engine.commit, part, batch)
+        loop = asyncio.get_running_loop()
         delivery = self._deliveries.get(loop)
         if delivery is None:
             self._deliveries = {known: kept for known, kept in self._deliveries.items() if not known.is_closed()}
@@ -97,17 +100,63 @@ class Threaded(Inline):
     async def wait(self, part: int | None, version: int, timeout: float, /) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
-        while not self._hub.passed(part, version):
+        while not await self._passed(part, version):
             left = deadline - loop.time()
             if left <= 0:
                 return
-            await self._hub.change(loop, part, version, left)
+            await self._hub.change(loop, part, version, left, self._passed)
+
+    async def _passed(self, part: int | None, version: int) -> bool:
+        return self._hub.passed(part, version)
+
+    async def _aside(self, call: Callable[..., R], *arguments: Any) -> R:
+        """Make a call that blocks in another thread."""
+        if self._closed:
+            raise Closed("the store is closed")
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(_THREADS, "holdfast-aside")
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
 
     async def close(self) -> None:
+        self._closed = True
         self.engine.close()
         self._hub.wake_all()
         if self._threads is not None:
             self._threads.shutdown(wait=False)
+
+
+class Remote(Threaded):
+    """A blocking engine whose reads are round trips: they leave the loop as well."""
+
+    distant = True
+
+    async def read(self, part: int, keys: Sequence[bytes], /) -> list[Row | None]:
+        return await self._aside(self.engine.read, part, keys)
+
+    async def scan(
+        self, part: int | None, start: bytes, stop: bytes, /, *, limit: int, reverse: bool = False
+    ) -> list[Row]:
+        return await self._aside(partial(self.engine.scan, part, start, stop, limit=limit, reverse=reverse))
+
+    async def read_many(self, requests: Sequence[tuple[int, Sequence[bytes]]], /) -> list[list[Row | None]]:
+        if isinstance(self.engine, Gathering):
+            return await self._aside(self.engine.read_many, requests)
+        return [await self.read(part, keys) for part, keys in requests]
+
+    async def scan_many(self, ranges: Sequence[Range], /) -> list[list[Row]]:
+        if isinstance(self.engine, Gathering):
+            return await self._aside(self.engine.scan_many, ranges)
+        return [await self.scan(part, start, stop, limit=limit) for part, start, stop, limit in ranges]
+
+    async def _passed(self, part: int | None, version: int) -> bool:
+        return await self._aside(self._hub.passed, part, version)
+
+
+def bridged(engine: Engine) -> tuple[Threaded, Engine | None]:
+    """A blocking engine for an event loop, and the engine itself where it may be read in place."""
+    if getattr(engine, "distant", False):
+        return Remote(engine), None
+    return Threaded(engine), engine
 
 
 class _Delivery:
@@ -156,7 +205,14 @@ class _Hub:
     def passed(self, part: int | None, version: int) -> bool:
         return self._version(part) > version
 
-    async def change(self, loop: asyncio.AbstractEventLoop, part: int | None, version: int, timeout: float) -> None:
+    async def change(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        part: int | None,
+        version: int,
+        timeout: float,
+        passed: Callable[[int | None, int], Awaitable[bool]],
+    ) -> None:
         """Return when the part may have moved past `version`, or after `timeout` seconds."""
         future: asyncio.Future[None] = loop.create_future()
         timer = loop.call_later(timeout, _resolve, future)
@@ -167,7 +223,7 @@ class _Hub:
             threading.Thread(target=self._run, name="holdfast-wait", daemon=True).start()
         try:
             # A commit between the caller's look and the registration would otherwise be slept through.
-            if not self.passed(part, version):
+            if not await passed(part, version):
                 await future
         finally:
             timer.cancel()
@@ -182,8 +238,12 @@ class _Hub:
 
     def _version(self, part: int | None) -> int:
         parts = range(self._engine.parts) if part is None else (part,)
-        rows = (self._engine.read(each, (b"",))[0] for each in parts)
-        return sum(row.version for row in rows if row is not None)
+        engine = self._engine
+        if isinstance(engine, Gathering):
+            found = engine.read_many([(each, (b"",)) for each in parts])
+        else:
+            found = [engine.read(each, (b"",)) for each in parts]
+        return sum(row.version for (row,) in found if row is not None)
 
     def _run(self) -> None:
         try:

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 from . import described, keys, session
 from . import url as urls
 from .backup import backup
-from .bridge import Inline, Threaded, run_now
+from .bridge import Inline, bridged, run_now
 from .check import Problem, check
 from .clock import Clock, SystemClock
 from .codec import Codec
@@ -233,9 +233,8 @@ class AsyncStore(_Base[Suspending]):
         store._check_open()
         scope, engine = store._scope, store._engine
         return cls(
-            Threaded(engine), engine, store.url, namespace=scope.namespace, codec=scope.codec, clock=scope.clock,
-            owner=False,
-        )  # fmt: skip
+            *bridged(engine), store.url, namespace=scope.namespace, codec=scope.codec, clock=scope.clock, owner=False
+        )
 
     def namespace(self, name: str) -> "AsyncStore":
         """The same database for another tenant, fully isolated. Raises `InvalidArgument`."""
@@ -430,4 +429,4 @@ async def open_async(
             await describe(described.NUMBER, described.views())
         return AsyncStore(engine, None, _shown(where), namespace=namespace, codec=chosen, clock=now)
     blocking: Engine = urls.connect(where)(where, **options)
-    return AsyncStore(Threaded(blocking), blocking, _shown(where), namespace=namespace, codec=chosen, clock=now)
+    return AsyncStore(*bridged(blocking), _shown(where), namespace=namespace, codec=chosen, clock=now)

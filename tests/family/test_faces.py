@@ -2,12 +2,15 @@
 
 import asyncio
 import inspect
+import threading
 
 import pytest
 
 import holdfast
 from family.conftest import SUSPENDING
-from holdfast import AsyncStore, Event, Execution, Instance, Store
+from holdfast import AsyncStore, Event, Execution, Instance, Store, codec
+from holdfast.clock import SystemClock
+from holdfast.engines import memory
 from holdfast.errors import Closed, InvalidArgument
 from holdfast.operation import iteration, operation, procedure, reading
 
@@ -162,3 +165,55 @@ def test_an_abandoned_scan(blocking):
     del scan
     with pytest.raises(InvalidArgument):
         next(blocking.instances.scan(status="resting"))
+
+
+class Far(memory.MemoryEngine):
+    """Every read is a round trip, in which something happens; reads in the event loop are counted."""
+
+    distant = True
+
+    def __init__(self):
+        super().__init__(3)
+        self.loop_thread, self.in_loop, self.aside = None, 0, 0
+
+    def _note(self):
+        if threading.current_thread() is self.loop_thread:
+            self.in_loop += 1
+        else:
+            self.aside += 1
+
+    def read(self, part, keys, /):
+        self._note()
+        return super().read(part, keys)
+
+    def scan(self, part, start, stop, /, **options):
+        self._note()
+        return super().scan(part, start, stop, **options)
+
+    def commit(self, part, batch, /):
+        self._note()
+        return super().commit(part, batch)
+
+
+def test_over_an_engine_far_away_nothing_is_asked_in_the_event_loop():
+    engine = Far()
+    store = Store(engine, "far:", namespace="n", codec=codec.default, clock=SystemClock(), owner=False)
+
+    async def main():
+        engine.loop_thread = threading.current_thread()
+        over = AsyncStore.over(store)
+        waiting = asyncio.create_task(over.executions.wait("a/1", lambda one: one.state == "running", timeout=60))
+        await over.executions.create(Execution("a/1", "j"))
+        await over.executions.create(Execution("b/1", "j"))
+        await over.executions.update("a/1", state="running")
+        assert (await waiting).state == "running"
+        assert len([one async for one in over.executions.scan()]) == 2
+        assert len((await over.feed.read()).items) == 3
+        assert await over.executions.count("new") == 1
+        await over.close()
+
+    asyncio.run(main())
+    assert engine.in_loop == 0
+    assert engine.aside > 5
+    assert store.check() == []
+    engine.close()
