@@ -9,13 +9,16 @@ from .engines import sqlite
 from .errors import InvalidArgument
 from .transaction import Scope
 from .transfer import copy_database
+from .url import check_path
 
 
 async def backup(scope: Scope, path: "str | os.PathLike[str]") -> None:
     """Write the database of `scope` to a new SQLite file. Raises `InvalidArgument`, `Conflict`, `Unavailable`."""
-    where = os.path.abspath(os.fspath(path))
+    where = os.path.abspath(check_path(path))
     if os.path.lexists(where):
         raise InvalidArgument(f"{where} exists; name a file that does not", what="path", value=where)
+    if not os.path.isdir(os.path.dirname(where)):
+        raise InvalidArgument(f"there is no folder for {where}; make it first", what="path", value=where)
     hot = getattr(scope.direct, "backup", None)
     if hot is None:
         await _copied(scope, where)
@@ -27,7 +30,10 @@ async def backup(scope: Scope, path: "str | os.PathLike[str]") -> None:
 
 async def _copied(scope: Scope, where: str) -> None:
     partial = f"{where}.partial"
-    _forget(partial)
+    try:
+        _forget(partial)
+    except OSError as error:
+        raise InvalidArgument(f"{where} cannot be written: {error.strerror}", what="path", value=where) from error
     try:
         engine = sqlite.connect(partial)
         try:

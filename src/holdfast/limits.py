@@ -27,6 +27,9 @@ NAME_BYTES = 256
 BUSINESS_KEY_BYTES = 200
 """A business key; shorter than a name, for an id is made from it."""
 
+PARTS = 65536
+"""Parts of one database; an engine may allow fewer."""
+
 NAMESPACE_BYTES = 64
 """A namespace; part of every key."""
 

@@ -69,6 +69,7 @@ def restore(
 
     Raises `NotFound`, `AlreadyExists`, `Damaged`.
     """
+    urls.check_path(path)
     if not os.path.exists(path):
         raise NotFound(f"no backup at {os.fspath(path)}", kind="backup", id=os.fspath(path))
     return copy(path, url, codec=codec, key_ring=key_ring)

@@ -60,7 +60,7 @@ def check_policy(policy: Any) -> Policy:
     """`policy` if it makes sense; else `InvalidArgument`."""
     if not isinstance(policy, Policy):
         raise InvalidArgument(f"use a Policy, not {type(policy).__name__}", what="policy", value=policy)
-    if policy.family not in RULES:
+    if not isinstance(policy.family, str) or policy.family not in RULES:
         raise InvalidArgument(
             f"no policy can be set for {policy.family!r}; one of {', '.join(RULES)}", what="family", value=policy.family
         )

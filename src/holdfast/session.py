@@ -218,6 +218,14 @@ def check_any_root(scope: Scope, any_root: bool) -> bool:
     return any_root
 
 
+def check_function(function: Any) -> None:
+    """Raise `InvalidArgument` for what cannot be called."""
+    if not callable(function):
+        raise InvalidArgument(
+            f"{function!r} cannot be called; give a function of a transaction", what="function", value=function
+        )
+
+
 async def transact(scope: Scope, function: Callable[[Transaction], Awaitable[R]], tries: int, once: str | None) -> R:
     """Run a function in a transaction, again after each `Conflict`; `once`: at most once for that key."""
     keys.check_number(tries, "tries", least=1)

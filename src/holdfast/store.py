@@ -19,6 +19,7 @@ from .errors import AlreadyExists, Closed, InvalidArgument
 from .families.dependents import sweep
 from .families.lease import Lease
 from .feed import Change
+from .limits import PARTS
 from .operation import Blocking, M, Suspending
 from .positions import BEGINNING
 from .rekey import Rekeyed, rekey
@@ -114,6 +115,7 @@ class Store(_Base[Blocking]):
         nothing is done.
         """
         self._check_open()
+        session.check_function(function)
 
         async def body(tx: Transaction) -> R:
             return function(OpenTransaction(Blocking(self._scope, tx), tx, None))
@@ -260,6 +262,7 @@ class AsyncStore(_Base[Suspending]):
     ) -> R:
         """As `Store.transact`; the function is a coroutine function."""
         self._check_open()
+        session.check_function(function)
 
         async def body(tx: Transaction) -> R:
             return await function(OpenTransaction(Suspending(self._scope, tx), tx, None))
@@ -355,13 +358,15 @@ class AsyncStore(_Base[Suspending]):
         await self.close()
 
 
-def _prepare(durability: str, codec: Codec | None, key_ring: Any) -> Codec:
+def _prepare(durability: str, codec: Codec | None, key_ring: Any, parts: int | None) -> Codec:
     if durability not in ("full", "normal"):
         raise InvalidArgument(
             f"durability is {durability!r}; full (survives power loss) or normal (process death only)",
             what="durability",
             value=durability,
         )
+    if parts is not None:
+        keys.check_number(parts, "parts", least=1, most=PARTS)
     chosen = default_codec if codec is None else codec
     if not isinstance(chosen, Codec):
         raise InvalidArgument(f"codec must be a Codec, not {type(codec).__name__}", what="codec", value=codec)
@@ -395,7 +400,7 @@ def open(
     death only. `parts`: only when a database is made. Raises `InvalidArgument`, `UnsupportedFormat`, `Unavailable`.
     """
     where = urls.resolve(url)
-    chosen = _prepare(durability, codec, key_ring)
+    chosen = _prepare(durability, codec, key_ring, parts)
     keys.namespace(namespace)
     engine = urls.connect(where)(where, durability=durability, create=create, parts=parts)
     describe = getattr(engine, "describe", None)
@@ -417,7 +422,7 @@ async def open_async(
 ) -> AsyncStore:
     """As `open`, for an event loop."""
     where = urls.resolve(url)
-    chosen = _prepare(durability, codec, key_ring)
+    chosen = _prepare(durability, codec, key_ring, parts)
     keys.namespace(namespace)
     options: dict[str, Any] = {"durability": durability, "create": create, "parts": parts}
     native = urls.connect_async(where)

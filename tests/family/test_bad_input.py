@@ -6,6 +6,7 @@ A named error that says what is wrong, and no row of the engine is another.
 import asyncio
 import base64
 import inspect
+import os
 from datetime import UTC, datetime
 from functools import cached_property
 
@@ -14,7 +15,7 @@ import pytest
 
 import holdfast
 from holdfast import AsyncStore, DeadLetter, Event, Execution, Instance, Lease, Policy, Timer
-from holdfast.errors import Closed, InvalidArgument
+from holdfast.errors import Closed, InvalidArgument, NotFound, Unavailable
 from holdfast.operation import iteration, joining, operation, procedure, reading
 from holdfast.session import Families
 
@@ -319,3 +320,39 @@ def test_a_filter_may_come_from_an_iterator():
     with holdfast.open("memory:") as store:
         store.executions.create(Execution("e", "j"))
         assert len(store.feed.read(ops=iter(["create"]), families=iter(["executions"]), ids=iter(["e"])).items) == 1
+
+
+BAD_PATHS = [0, None, {}, b"x", "", "a\0b", "\ud800", "x" * 300, "missing/a.db", "file/a.db"]
+
+
+@pytest.mark.parametrize("path", BAD_PATHS, ids=[ascii(path)[:12] for path in BAD_PATHS])
+@pytest.mark.parametrize("url", ["memory:", "own.db"])
+def test_a_path_that_names_no_file(path, url, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("a file, not a folder")
+    with holdfast.open(url) as store:
+        before = sorted(os.listdir(tmp_path))
+        with pytest.raises((InvalidArgument, Unavailable)):
+            store.backup(path)
+        assert sorted(os.listdir(tmp_path)) == before
+    with pytest.raises((InvalidArgument, NotFound)):
+        holdfast.restore(path, "memory:")
+
+
+@pytest.mark.parametrize("what", [None, 3, "f", []])
+def test_a_transaction_needs_a_function(what):
+    with holdfast.open("memory:") as store, pytest.raises(InvalidArgument):
+        store.transact(what)
+
+    async def over():
+        async with await holdfast.open_async("memory:") as store:
+            with pytest.raises(InvalidArgument):
+                await store.transact(what)
+
+    asyncio.run(over())
+
+
+@pytest.mark.parametrize("family", [None, 5, [], {}, "things"])
+def test_a_policy_needs_a_family(family):
+    with holdfast.open("memory:") as store, pytest.raises(InvalidArgument):
+        store.retention.set(Policy(family, keep_latest=1))

@@ -47,8 +47,13 @@ def test_options_that_are_none(tmp_path):
         {"codec": "json"},
         {"parts": 0},
         {"parts": -1},
+        {"parts": 65537},
+        {"parts": 2**70},
+        {"parts": "3"},
+        {"parts": 1.5},
+        {"parts": True},
     ):
-        for opening in both(where, **options):
+        for opening in (*both(where, **options), *both("memory:", **options)):
             with pytest.raises(InvalidArgument):
                 opening()
     assert not where.exists()

@@ -46,15 +46,15 @@ class Upkeep:
             raise InvalidArgument(f"there is no folder for {target}; make it first", what="path", value=path)
         partial = f"{target}.partial"
         with self._connection() as connection:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(partial)
             try:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(partial)
                 _copy(connection, partial)
                 _publish(partial, target)
             except OSError as error:
                 raise Unavailable(f"could not write {target}: {error.strerror}; there is no copy") from error
             finally:
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(OSError):  # told already, or not there
                     os.unlink(partial)
 
     def compact(self) -> int:
