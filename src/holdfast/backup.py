@@ -9,7 +9,18 @@ from .engines import sqlite
 from .errors import InvalidArgument
 from .transaction import Scope
 from .transfer import copy_database
-from .url import check_path
+
+
+def check_path(path: "str | os.PathLike[str]", what: str = "path") -> str:
+    """`path` if it can name a file; else `InvalidArgument`."""
+    try:
+        text = os.fspath(path)
+        os.fsencode(text)
+    except (TypeError, UnicodeEncodeError) as error:
+        raise InvalidArgument(f"{what} is {path!a}; name a file", what=what, value=path) from error
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
+        raise InvalidArgument(f"{what} is {path!r}; name a file", what=what, value=path)
+    return text
 
 
 async def backup(scope: Scope, path: "str | os.PathLike[str]") -> None:

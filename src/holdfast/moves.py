@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import url as urls
+from .backup import check_path
 from .bridge import run_now
 from .codec import Codec
 from .errors import InvalidArgument, NotFound
@@ -69,7 +70,7 @@ def restore(
 
     Raises `NotFound`, `AlreadyExists`, `Damaged`.
     """
-    urls.check_path(path)
+    check_path(path)
     if not os.path.exists(path):
         raise NotFound(f"no backup at {os.fspath(path)}", kind="backup", id=os.fspath(path))
     return copy(path, url, codec=codec, key_ring=key_ring)

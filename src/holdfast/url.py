@@ -22,18 +22,6 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 Connect = Callable[..., Any]
 
 
-def check_path(path: "str | os.PathLike[str]", what: str = "path") -> str:
-    """`path` if it can name a file; else `InvalidArgument`."""
-    try:
-        text = os.fspath(path)
-        os.fsencode(text)
-    except (TypeError, UnicodeEncodeError) as error:
-        raise InvalidArgument(f"{what} is {path!a}; name a file", what=what, value=path) from error
-    if not isinstance(text, str) or not text.strip() or "\0" in text:
-        raise InvalidArgument(f"{what} is {path!r}; name a file", what=what, value=path)
-    return text
-
-
 def resolve(url: "str | os.PathLike[str] | None") -> str:
     """The url that is meant: None is $HOLDFAST_URL, else ``holdfast.db`` in the current folder."""
     if url is None:
