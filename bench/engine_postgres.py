@@ -8,17 +8,15 @@ a plain select by primary key, as psycopg does them by itself: autocommit, prepa
 import os
 import statistics
 import sys
-import threading
-import time
-from collections import defaultdict
 
 import psycopg
+from _rounds import THREADS, Rounds
 
 from holdfast.engine import Batch
 from holdfast.engines.postgres import connect
 from holdfast.testing.postgres import Server
 
-CALLS, THREADS = 300, 16
+CALLS = 300
 RECORD = os.urandom(300)
 
 
@@ -33,44 +31,14 @@ def batch(name: str, number: int) -> Batch:
     )
 
 
-class Bench:
+class Bench(Rounds):
     """One server, one engine and one plain connection, and what was measured."""
 
     def __init__(self, url: str) -> None:
+        super().__init__(CALLS)
         self.url, self.engine = url, connect(url + f"?connections={THREADS}")
         self.plain = psycopg.connect(url, autocommit=True)
         self.plain.execute("CREATE TABLE plain (part int, key bytea, value bytea NOT NULL, PRIMARY KEY (part, key))")
-        self.times: dict[str, list[float]] = defaultdict(list)
-        self.next = 0
-
-    def fresh(self) -> str:
-        self.next += 1
-        return f"x{self.next}"
-
-    def calls(self, name, call, *, calls=CALLS) -> None:
-        begin = time.perf_counter()
-        for number in range(calls):
-            call(number)
-        self.times[name].append((time.perf_counter() - begin) / calls)
-
-    def threads(self, name, make) -> None:
-        """`make(thread)` gives what each thread calls; the time a call is the whole time over all calls."""
-        work = [make(thread) for thread in range(THREADS)]
-        barrier = threading.Barrier(THREADS + 1)
-
-        def run(call) -> None:
-            barrier.wait()
-            for number in range(CALLS // 4):
-                call(number)
-
-        threads = [threading.Thread(target=run, args=(call,)) for call in work]
-        for thread in threads:
-            thread.start()
-        barrier.wait()
-        begin = time.perf_counter()
-        for thread in threads:
-            thread.join()
-        self.times[name].append((time.perf_counter() - begin) / (THREADS * (CALLS // 4)))
 
     def insert(self, connection, name):
         sql = "INSERT INTO plain VALUES (%s, %s, %s)"
@@ -94,7 +62,9 @@ class Bench:
 
     def in_threads(self) -> None:
         connections = [psycopg.connect(self.url, autocommit=True) for _ in range(THREADS)]
-        self.threads(f"plain inserts, {THREADS} threads", lambda thread: self.insert(connections[thread], self.fresh()))
+        self.together(
+            f"plain inserts, {THREADS} threads", lambda thread: self.insert(connections[thread], self.fresh())
+        )
         for connection in connections:
             connection.close()
 
@@ -102,8 +72,8 @@ class Bench:
             name = self.fresh()
             return lambda number: self.engine.commit(thread % parts, batch(name, number))
 
-        self.threads(f"commits, {THREADS} threads, 16 parts", lambda thread: committer(thread, 16))
-        self.threads(f"commits, {THREADS} threads, one part", lambda thread: committer(thread, 1))
+        self.together(f"commits, {THREADS} threads, 16 parts", lambda thread: committer(thread, 16))
+        self.together(f"commits, {THREADS} threads, one part", lambda thread: committer(thread, 1))
 
     def table(self) -> str:
         floors = {

@@ -8,64 +8,36 @@ import asyncio
 import os
 import statistics
 import sys
-import threading
 import time
-from collections import defaultdict
 
 import psycopg
+from _rounds import THREADS, Rounds
 
 import holdfast
 from holdfast import Event, Execution
 from holdfast.testing.postgres import Server
 
-CALLS, THREADS, TASKS, LIVE = 150, 16, 64, 100
+CALLS, TASKS, LIVE = 150, 64, 100
 RECORD = os.urandom(300)
 
 
-class Bench:
+class Bench(Rounds):
     """One server, a store, a plain connection, a saver, and what was measured."""
 
     def __init__(self, url):
+        super().__init__(CALLS)
         self.store = holdfast.open(url + f"?connections={THREADS}")
         self.url = url
         self.plain = psycopg.connect(url, autocommit=True)
         self.plain.execute("CREATE TABLE plain (key text PRIMARY KEY, value bytea NOT NULL)")
         self.saver = saver(url)
-        self.times = defaultdict(list)
-        self.next = 0
-
-    def calls(self, name, call, calls=CALLS):
-        begin = time.perf_counter()
-        for number in range(calls):
-            call(number)
-        self.times[name].append((time.perf_counter() - begin) / calls)
-
-    def together(self, name, make):
-        """The time a call is the whole time over all calls of all threads."""
-        work = [make(thread) for thread in range(THREADS)]
-        barrier = threading.Barrier(THREADS + 1)
-
-        def run(call):
-            barrier.wait()
-            for number in range(CALLS // 4):
-                call(number)
-
-        threads = [threading.Thread(target=run, args=(call,)) for call in work]
-        for thread in threads:
-            thread.start()
-        barrier.wait()
-        begin = time.perf_counter()
-        for thread in threads:
-            thread.join()
-        self.times[name].append((time.perf_counter() - begin) / (THREADS * (CALLS // 4)))
 
     def insert(self, connection, name):
         sql = "INSERT INTO plain VALUES (%s, %s)"
         return lambda number: connection.execute(sql, (f"{name}/{number:08d}", RECORD))
 
     def round(self):
-        self.next += 1
-        name, store = f"x{self.next}", self.store.executions
+        name, store = self.fresh(), self.store.executions
         self.calls("plain insert of one row", self.insert(self.plain, name))
         self.calls("create", lambda number: store.create(Execution(f"{name}-{number}", "job", data={"n": number})))
         self.calls(

@@ -5,13 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from family.test_suite import Embedded, Server
+from family.test_suite import Embedded, OnOlder, OnServer, Server
 from holdfast.testing import feed_suite
 
 PAGE = Path(__file__).parents[2] / "docs" / "design" / "feed.md"
 
 
 class TestMemory(feed_suite(Embedded())):
+    pass
+
+
+class TestMemoryAsync(feed_suite(Embedded(asynchronous=True))):
     pass
 
 
@@ -23,10 +27,20 @@ class TestSqliteAsync(feed_suite(Embedded(file=True, asynchronous=True))):
     pass
 
 
-class TestPostgresql(feed_suite(Server())):
-    @pytest.fixture(autouse=True)
-    def _connected(self, servers):
-        self.factory.servers = servers
+class TestPostgresql(OnServer, feed_suite(Server())):
+    pass
+
+
+class TestPostgresqlAsync(OnServer, feed_suite(Server(asynchronous=True))):
+    pass
+
+
+class TestPostgresql16(OnOlder, feed_suite(Server())):
+    pass
+
+
+class TestPostgresql16Async(OnOlder, feed_suite(Server(asynchronous=True))):
+    pass
 
 
 @pytest.mark.skipif(not PAGE.is_file(), reason="the documentation is not beside the tests")

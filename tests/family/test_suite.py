@@ -60,21 +60,29 @@ class TestSqliteAsync(family_suite(Embedded(file=True, asynchronous=True))):
     pass
 
 
-class _OnServer:
+class OnServer:
     @pytest.fixture(autouse=True)
     def _connected(self, servers):
         self.factory.servers = servers
 
 
-class TestPostgresql(_OnServer, family_suite(Server())):
+class TestPostgresql(OnServer, family_suite(Server())):
     pass
 
 
-class TestPostgresqlAsync(_OnServer, family_suite(Server(asynchronous=True))):
+class TestPostgresqlAsync(OnServer, family_suite(Server(asynchronous=True))):
     pass
 
 
-class TestPostgresql16(family_suite(Server())):
+class OnOlder:
     @pytest.fixture(autouse=True)
     def _connected(self, older):
         self.factory.servers = older
+
+
+class TestPostgresql16(OnOlder, family_suite(Server())):
+    pass
+
+
+class TestPostgresql16Async(OnOlder, family_suite(Server(asynchronous=True))):
+    pass
