@@ -11,7 +11,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import holdfast
-from holdfast import Instance, Policy
+from holdfast import Instance, Policy, codec
+from holdfast.clock import SystemClock
+from holdfast.engines import sqlite
+from holdfast.engines.wrap import Span, Traced
 
 PAUSE = 0.002
 
@@ -51,6 +54,20 @@ def writing(store: holdfast.Store, writers: int, work: Callable[[], object]) -> 
     for thread in threads:
         thread.join()
     return found
+
+
+def holding(path: Path, records: int) -> None:
+    """How long retention's own commits take: nobody waits for one of them longer than that."""
+    spans: list[Span] = []
+    engine = Traced(sqlite.connect(str(path)), spans.append)
+    with holdfast.Store(engine, str(path), namespace="default", codec=codec.default, clock=SystemClock()) as store:
+        fill(store, records)
+        store.retention.set(Policy("instances", terminal_older_than=timedelta(0)))
+        store.retention.set(Policy("feed", older_than=timedelta(0)))
+        spans.clear()
+        while not store.retention.run(max_records=20_000, max_seconds=60).complete:
+            pass
+    print(f"its own commits, alone     {spread([span.seconds for span in spans if span.name == 'commit'])}", flush=True)
 
 
 def memory() -> float:
@@ -99,6 +116,7 @@ def main() -> None:
     given = options.parse_args()
     print(f"process {os.getpid()}, durability {given.durability}")
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        holding(Path(folder) / "alone.db", min(given.records, 50_000))
         measure(Path(folder) / "old.db", given.records, given.writers, given.durability)
 
 
