@@ -28,7 +28,7 @@ $(SYSTEM): tools/system.sh | $(READY)
 	@touch $@
 
 demo: $(READY) ## Index the standard library while the worker is killed twice (ARGS="--files 300 --kills 3")
-	@$(PY) -m holdfast demo $(ARGS)
+	@$(PY) -m stateroom demo $(ARGS)
 
 test: $(READY) $(SYSTEM) ## The whole test suite (ARGS="-k feed")
 	$(PY) -m pytest -n 2 $(ARGS)

@@ -12,9 +12,9 @@ import sys
 import psycopg
 from _rounds import THREADS, Rounds
 
-from holdfast.engine import Batch
-from holdfast.engines.postgres import connect
-from holdfast.testing.postgres import Server
+from stateroom.engine import Batch
+from stateroom.engines.postgres import connect
+from stateroom.testing.postgres import Server
 
 CALLS = 300
 RECORD = os.urandom(300)

@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 import apsw
 
-from holdfast.engine import Batch
-from holdfast.engines.sqlite import SqliteEngine, connect
-from holdfast.engines.sqlite.opening import connection
+from stateroom.engine import Batch
+from stateroom.engines.sqlite import SqliteEngine, connect
+from stateroom.engines.sqlite.opening import connection
 
 ROUNDS = 9
 COMMITS = 150

@@ -17,8 +17,8 @@ from functools import partial
 
 import apsw
 
-import holdfast
-from holdfast import Store
+import stateroom
+from stateroom import Store
 
 RUN = 256 << 10
 SIZES = {"1 KB": 1_000, "1 MB": 1_000_000, "100 MB": 100_000_000}
@@ -92,18 +92,18 @@ def results(folder: str, size: int, rounds: int) -> dict[str, list[float]]:
     """Put and get of one size by each; a fresh value in each round, so that nothing is there already."""
     found: dict[str, list[float]] = {}
     plain, rows = Plain(folder), Rows(folder)
-    with holdfast.open(os.path.join(folder, "store.db")) as store:
+    with stateroom.open(os.path.join(folder, "store.db")) as store:
         for number in range(rounds + 1):
             value = random.Random(number).randbytes(size)
             turns: list[tuple[str, Callable[[], object]]] = [
                 ("put: file and fsync", partial(plain.put, value)),
                 ("put: apsw rows", partial(rows.put, value)),
-                ("put: holdfast", partial(store.results.put, "dag", "put", value)),
-                ("put: holdfast, streamed", partial(store.results.put_stream, "dag", "stream", Stream(value))),
+                ("put: stateroom", partial(store.results.put, "dag", "put", value)),
+                ("put: stateroom, streamed", partial(store.results.put_stream, "dag", "stream", Stream(value))),
                 ("get: file", plain.get),
                 ("get: apsw rows", rows.get),
-                ("get: holdfast", lambda: store.results.get("dag", "put")),
-                ("get: holdfast, streamed", lambda: read_all(store)),
+                ("get: stateroom", lambda: store.results.get("dag", "put")),
+                ("get: stateroom, streamed", lambda: read_all(store)),
             ]
             for name, turn in turns:
                 if name.startswith("put"):
@@ -127,8 +127,8 @@ def machines(folder: str, rounds: int) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     plain, rows = Plain(folder), Rows(folder)
     payload = {"order": 17, "items": ["a", "b", "c"], "total": 12.5, "note": "n" * 200}
-    packed = holdfast.codec.default.encode(payload)
-    with holdfast.open(os.path.join(folder, "store.db")) as store:
+    packed = stateroom.codec.default.encode(payload)
+    with stateroom.open(os.path.join(folder, "store.db")) as store:
         store.machines.define("ruled", {"a": {"go": "b"}, "b": {"go": "a"}}, initial="a")
         for number in range(150):  # so that a save also removes the oldest of its history
             for machine in ("free", "ruled"):
@@ -138,10 +138,10 @@ def machines(folder: str, rounds: int) -> dict[str, list[float]]:
             turns: list[tuple[str, Callable[[], object]]] = [
                 ("save: file and fsync", lambda: plain.put(packed)),
                 ("save: apsw row", lambda: rows.put(packed)),
-                ("save: holdfast", partial(store.machines.save, "free", "m", state, payload)),
-                ("save: holdfast, with rules", partial(store.machines.save, "ruled", "m", state, payload, event="go")),
+                ("save: stateroom", partial(store.machines.save, "free", "m", state, payload)),
+                ("save: stateroom, with rules", partial(store.machines.save, "ruled", "m", state, payload, event="go")),
                 ("load: apsw row", rows.get),
-                ("load: holdfast", lambda: store.machines.load("ruled", "m")),
+                ("load: stateroom", lambda: store.machines.load("ruled", "m")),
             ]
             for name, turn in turns:
                 found.setdefault(name, []).append(timed(turn))

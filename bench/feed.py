@@ -11,16 +11,16 @@ from statistics import median
 import apsw
 import ormsgpack
 
-import holdfast
-from holdfast import BEGINNING, Change, Instance
-from holdfast.clock import from_micros
-from holdfast.entry import OPS
-from holdfast.families.instance_record import INSTANCES
+import stateroom
+from stateroom import BEGINNING, Change, Instance
+from stateroom.clock import from_micros
+from stateroom.entry import OPS
+from stateroom.families.instance_record import INSTANCES
 
 RUNS = 9
 
 
-def fill(store: holdfast.Store, count: int, status: str = "running") -> None:
+def fill(store: stateroom.Store, count: int, status: str = "running") -> None:
     """Instances of some hundred bytes."""
     for at in range(0, count, 200):
         with store.transaction(any_root=True) as tx:
@@ -28,7 +28,7 @@ def fill(store: holdfast.Store, count: int, status: str = "running") -> None:
                 tx.instances.put(Instance(f"i{number}", "w", status=status, metadata={"number": number}))
 
 
-def fill_updates(store: holdfast.Store, count: int) -> None:
+def fill_updates(store: stateroom.Store, count: int) -> None:
     """Runs that go from step to step: ten changes of each instance, beside those of others, as a worker makes them."""
     made = 0
     while made < count:
@@ -40,7 +40,7 @@ def fill_updates(store: holdfast.Store, count: int) -> None:
         made += 200
 
 
-def drain(store: holdfast.Store, limit: int = 1000) -> int:
+def drain(store: stateroom.Store, limit: int = 1000) -> int:
     """Read the whole feed."""
     after, seen = BEGINNING, 0
     while items := (page := store.feed.read(after, limit=limit)).items:
@@ -52,7 +52,7 @@ def drain(store: holdfast.Store, limit: int = 1000) -> int:
 _ROWS = "SELECT key, value, version FROM rows WHERE part = 0 AND key >= ? AND key < ? ORDER BY key LIMIT 1000"
 
 
-def raw(store: holdfast.Store, file: apsw.Connection) -> int:
+def raw(store: stateroom.Store, file: apsw.Connection) -> int:
     """Scan the same rows with bare apsw and decode entries and records to plain values, with nothing around it."""
     decode, unpack = store._scope.codec.decode, ormsgpack.unpackb
     start, stop, seen = b"default\0F", b"default\0F\xff", 0
@@ -64,7 +64,7 @@ def raw(store: holdfast.Store, file: apsw.Connection) -> int:
     return seen
 
 
-def raw_both(store: holdfast.Store, file: apsw.Connection) -> int:
+def raw_both(store: stateroom.Store, file: apsw.Connection) -> int:
     """The same, and the record before each change too, as the feed gives it, from the entry that came before."""
     decode, unpack = store._scope.codec.decode, ormsgpack.unpackb
     start, stop, seen = b"default\0F", b"default\0F\xff", 0
@@ -83,7 +83,7 @@ def raw_both(store: holdfast.Store, file: apsw.Connection) -> int:
     return seen
 
 
-def raw_objects(store: holdfast.Store, file: apsw.Connection) -> int:
+def raw_objects(store: stateroom.Store, file: apsw.Connection) -> int:
     """The same, and each page as the tuple of changes that the feed gives: no checksums, no positions, nothing else."""
     decode, unpack, build = store._scope.codec.decode, ormsgpack.unpackb, INSTANCES.unpack
     start, stop, seen = b"default\0F", b"default\0F\xff", 0
@@ -124,7 +124,7 @@ def timed(works: Mapping[str, Callable[[], object]]) -> dict[str, float]:
 def reading(folder: str, count: int) -> None:
     for name, make in (("creates", fill), ("updates", fill_updates)):
         path = f"{folder}/{name}.db"
-        with holdfast.open(path, durability="normal") as store:
+        with stateroom.open(path, durability="normal") as store:
             make(store, count)
             compare(name, store, apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY), count)
             if name == "creates":
@@ -133,7 +133,7 @@ def reading(folder: str, count: int) -> None:
                     print(f"{followers:2} watchers                        {rate:10,.0f} changes/s")
 
 
-def compare(name: str, store: holdfast.Store, file: apsw.Connection, count: int) -> None:
+def compare(name: str, store: stateroom.Store, file: apsw.Connection, count: int) -> None:
     """Reading the feed, beside a scan that decodes one record for each change, or two, or builds what the feed gives.
 
     The expectation is of the first. It decodes less than half of what the feed of updates gives, hence the second; the
@@ -157,7 +157,7 @@ def compare(name: str, store: holdfast.Store, file: apsw.Connection, count: int)
         print(f"{name}: feed.read(limit={limit:4})     {count / took[label]:10,.0f} changes/s   {times} times as long")
 
 
-def follow(store: holdfast.Store, followers: int, count: int) -> float:
+def follow(store: stateroom.Store, followers: int, count: int) -> float:
     """Seconds until each of some ephemeral watchers has seen everything."""
     left = threading.Semaphore(0)
     watchers = []

@@ -10,16 +10,16 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-import holdfast
-from holdfast import Instance, Policy, codec
-from holdfast.clock import SystemClock
-from holdfast.engines import sqlite
-from holdfast.engines.wrap import Span, Traced
+import stateroom
+from stateroom import Instance, Policy, codec
+from stateroom.clock import SystemClock
+from stateroom.engines import sqlite
+from stateroom.engines.wrap import Span, Traced
 
 PAUSE = 0.002
 
 
-def fill(store: holdfast.Store, count: int) -> None:
+def fill(store: stateroom.Store, count: int) -> None:
     """Instances of some hundred bytes that have come to their end."""
     for at in range(0, count, 200):
         with store.transaction(any_root=True) as tx:
@@ -34,7 +34,7 @@ def spread(found: list[float]) -> str:
     return f"p50 {p50 * 1e3:7.2f} ms   p99 {p99 * 1e3:7.2f} ms   worst {most * 1e3:7.2f} ms   of {len(found):,}"
 
 
-def writing(store: holdfast.Store, writers: int, work: Callable[[], object]) -> list[float]:
+def writing(store: stateroom.Store, writers: int, work: Callable[[], object]) -> list[float]:
     """Seconds of each commit of some writers while something runs."""
     found: list[float] = []
     done = threading.Event()
@@ -60,7 +60,7 @@ def holding(path: Path, records: int) -> None:
     """How long retention's own commits take: nobody waits for one of them longer than that."""
     spans: list[Span] = []
     engine = Traced(sqlite.connect(str(path)), spans.append)
-    with holdfast.Store(engine, str(path), namespace="default", codec=codec.default, clock=SystemClock()) as store:
+    with stateroom.Store(engine, str(path), namespace="default", codec=codec.default, clock=SystemClock()) as store:
         fill(store, records)
         store.retention.set(Policy("instances", terminal_older_than=timedelta(0)))
         store.retention.set(Policy("feed", older_than=timedelta(0)))
@@ -81,7 +81,7 @@ def size(path: Path) -> str:
 
 
 def measure(path: Path, records: int, writers: int, durability: str) -> None:
-    with holdfast.open(str(path), durability=durability) as store:
+    with stateroom.open(str(path), durability=durability) as store:
         began = time.perf_counter()
         fill(store, records)
         print(f"{records:,} records written in {time.perf_counter() - began:,.0f} s: {size(path)}", flush=True)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import apsw
 
-import holdfast
-from holdfast.codec import default
+import stateroom
+from stateroom.codec import default
 
-COUNT = int(os.environ.get("HOLDFAST_BENCH_ENTITIES", "1000000"))
+COUNT = int(os.environ.get("STATEROOM_BENCH_ENTITIES", "1000000"))
 CHUNK = 600
 
 
@@ -56,7 +56,7 @@ def main():
     draw = random.Random(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        store = holdfast.open(folder / "store.db")
+        store = stateroom.open(folder / "store.db")
         store.savepoints.init("run")
         before = peak()
         streamed, saved = timed(lambda: store.savepoints.save("run", 0, entities()))

@@ -1,6 +1,6 @@
 """The spine's operations beside what they cannot be faster than: raw apsw writing the same rows, a bare dict, one flush.
 
-Medians of interleaved rounds, in one process, in a folder of its own (HOLDFAST_BENCH_DIR, else the system's).
+Medians of interleaved rounds, in one process, in a folder of its own (STATEROOM_BENCH_DIR, else the system's).
 """
 
 import asyncio
@@ -16,11 +16,11 @@ from pathlib import Path
 
 import apsw
 
-import holdfast
-from holdfast import AsyncStore, Event, Execution
-from holdfast.codec import default as codec
-from holdfast.engines.wrap import Recording
-from holdfast.families.executions import EXECUTIONS
+import stateroom
+from stateroom import AsyncStore, Event, Execution
+from stateroom.codec import default as codec
+from stateroom.engines.wrap import Recording
+from stateroom.families.executions import EXECUTIONS
 
 ROUNDS, CALLS = 15, 40
 numbers = count()
@@ -89,15 +89,15 @@ class Raw:
 
 def batches():
     """What a create and an update with one event each write."""
-    recording = Recording(holdfast.open("memory:")._engine)
-    store = holdfast.Store(recording, "memory:", namespace="default", codec=codec, clock=holdfast.clock.SystemClock())
+    recording = Recording(stateroom.open("memory:")._engine)
+    store = stateroom.Store(recording, "memory:", namespace="default", codec=codec, clock=stateroom.clock.SystemClock())
     store.executions.create(execution("a"), events=[Event("made")])
     store.executions.update("a", state="running", events=[Event("went")])
     return recording.batches
 
 
 def writes(folder):
-    store = holdfast.open(folder / "writes.db")
+    store = stateroom.open(folder / "writes.db")
     raw = Raw(folder / "raw.db")
     made, went = batches()
     file = os.open(folder / "flushed", os.O_CREAT | os.O_RDWR)
@@ -128,7 +128,7 @@ def writes(folder):
 
 
 def reads(folder):
-    memory, file = holdfast.open("memory:"), holdfast.open(folder / "reads.db")
+    memory, file = stateroom.open("memory:"), stateroom.open(folder / "reads.db")
     raw = Raw(folder / "rawreads.db")
     for n in range(2000):
         memory.executions.create(execution(f"e{n}"))
@@ -170,7 +170,7 @@ def reads(folder):
 
 def lists():
     for total in (1_000, 100_000):
-        with holdfast.open("memory:") as store:
+        with stateroom.open("memory:") as store:
             for n in range(total):
                 store.executions.create(Execution(f"e{n}", f"j{n % 50}", state="bid_accepted" if n % 10 else "new"))
             executions = store.executions
@@ -195,7 +195,7 @@ def callers(folder):
         return number * each / (time.perf_counter() - started)
 
     async def rates():
-        store = await holdfast.open_async(folder / "callers.db")
+        store = await stateroom.open_async(folder / "callers.db")
         assert isinstance(store, AsyncStore)
         found = {}
         for _ in range(5):
@@ -205,7 +205,7 @@ def callers(folder):
         return found
 
     found = asyncio.run(rates())
-    store = holdfast.open(folder / "threads.db")
+    store = stateroom.open(folder / "threads.db")
 
     def each(_):
         for _ in range(30):
@@ -225,7 +225,7 @@ def callers(folder):
 
 
 def main():
-    with tempfile.TemporaryDirectory(dir=os.environ.get("HOLDFAST_BENCH_DIR")) as name:
+    with tempfile.TemporaryDirectory(dir=os.environ.get("STATEROOM_BENCH_DIR")) as name:
         folder = Path(name)
         writes(folder)
         reads(folder)

@@ -13,9 +13,9 @@ import time
 import psycopg
 from _rounds import THREADS, Rounds
 
-import holdfast
-from holdfast import Event, Execution
-from holdfast.testing.postgres import Server
+import stateroom
+from stateroom import Event, Execution
+from stateroom.testing.postgres import Server
 
 CALLS, TASKS, LIVE = 150, 64, 100
 RECORD = os.urandom(300)
@@ -26,7 +26,7 @@ class Bench(Rounds):
 
     def __init__(self, url):
         super().__init__(CALLS)
-        self.store = holdfast.open(url + f"?connections={THREADS}")
+        self.store = stateroom.open(url + f"?connections={THREADS}")
         self.url = url
         self.plain = psycopg.connect(url, autocommit=True)
         self.plain.execute("CREATE TABLE plain (key text PRIMARY KEY, value bytea NOT NULL)")
@@ -91,7 +91,7 @@ async def timed(each):
 
 async def tasks(url, name):
     """Creating on asyncio."""
-    async with await holdfast.open_async(url + f"?connections={THREADS}") as store:
+    async with await stateroom.open_async(url + f"?connections={THREADS}") as store:
 
         async def each(task):
             for number in range(CALLS // 10):

@@ -1,7 +1,7 @@
 """Encoding and decoding beside msgspec, ormsgpack alone, orjson, pickle and langgraph's JsonPlusSerializer.
 
 Run ``python bench/values.py [--rounds 15]``. All contenders take turns in each round, so that a busy machine slows all of
-them; what is printed is the median over the rounds in microseconds, and in brackets how many times Holdfast's that is.
+them; what is printed is the median over the rounds in microseconds, and in brackets how many times Stateroom's that is.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import ormsgpack
 
-from holdfast.codec import Codec, packing
+from stateroom.codec import Codec, packing
 
 Pair = tuple[Callable[[Any], Any], Callable[[Any], Any]]
 
@@ -28,7 +28,7 @@ def contenders() -> dict[str, Pair]:
     codec = Codec()
     callback = codec._packer.callbacks[0]
     found: dict[str, Pair] = {
-        "holdfast": (codec.encode, codec.decode),
+        "stateroom": (codec.encode, codec.decode),
         "ormsgpack": (
             lambda value: ormsgpack.packb(value, callback, packing.OPTIONS),
             lambda data: ormsgpack.unpackb(data, option=ormsgpack.OPT_NON_STR_KEYS),
@@ -115,15 +115,15 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     pairs = contenders()
     for title, value in subjects().items():
-        size = len(pairs["holdfast"][0](value))
+        size = len(pairs["stateroom"][0](value))
         print(f"\n{title} ({size} bytes)")
         data = {name: encode(value) for name, (encode, _) in pairs.items()}
         bound = {name: (pair, data[name]) for name, pair in pairs.items()}
         encoded = measure({name: partial(pair[0], value) for name, (pair, _) in bound.items()}, rounds)
         decoded = measure({name: partial(pair[1], b) for name, (pair, b) in bound.items()}, rounds)
         for name in pairs:
-            ours, theirs = encoded["holdfast"], encoded[name]
-            back, their_back = decoded["holdfast"], decoded[name]
+            ours, theirs = encoded["stateroom"], encoded[name]
+            back, their_back = decoded["stateroom"], decoded[name]
             both = (theirs + their_back) / (ours + back)
             print(
                 f"  {name:10} encode {theirs:10.2f} ({theirs / ours:6.2f})"

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 
-import holdfast
+import stateroom
 
 TURNS = 5
 
@@ -74,7 +74,7 @@ class Bare:
 class Waking:
     """A store whose waiters are told, and when."""
 
-    def __init__(self, store: holdfast.Store) -> None:
+    def __init__(self, store: stateroom.Store) -> None:
         self._store = store
         self._engine = store._engine
         self._told = self._began = 0.0
@@ -134,7 +134,7 @@ class Waking:
 
 def in_process(name: str, url: str, times: int) -> None:
     bare, waited, read, whole = Times(), Times(), Times(), Times()
-    with holdfast.open(url, durability="normal") as store:
+    with stateroom.open(url, durability="normal") as store:
         waking, condition = Waking(store), Bare()
         for _ in range(TURNS):
             hand_over(bare, times // TURNS, condition.waiter, condition.tell)
@@ -148,8 +148,8 @@ def in_process(name: str, url: str, times: int) -> None:
 
 
 WRITER = """
-import sys, time, holdfast
-with holdfast.open(sys.argv[1], durability="normal") as store:
+import sys, time, stateroom
+with stateroom.open(sys.argv[1], durability="normal") as store:
     for _ in range(int(sys.argv[2])):
         time.sleep(0.02 + 0.0137 * (time.time() % 1))
         store.feed.emit("note", time.time())
@@ -159,7 +159,7 @@ with holdfast.open(sys.argv[1], durability="normal") as store:
 def across(name: str, url: str, times: int) -> None:
     """From the writer's emit in another process, to the reader having the change."""
     found = Times()
-    with holdfast.open(url, durability="normal") as store:
+    with stateroom.open(url, durability="normal") as store:
         at = store.feed.latest()
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         writer = subprocess.Popen([sys.executable, "-c", WRITER, url, str(times)], env=environment)
@@ -173,8 +173,8 @@ def across(name: str, url: str, times: int) -> None:
 
 def idle(name: str, url: str) -> None:
     """Processor time of watchers that have nothing to do."""
-    with holdfast.open(url) as store:
-        watcher = store.watch("idle", lambda change: None, start=holdfast.LATEST)
+    with stateroom.open(url) as store:
+        watcher = store.watch("idle", lambda change: None, start=stateroom.LATEST)
         watcher.start()
         time.sleep(0.5)
         began = time.process_time()
@@ -184,10 +184,10 @@ def idle(name: str, url: str) -> None:
 
 
 async def idle_followers(url: str, count: int) -> None:
-    async with await holdfast.open_async(url) as store:
+    async with await stateroom.open_async(url) as store:
 
         async def follow() -> None:
-            async for _ in store.feed.follow(start=holdfast.LATEST):
+            async for _ in store.feed.follow(start=stateroom.LATEST):
                 return
 
         tasks = [asyncio.create_task(follow()) for _ in range(count)]
@@ -217,7 +217,7 @@ def main() -> None:
         asyncio.run(idle_followers(f"{folder}/in.db", 1000))
     if given.no_postgresql:
         return
-    from holdfast.testing.postgres import Server
+    from stateroom.testing.postgres import Server
 
     server = Server(settings={"fsync": "on", "full_page_writes": "on"})
     try:

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-import holdfast
-from holdfast import Event, Execution, Instance
-from holdfast.cli import main
+import stateroom
+from stateroom import Event, Execution, Instance
+from stateroom.cli import main
 
 
 class Ran(NamedTuple):
@@ -32,15 +32,15 @@ Run = Callable[..., Ran]
 @pytest.fixture(autouse=True)
 def _same_package_in_children(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes that a test starts import the package that is tested, installed or not."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(holdfast.__file__).parents[1]))
-    monkeypatch.delenv("HOLDFAST_URL", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(Path(stateroom.__file__).parents[1]))
+    monkeypatch.delenv("STATEROOM_URL", raising=False)
 
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     """Two instances and three executions."""
     path = str(tmp_path / "runs.db")
-    with holdfast.open(path) as store:
+    with stateroom.open(path) as store:
         store.instances.put(
             Instance("order-17", "checkout", status="running", business_key="order-17", labels={"tier": "gold"})
         )

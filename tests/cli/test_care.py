@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-import holdfast
-from holdfast import Execution
-from holdfast.codec import Codec
+import stateroom
+from stateroom import Execution
+from stateroom.codec import Codec
 
 from .conftest import Run
 
@@ -26,7 +26,7 @@ def test_doctor_finds_nothing_wrong_with_a_sound_store(run: Run) -> None:
 def test_doctor_lists_a_value_of_an_unknown_type_and_the_others_stay_readable(run: Run, url: str) -> None:
     codec = Codec()
     codec.register(Order, name="shop.order")
-    with holdfast.open(url, codec=codec) as store:
+    with stateroom.open(url, codec=codec) as store:
         store.executions.create(Execution("odd", "job", data=Order(5)))
     ran = run("doctor")
     assert ran.code == 1
@@ -34,7 +34,7 @@ def test_doctor_lists_a_value_of_an_unknown_type_and_the_others_stay_readable(ru
     assert "odd" in ran.out
     assert "shop.order" in ran.out
     assert run("execution", "show", "order-17/charge").code == 0
-    with holdfast.open(url, codec=codec) as store:
+    with stateroom.open(url, codec=codec) as store:
         assert store.executions.get("odd").data == Order(5)
 
 

@@ -1,6 +1,6 @@
 """checkpoint list and set."""
 
-import holdfast
+import stateroom
 
 from .conftest import Run
 
@@ -10,9 +10,9 @@ def test_checkpoints_are_listed_and_set(run: Run, url: str) -> None:
     position = run("--json", "feed", "read", "--limit", "1").json["next"]
     assert run("checkpoint", "set", "mailer", position).code == 0
     assert run("checkpoint", "set", "other", "beginning").code == 0
-    with holdfast.open(url) as store:
+    with stateroom.open(url) as store:
         assert store.checkpoints.get("mailer") == position
-        assert store.checkpoints.get("other") == holdfast.BEGINNING
+        assert store.checkpoints.get("other") == stateroom.BEGINNING
     listed = run("--json", "checkpoint", "list").json
-    assert {item["name"]: item["position"] for item in listed} == {"mailer": position, "other": holdfast.BEGINNING}
+    assert {item["name"]: item["position"] for item in listed} == {"mailer": position, "other": stateroom.BEGINNING}
     assert run("checkpoint", "set", " ", "beginning").code == 2

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-import holdfast
-from holdfast import Change, Event, Execution
-from holdfast.cli.demo import sources
-from holdfast.cli.demo.tally import Tally
+import stateroom
+from stateroom import Change, Event, Execution
+from stateroom.cli.demo import sources
+from stateroom.cli.demo.tally import Tally
 
 from .conftest import Run
 
@@ -29,7 +29,7 @@ def test_a_killed_worker_loses_and_repeats_nothing(run: Run, url: str) -> None:
     assert told["lease_takeovers"] >= 2  # more where a worker was kept waiting for longer than its lease
     assert told["executions_completed_twice"] == 0
     assert told["differences"] == []
-    with holdfast.open(url, create=False) as store:
+    with stateroom.open(url, create=False) as store:
         completed = list(store.executions.scan(job_id=told["run"], state="completed"))
         assert len(completed) == FILES
         assert store.instances.get(told["run"]).status == "completed"
@@ -46,7 +46,7 @@ def test_a_killed_worker_loses_and_repeats_nothing(run: Run, url: str) -> None:
 
 
 def test_it_runs_on_a_server(run: Run) -> None:
-    postgres = pytest.importorskip("holdfast.testing.postgres")
+    postgres = pytest.importorskip("stateroom.testing.postgres")
     with postgres.fresh_schema() as server:
         ran = run("--json", "demo", "--files", "12", "--kills", "1", "--seed", "3", "--pace", "0.1", url=server)
         assert ran.code == 0, ran.err
@@ -64,7 +64,7 @@ def test_without_kills_it_says_where_to_look(run: Run, url: str) -> None:
 
 
 def test_a_difference_is_shown_and_fails(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from holdfast.cli.demo import conductor
+    from stateroom.cli.demo import conductor
 
     class Wrong(conductor.Counts):
         def __new__(cls, files: int, lines: int, definitions: int) -> "Wrong":
@@ -111,11 +111,11 @@ def test_a_limit_takes_files_from_everywhere() -> None:
 
 def test_a_second_completion_is_seen() -> None:
     """The zero of the table is counted, not written: a feed in which one is completed twice gives 1."""
-    with holdfast.open("memory:") as store:
+    with stateroom.open("memory:") as store:
         store.executions.create(Execution("run/a", "run"))
         done = {"lines": 1, "definitions": 0}
         store.executions.update("run/a", state="completed", result=done, events=[Event("completed")])
-        changes: list[Change] = list(store.feed.read(holdfast.BEGINNING).items)
+        changes: list[Change] = list(store.feed.read(stateroom.BEGINNING).items)
         tally = Tally("run")
         tally.take(changes)
         assert (tally.done, tally.twice) == (1, 0)

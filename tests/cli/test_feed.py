@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-import holdfast
-from holdfast.cli import feed as verbs
+import stateroom
+from stateroom.cli import feed as verbs
 
 from .conftest import Run
 
@@ -50,11 +50,11 @@ def test_tail_follows_until_it_is_interrupted(run: Run, url: str, monkeypatch: p
     real = verbs.read_page
     waits: list[float] = []
 
-    def read_page(store: holdfast.Store, after: str, filters: dict[str, Any], wait: float = 0.0) -> holdfast.Changes:
+    def read_page(store: stateroom.Store, after: str, filters: dict[str, Any], wait: float = 0.0) -> stateroom.Changes:
         waits.append(wait)
         if len(waits) == 3:
             raise KeyboardInterrupt
-        with holdfast.open(url) as other:
+        with stateroom.open(url) as other:
             other.executions.update("order-17/ship", message=f"seen at read {len(waits)}")
         return real(store, after, filters, 0.0)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-import holdfast
+import stateroom
 
 from .conftest import Run
 
@@ -12,7 +12,7 @@ from .conftest import Run
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     path = str(tmp_path / "machines.db")
-    with holdfast.open(path) as store:
+    with stateroom.open(path) as store:
         store.machines.save("door", "front", "open", {"by": "key"}, event="turn")
         store.machines.save("door", "front", "shut", {"by": "wind"}, event="slam")
         store.machines.save("door", "back", "open", None)

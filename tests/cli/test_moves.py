@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-import holdfast
-from holdfast import codec
+import stateroom
+from stateroom import codec
 
 from .conftest import Run
 
 
 def states(url: str) -> dict[str, str]:
-    with holdfast.open(url, create=False) as store:
+    with stateroom.open(url, create=False) as store:
         assert store.check() == []
         return {one.id: one.state for one in store.executions.scan()}
 
@@ -55,14 +55,14 @@ def test_encrypted_databases_move_under_their_key_ring(
 ) -> None:
     ring, secret = tmp_path / "ring", str(tmp_path / "secret.db")
     codec.KeyRing.generate(ring)
-    with holdfast.open(secret, key_ring=codec.KeyRing.from_file(ring)) as store:
-        store.instances.put(holdfast.Instance("a", "w", metadata={"card": "4711"}))
-    monkeypatch.setenv("HOLDFAST_KEY_RING", str(ring))
+    with stateroom.open(secret, key_ring=codec.KeyRing.from_file(ring)) as store:
+        store.instances.put(stateroom.Instance("a", "w", metadata={"card": "4711"}))
+    monkeypatch.setenv("STATEROOM_KEY_RING", str(ring))
     assert run("backup", str(tmp_path / "copy.db"), url=secret).code == 0
     assert run("restore", str(tmp_path / "copy.db"), url=str(tmp_path / "new.db")).code == 0
     assert run("copy", secret, str(tmp_path / "third.db")).code == 0
     for moved in ("new.db", "third.db"):
         assert run("--json", "instance", "show", "a", url=str(tmp_path / moved)).json["metadata"] == {"card": "4711"}
         assert b"4711" not in (tmp_path / moved).read_bytes()
-    monkeypatch.delenv("HOLDFAST_KEY_RING")
+    monkeypatch.delenv("STATEROOM_KEY_RING")
     assert run("instance", "show", "a", url=str(tmp_path / "new.db")).code == 1

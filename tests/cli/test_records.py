@@ -2,7 +2,7 @@
 
 import pytest
 
-import holdfast
+import stateroom
 
 from .conftest import Run
 
@@ -27,8 +27,8 @@ def test_columns_are_aligned(run: Run) -> None:
 
 def test_without_a_terminal_nothing_is_coloured_or_cut(run: Run, url: str) -> None:
     long = "order-17/" + "x" * 200
-    with holdfast.open(url) as store:
-        store.executions.create(holdfast.Execution(long, "order-17"))
+    with stateroom.open(url) as store:
+        store.executions.create(stateroom.Execution(long, "order-17"))
     ran = run("execution", "list")
     assert "\x1b" not in ran.out
     assert long in ran.out
@@ -110,7 +110,7 @@ def test_delete_deletes_once(run: Run, url: str) -> None:
     assert run("execution", "delete", "order-17/mail").code == 0
     assert run("execution", "delete", "order-17/mail").code == 1
     assert run("--json", "instance", "delete", "order-18").json == {"deleted": "instance order-18"}
-    with holdfast.open(url) as store:
+    with stateroom.open(url) as store:
         assert store.executions.find("order-17/mail") is None
         assert store.instances.find("order-18") is None
         assert store.executions.find("order-17/ship") is not None

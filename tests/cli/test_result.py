@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-import holdfast
+import stateroom
 
 from .conftest import Run
 
@@ -12,7 +12,7 @@ from .conftest import Run
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     path = str(tmp_path / "results.db")
-    with holdfast.open(path) as store:
+    with stateroom.open(path) as store:
         store.results.put("build", "compile", {"objects": 12}, producer="node-1")
         store.results.put("build", "link", None)
         store.results.put("build%", "compile", "x" * 100_000)

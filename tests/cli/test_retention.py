@@ -1,7 +1,7 @@
 """retention list, set, plan and run."""
 
-import holdfast
-from holdfast.retention_policy import AGES, RULES
+import stateroom
+from stateroom.retention_policy import AGES, RULES
 
 from .conftest import Run
 
@@ -13,11 +13,11 @@ def test_a_plan_removes_nothing_and_a_run_does(run: Run, url: str) -> None:
     (due,) = run("--json", "retention", "plan").json["items"]
     assert (due["family"], due["count"], due["examples"]) == ("executions", 1, ["order-17/mail"])
     assert "order-17/mail" in run("retention", "plan").out
-    with holdfast.open(url) as store:
+    with stateroom.open(url) as store:
         assert store.executions.find("order-17/mail") is not None
     assert run("--json", "retention", "run").json["families"]["executions"] == 1
     assert run("retention", "run").lines[-1] == "done"
-    with holdfast.open(url) as store:
+    with stateroom.open(url) as store:
         assert store.executions.find("order-17/mail") is None
         assert store.executions.find("order-17/ship") is not None
 

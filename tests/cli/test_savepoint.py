@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-import holdfast
+import stateroom
 
 from .conftest import Run
 
@@ -12,7 +12,7 @@ from .conftest import Run
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     path = str(tmp_path / "savepoints.db")
-    with holdfast.open(path) as store:
+    with stateroom.open(path) as store:
         store.savepoints.init("stream")
         for timestamp in (1000, 2000, 3000):
             store.savepoints.save("stream", timestamp, {"a": timestamp, "b": {"sum": timestamp + 1}})

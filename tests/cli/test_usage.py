@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-import holdfast
-from holdfast.cli import main
-from holdfast.cli.app import hoist
-from holdfast.cli.output import ago
-from holdfast.cli.values import brief, plain
+import stateroom
+from stateroom.cli import main
+from stateroom.cli.app import hoist
+from stateroom.cli.output import ago
+from stateroom.cli.values import brief, plain
 
 from .conftest import Run
 
@@ -57,8 +57,8 @@ def test_an_unknown_scheme_is_usage(run: Run) -> None:
 
 
 def test_namespaces_are_apart(run: Run, url: str) -> None:
-    with holdfast.open(url, namespace="other") as store:
-        store.instances.put(holdfast.Instance("theirs", "w"))
+    with stateroom.open(url, namespace="other") as store:
+        store.instances.put(stateroom.Instance("theirs", "w"))
     assert [item["id"] for item in run("--json", "--namespace", "other", "instance", "list").json] == ["theirs"]
 
 
@@ -71,7 +71,7 @@ def test_options_may_stand_anywhere_before_two_dashes() -> None:
 def test_the_url_comes_from_the_environment(
     url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("HOLDFAST_URL", url)
+    monkeypatch.setenv("STATEROOM_URL", url)
     assert main(["instance", "list", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 2
 
@@ -95,22 +95,20 @@ def test_help_names_every_noun(run: Run) -> None:
 
 
 def test_without_typer_it_says_what_to_install() -> None:
-    code = (
-        "import sys; sys.modules['typer'] = None\nfrom holdfast.cli import main\nsys.exit(main(['instance', 'list']))\n"
-    )
+    code = "import sys; sys.modules['typer'] = None\nfrom stateroom.cli import main\nsys.exit(main(['instance', 'list']))\n"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout) == (1, "")
-    assert ran.stderr == "unavailable: the command line needs typer and rich: pip install 'holdfast[cli]'\n"
+    assert ran.stderr == "unavailable: the command line needs typer and rich: pip install 'stateroom[cli]'\n"
 
 
 def test_python_m_is_the_same_command(url: str) -> None:
-    command = [sys.executable, "-m", "holdfast", "--url", url, "instance", "list", "--json"]
+    command = [sys.executable, "-m", "stateroom", "--url", url, "instance", "list", "--json"]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     assert len(json.loads(ran.stdout)) == 2
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(url: str) -> None:
-    command = f"'{sys.executable}' -m holdfast --url '{url}' feed read --json | head -c 1; echo ${{PIPESTATUS[0]}}"
+    command = f"'{sys.executable}' -m stateroom --url '{url}' feed read --json | head -c 1; echo ${{PIPESTATUS[0]}}"
     ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert (ran.stdout, ran.stderr) == ("{0\n", "")
 

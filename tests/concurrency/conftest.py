@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import holdfast
+import stateroom
 
 
 @contextmanager
@@ -14,14 +14,14 @@ def database(kind: str, folder: Path) -> Iterator[str]:
     """The url of a fresh database that processes share."""
     if kind == "sqlite":
         url = str(folder / "store.db")
-        holdfast.open(url).close()
+        stateroom.open(url).close()
         yield url
         return
     pytest.importorskip("psycopg")
-    from holdfast.testing.postgres import fresh_schema
+    from stateroom.testing.postgres import fresh_schema
 
     with fresh_schema() as url:
-        holdfast.open(url, parts=3).close()
+        stateroom.open(url, parts=3).close()
         yield url
 
 

@@ -12,17 +12,17 @@ from collections import Counter
 
 import pytest
 
-import holdfast
-from holdfast import Instance
+import stateroom
+from stateroom import Instance
 
 WATCHERS = 4
 PATIENCE = 240
 
 WRITER = """
-import random, sys, holdfast
-from holdfast import Instance
+import random, sys, stateroom
+from stateroom import Instance
 
-store = holdfast.open(sys.argv[1])
+store = stateroom.open(sys.argv[1])
 mine, count = sys.argv[2], int(sys.argv[3])
 dice = random.Random(mine)
 sys.stdin.readline()  # all begin together
@@ -60,7 +60,7 @@ class Seen:
 
 def ledger(url, writers, count):
     """Run it, and compare."""
-    with holdfast.open(url) as store:
+    with stateroom.open(url) as store:
         store.instances.put(Instance("first", "w"))
         found = [Seen() for _ in range(WATCHERS)]
         watchers = [store.watch(f"w{number}", seen, checkpoint_every=50) for number, seen in enumerate(found)]
@@ -127,10 +127,10 @@ def test_eight_writers_on_sqlite(tmp_path):
 
 def test_sixteen_writers_on_postgresql():
     pytest.importorskip("psycopg")
-    from holdfast.testing.postgres import fresh_schema
+    from stateroom.testing.postgres import fresh_schema
 
     with fresh_schema() as url:
-        holdfast.open(url, parts=4).close()
+        stateroom.open(url, parts=4).close()
         ledger(url, 16, 8)
 
 
@@ -141,8 +141,8 @@ def test_eight_writers_on_sqlite_for_long(tmp_path):
 
 @pytest.mark.torture
 def test_sixteen_writers_on_postgresql_for_long():
-    from holdfast.testing.postgres import fresh_schema
+    from stateroom.testing.postgres import fresh_schema
 
     with fresh_schema() as url:
-        holdfast.open(url, parts=16).close()
+        stateroom.open(url, parts=16).close()
         ledger(url, 16, 500)

@@ -11,8 +11,8 @@ from engine.sqlite_helpers import run
 PROGRAM = """
 import sys
 import msgspec
-from holdfast.codec import failure, packing
-from holdfast.families import savepoint_chunks
+from stateroom.codec import failure, packing
+from stateroom.families import savepoint_chunks
 CALLS = {
     "plain": lambda: msgspec.convert({"value": {"a": [1, "b", None]}}, packing._OnlyPlain),
     "failure": lambda: failure.from_state(["T", "m", "x", "", [], ["T", "m", "y"], []]),

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-import holdfast
+import stateroom
 from concurrency.conftest import database
-from holdfast import Execution
-from holdfast.errors import Closed
+from stateroom import Execution
+from stateroom.errors import Closed
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),
@@ -49,12 +49,12 @@ def in_child(work: Callable[[], Any]) -> Any:
 @pytest.fixture(params=["memory", "sqlite", "postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     where = nullcontext("memory:") if request.param == "memory" else database(request.param, tmp_path)
-    with where as url, holdfast.open(url) as opened:
+    with where as url, stateroom.open(url) as opened:
         yield opened
         assert opened.check() == []
 
 
-def test_parent_and_child_both_read_and_write(store: holdfast.Store) -> None:
+def test_parent_and_child_both_read_and_write(store: stateroom.Store) -> None:
     store.executions.create(Execution("before", "job"))
 
     def work() -> list[str]:
@@ -67,7 +67,7 @@ def test_parent_and_child_both_read_and_write(store: holdfast.Store) -> None:
     assert [record.id for record in store.executions.scan()] == wanted
 
 
-def test_a_transaction_open_at_the_fork_ends_in_the_child_and_goes_on_in_the_parent(store: holdfast.Store) -> None:
+def test_a_transaction_open_at_the_fork_ends_in_the_child_and_goes_on_in_the_parent(store: stateroom.Store) -> None:
     with store.transaction() as tx:
         tx.executions.create(Execution("a", "job"))
 
@@ -82,7 +82,7 @@ def test_a_transaction_open_at_the_fork_ends_in_the_child_and_goes_on_in_the_par
     assert [record.id for record in store.executions.scan()] == ["a", "a/parent"]
 
 
-def test_leaving_it_in_the_child_commits_nothing(store: holdfast.Store) -> None:
+def test_leaving_it_in_the_child_commits_nothing(store: stateroom.Store) -> None:
     transaction = store.transaction()
     tx = transaction.__enter__()
     tx.executions.create(Execution("a", "job"))
@@ -93,13 +93,13 @@ def test_leaving_it_in_the_child_commits_nothing(store: holdfast.Store) -> None:
     assert store.executions.get("a").revision == 1
 
 
-def test_watchers_stay_with_the_parent(store: holdfast.Store) -> None:
+def test_watchers_stay_with_the_parent(store: stateroom.Store) -> None:
     import threading
 
     seen: list[str] = []
     came = threading.Event()
 
-    def handle(change: holdfast.Change) -> None:
+    def handle(change: stateroom.Change) -> None:
         seen.append(change.id)
         if change.id == "parent":
             came.set()

@@ -11,18 +11,18 @@ from datetime import timedelta
 
 import pytest
 
-import holdfast
-from holdfast import Execution, Instance
-from holdfast.errors import LostLease
-from holdfast.testing.faces import ManualClock
+import stateroom
+from stateroom import Execution, Instance
+from stateroom.errors import LostLease
+from stateroom.testing.faces import ManualClock
 
 HOLDER = """
-import sys, holdfast
+import sys, stateroom
 from datetime import UTC, datetime
-from holdfast.clock import SystemClock
-from holdfast.errors import LostLease
+from stateroom.clock import SystemClock
+from stateroom.errors import LostLease
 
-store = holdfast.open(sys.argv[1])
+store = stateroom.open(sys.argv[1])
 lease = store.leases.acquire("run", "first", float(sys.argv[2]))
 print("holds", lease.token, flush=True)
 for line in sys.stdin:
@@ -34,7 +34,7 @@ for line in sys.stdin:
             continue
         else:
             with store.transaction(lease=lease) as tx:
-                tx.instances.put(holdfast.Instance("run", "w", metadata={"by": "first", "line": line.strip()}))
+                tx.instances.put(stateroom.Instance("run", "w", metadata={"by": "first", "line": line.strip()}))
                 if line == "pause\\n":
                     # Between its writes and its commit: this is where a paused process is most dangerous.
                     print("writing", flush=True)
@@ -78,7 +78,7 @@ def stop(process):
 
 def after(seconds):
     """A clock ahead of the machine's: for it, a lease that the machine's clock has just given has expired."""
-    clock = holdfast.clock.SystemClock()
+    clock = stateroom.clock.SystemClock()
 
     class Ahead:
         def now(self):
@@ -90,7 +90,7 @@ def after(seconds):
 
 
 def test_a_paused_holder_cannot_write_once_another_took_over(shared):
-    with holder(shared, 60) as first, holdfast.open(shared, clock=after(61)) as store:
+    with holder(shared, 60) as first, stateroom.open(shared, clock=after(61)) as store:
         assert heard(first) == ["holds", "1"]
         say(first, "write")
         assert heard(first) == ["done"]
@@ -106,7 +106,7 @@ def test_a_paused_holder_cannot_write_once_another_took_over(shared):
 
 
 def test_a_holder_paused_between_its_writes_and_its_commit_writes_nothing(shared):
-    with holder(shared, 60) as first, holdfast.open(shared, clock=after(61)) as store:
+    with holder(shared, 60) as first, stateroom.open(shared, clock=after(61)) as store:
         heard(first)
         say(first, "pause")
         assert heard(first) == ["writing"]
@@ -123,7 +123,7 @@ def test_a_holder_paused_between_its_writes_and_its_commit_writes_nothing(shared
 
 def test_a_holder_paused_past_its_time_cannot_write_even_if_nobody_took_over(shared):
     """Its own clock says that the time is over; nobody else has written anything."""
-    with holder(shared, 0.2) as first, holdfast.open(shared) as store:
+    with holder(shared, 0.2) as first, stateroom.open(shared) as store:
         heard(first)
         stop(first)
         ended = store.leases.holder("run")
@@ -138,7 +138,7 @@ def test_a_holder_paused_past_its_time_cannot_write_even_if_nobody_took_over(sha
 
 
 def test_a_cancelled_run_is_no_longer_written(shared):
-    with holder(shared, 60) as first, holdfast.open(shared) as store:
+    with holder(shared, 60) as first, stateroom.open(shared) as store:
         heard(first)
         say(first, "write")
         assert heard(first) == ["done"]
@@ -151,21 +151,21 @@ def test_a_cancelled_run_is_no_longer_written(shared):
 
 
 def test_a_dead_holders_lease_is_taken_over_with_a_higher_token(shared):
-    with holder(shared, 60) as first, holdfast.open(shared) as store:
+    with holder(shared, 60) as first, stateroom.open(shared) as store:
         assert heard(first) == ["holds", "1"]
         with pytest.raises(LostLease) as caught:
             store.leases.acquire("run", "second", 60)
         assert (caught.value.holder, caught.value.token) == ("first", 1)
         first.kill()
         first.wait()
-        with holdfast.open(shared, clock=after(61)) as later:
+        with stateroom.open(shared, clock=after(61)) as later:
             assert later.leases.acquire("run", "second", 60).token == 2
 
 
 def test_tokens_rise_for_ever_and_one_holds_at_a_time(shared):
     """Four clients fight for one lease: each acquire that succeeds has a token of its own, higher than all before."""
     clock = ManualClock()
-    stores = [holdfast.open(shared, clock=clock) for _ in range(4)]
+    stores = [stateroom.open(shared, clock=clock) for _ in range(4)]
     tokens, refused = [], Counter()
 
     def fight(number):
@@ -193,7 +193,7 @@ def test_tokens_rise_for_ever_and_one_holds_at_a_time(shared):
 
 def test_renewing_holds_it_and_expiry_is_judged_by_the_stores_clock(shared):
     clock = ManualClock()
-    with holdfast.open(shared, clock=clock) as store, holdfast.open(shared, clock=clock) as other:
+    with stateroom.open(shared, clock=clock) as store, stateroom.open(shared, clock=clock) as other:
         lease = store.leases.acquire("run", "a", 10)
         for _ in range(5):
             clock.advance(9)
@@ -213,7 +213,7 @@ def test_renewing_holds_it_and_expiry_is_judged_by_the_stores_clock(shared):
 
 
 def test_a_renewal_does_not_disturb_a_fenced_commit(shared):
-    with holdfast.open(shared) as store, holdfast.open(shared) as renewing:
+    with stateroom.open(shared) as store, stateroom.open(shared) as renewing:
         lease = store.leases.acquire("run", "a", 60)
         with store.transaction(lease=lease) as tx:
             tx.instances.put(Instance("run", "w"))

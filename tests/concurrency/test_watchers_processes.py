@@ -9,16 +9,16 @@ import time
 from pathlib import Path
 from typing import IO
 
-import holdfast
-from holdfast import Execution
+import stateroom
+from stateroom import Execution
 
 CHILD = """
 import sys, threading
-import holdfast
-from holdfast import watch_loop
+import stateroom
+from stateroom import watch_loop
 
 watch_loop.LEASE_SECONDS = 1.0
-store = holdfast.open(sys.argv[1])
+store = stateroom.open(sys.argv[1])
 watcher = store.watch("w", lambda change: print(change.id, flush=True))
 watcher.start()
 print("started", flush=True)
@@ -28,7 +28,7 @@ PATIENCE = 30.0
 
 
 def start(url: str) -> "subprocess.Popen[bytes]":
-    source = str(Path(holdfast.__file__).parents[1])
+    source = str(Path(stateroom.__file__).parents[1])
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD, url], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": source}
     )
@@ -50,7 +50,7 @@ def lines(child: "subprocess.Popen[bytes]", wanted: int) -> list[str]:
 
 
 def test_the_second_process_takes_over_where_the_first_was_killed(shared: str) -> None:
-    with holdfast.open(shared) as store:
+    with stateroom.open(shared) as store:
         first = start(shared)
         try:
             store.executions.create(Execution("r/0", "job"))

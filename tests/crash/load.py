@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import holdfast
-from holdfast import AsyncStore, Event, Execution, Instance, Store
-from holdfast.engines.sqlite import checkpoint
+import stateroom
+from stateroom import AsyncStore, Event, Execution, Instance, Store
+from stateroom.engines.sqlite import checkpoint
 
 LARGE = 100_000
 """Bytes of every eighth result: kept in chunks, beside its row."""
@@ -71,7 +71,7 @@ def acknowledge(writer: int, number: int) -> None:
 
 
 def run_threads(url: str, durability: str, writers: int) -> None:
-    store = holdfast.open(url, durability=durability)
+    store = stateroom.open(url, durability=durability)
 
     def write(writer: int) -> None:
         number = following(store, writer)
@@ -88,7 +88,7 @@ def run_threads(url: str, durability: str, writers: int) -> None:
 
 
 async def run_tasks(url: str, durability: str, writers: int) -> None:
-    with holdfast.open(url, durability=durability) as blocking:
+    with stateroom.open(url, durability=durability) as blocking:
         first = [following(blocking, writer) for writer in range(writers)]
 
     async def write(writer: int) -> None:
@@ -98,7 +98,7 @@ async def run_tasks(url: str, durability: str, writers: int) -> None:
             acknowledge(writer, number)
             number += 1
 
-    store = await holdfast.open_async(url, durability=durability)
+    store = await stateroom.open_async(url, durability=durability)
     await asyncio.gather(*(write(writer) for writer in range(writers)))
 
 
@@ -117,7 +117,7 @@ def ids(store: Store) -> dict[str, set[str]]:
 def feed(store: Store) -> dict[str, list[str]]:
     """What the feed says of each unit: family and operation, in order."""
     found: dict[str, list[str]] = {}
-    after = holdfast.BEGINNING
+    after = stateroom.BEGINNING
     while True:
         changes = store.feed.read(after, limit=PAGE)
         for change in changes.items:

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-import holdfast
+import stateroom
 from crash.ledger import Ledger
 from crash.load import verify
 from crash.test_flipped_bits import CLOCK, READS, fill, verdict
-from holdfast.errors import Damaged, InvalidArgument, NotFound
+from stateroom.errors import Damaged, InvalidArgument, NotFound
 
 PAGE = 4096
 FRAME = 24 + PAGE
@@ -51,7 +51,7 @@ def crashed(tmp_path: Path) -> Crashed:
         ledger.kill()
     database, log = path.read_bytes(), Path(f"{path}-wal").read_bytes()
     log = log[: HEADER + (len(log) - HEADER) // FRAME * FRAME]
-    with holdfast.open(str(path), create=False) as store:
+    with stateroom.open(str(path), create=False) as store:
         found = verify(store, ledger.acknowledged, 1)
     left = Crashed(database, log, found)
     torn = [frame for frame in range(left.frames()) if left.units_in(frame) != left.units_in(frame + 1)]
@@ -62,7 +62,7 @@ def crashed(tmp_path: Path) -> Crashed:
 
 def opened(path: Path) -> int:
     """The number of units in it, each whole and none missing in between."""
-    with holdfast.open(str(path), create=False) as store:
+    with stateroom.open(str(path), create=False) as store:
         return verify(store, [], 1)
 
 
@@ -108,7 +108,7 @@ def test_a_flipped_bit_in_a_log_ends_it_before_that_commit(crashed: Crashed, tmp
 def database(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     path = tmp_path / "runs.db"
     fill(str(path))
-    with holdfast.open(str(path), clock=CLOCK) as store:
+    with stateroom.open(str(path), clock=CLOCK) as store:
         right = {name: read(store) for name, read in READS.items()}
     return path, right
 
@@ -153,7 +153,7 @@ def test_a_file_without_a_whole_header_is_refused(database: tuple[Path, dict[str
     path, _ = database
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises((InvalidArgument, Damaged)):
-        holdfast.open(str(path))
+        stateroom.open(str(path))
     assert path.stat().st_size == size, "it was left as it is"
 
 
@@ -161,4 +161,4 @@ def test_an_emptied_file_is_an_absent_database(database: tuple[Path, dict[str, A
     path, _ = database
     path.write_bytes(b"")
     with pytest.raises(NotFound):
-        holdfast.open(str(path), create=False)
+        stateroom.open(str(path), create=False)

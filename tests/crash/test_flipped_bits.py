@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
-import holdfast
-from holdfast import Event, Execution, Instance
-from holdfast.clock import Clock
-from holdfast.errors import StoreError
+import stateroom
+from stateroom import Event, Execution, Instance
+from stateroom.clock import Clock
+from stateroom.errors import StoreError
 
 STEPS = 500
 """Bits that the default run flips; `make torture` flips all of them."""
@@ -30,7 +30,7 @@ class Still:
 
 
 CLOCK: Clock = Still()
-READS: dict[str, Callable[[holdfast.Store], Any]] = {
+READS: dict[str, Callable[[stateroom.Store], Any]] = {
     "instance": lambda store: store.instances.get("order-17"),
     "other instance": lambda store: store.instances.get("order-18"),
     "absent": lambda store: store.instances.find("order-19"),
@@ -50,7 +50,7 @@ READS: dict[str, Callable[[holdfast.Store], Any]] = {
 
 
 def fill(path: str) -> None:
-    with holdfast.open(path, clock=CLOCK) as store:
+    with stateroom.open(path, clock=CLOCK) as store:
         started = store.instances.start(
             Instance("order-17", "order", business_key="order-17", metadata={"tags": ("a", {1, 2}), "rate": 1.5})
         )
@@ -68,7 +68,7 @@ def database(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     path = tmp_path / "runs.db"
     fill(str(path))
     assert sorted(os.listdir(tmp_path))[0] == "runs.db"
-    with holdfast.open(str(path), clock=CLOCK) as store:
+    with stateroom.open(str(path), clock=CLOCK) as store:
         assert store.check() == []
         right = {name: read(store) for name, read in READS.items()}
     assert len(right["instances"]) == 2
@@ -95,7 +95,7 @@ def verdict(path: Path, right: dict[str, Any]) -> tuple[list[str], bool]:
     wrong = []
     checked = False
     try:
-        store = holdfast.open(str(path), clock=CLOCK, create=False)
+        store = stateroom.open(str(path), clock=CLOCK, create=False)
     except StoreError:
         return [], True
     with store:
@@ -136,6 +136,6 @@ def test_a_value_that_was_changed_is_noticed_by_this_test(database: tuple[Path, 
     path, right = database
     wrong, found = verdict(path, right)
     assert (wrong, found) == ([], False)
-    with holdfast.open(str(path), clock=CLOCK) as store:
+    with stateroom.open(str(path), clock=CLOCK) as store:
         store.instances.put(Instance("order-18", "order", labels={"team": "c"}))
     assert "other instance" in verdict(path, right)[0]

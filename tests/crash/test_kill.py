@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-import holdfast
+import stateroom
 from crash.ledger import Ledger
 from crash.load import FAMILIES, name, unit, verify
-from holdfast.errors import StoreError
+from stateroom.errors import StoreError
 
 FACES = [("threads", 4), ("tasks", 16)]
 
@@ -18,7 +18,7 @@ def kill(path: Path, count: int, before: int, *, face: str, writers: int, durabi
     with Ledger(path, face=face, writers=writers, durability=durability) as ledger:
         ledger.more(count)
         ledger.kill()
-    with holdfast.open(str(path), create=False) as store:
+    with stateroom.open(str(path), create=False) as store:
         found = verify(store, ledger.acknowledged, writers)
     committed = found - before
     assert count <= len(ledger.acknowledged) <= committed <= len(ledger.acknowledged) + writers  # one each in flight
@@ -49,7 +49,7 @@ def test_hundreds_of_kills(tmp_path: Path, face: str, writers: int, seed: int) -
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_unit_without_one_of_its_rows_is_noticed(tmp_path: Path, family: str) -> None:
-    with holdfast.open(str(tmp_path / "runs.db")) as store:
+    with stateroom.open(str(tmp_path / "runs.db")) as store:
         for number in range(5):
             unit(store, 0, number)
         assert verify(store, [(0, number) for number in range(5)], 1) == 5
@@ -67,7 +67,7 @@ def test_a_unit_without_one_of_its_rows_is_noticed(tmp_path: Path, family: str) 
 
 
 def test_an_acknowledged_unit_that_is_not_there_is_noticed(tmp_path: Path) -> None:
-    with holdfast.open(str(tmp_path / "runs.db")) as store:
+    with stateroom.open(str(tmp_path / "runs.db")) as store:
         unit(store, 0, 0)
         with pytest.raises(AssertionError, match="acknowledged and lost"):
             verify(store, [(0, 0), (0, 1)], 1)

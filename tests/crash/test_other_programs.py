@@ -9,16 +9,16 @@ from pathlib import Path
 import apsw
 import pytest
 
-import holdfast
-from holdfast.errors import Damaged, InvalidArgument
+import stateroom
+from stateroom.errors import Damaged, InvalidArgument
 
 KILLED = """
 import os, signal, sys
-import holdfast
+import stateroom
 
-store = holdfast.open(sys.argv[1])
+store = stateroom.open(sys.argv[1])
 for number in range(30):
-    store.executions.create(holdfast.Execution(f"e{number}", "j", data="x" * 3000))
+    store.executions.create(stateroom.Execution(f"e{number}", "j", data="x" * 3000))
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -27,7 +27,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def touched(tmp_path: Path) -> Path:
     """A file that a killed process left, and that a plain SQLite program has read and closed."""
     path = tmp_path / "runs.db"
-    source = str(Path(holdfast.__file__).parents[1])
+    source = str(Path(stateroom.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": source}
     ended = subprocess.run([sys.executable, "-c", KILLED, str(path)], env=environment, check=False, timeout=60)
     assert ended.returncode == -signal.SIGKILL
@@ -40,29 +40,29 @@ def touched(tmp_path: Path) -> Path:
 
 
 def test_it_is_refused_and_the_error_says_where_to_read_on(touched: Path) -> None:
-    with pytest.raises(Damaged, match=r"another program.*durability\.md"), holdfast.open(str(touched)) as store:
+    with pytest.raises(Damaged, match=r"another program.*durability\.md"), stateroom.open(str(touched)) as store:
         list(store.executions.scan())
 
 
 def test_every_row_can_be_checked_and_copied(touched: Path) -> None:
-    with holdfast.open(f"sqlite:///{touched}?page_checksums=ignore") as store:
+    with stateroom.open(f"sqlite:///{touched}?page_checksums=ignore") as store:
         assert store.check() == []
         assert store.executions.count("new") == 30
         store.backup(str(touched.parent / "new.db"))
-    with holdfast.open(str(touched.parent / "new.db")) as store:
+    with stateroom.open(str(touched.parent / "new.db")) as store:
         assert store.check() == []
         assert len(list(store.executions.scan())) == 30
-        store.executions.create(holdfast.Execution("e30", "j"))
+        store.executions.create(stateroom.Execution("e30", "j"))
 
 
 def test_a_row_that_was_changed_is_found_all_the_same(touched: Path) -> None:
     touched.write_bytes(touched.read_bytes().replace(b"x" * 2000, b"y" + b"x" * 1999))
-    with holdfast.open(f"sqlite:///{touched}?page_checksums=ignore") as store:
+    with stateroom.open(f"sqlite:///{touched}?page_checksums=ignore") as store:
         assert store.check() != []
 
 
 def test_any_other_option_is_refused(tmp_path: Path) -> None:
     for option in ("page_checksums=on", "page_checksums", "mode=ro", "page_checksums=ignore&x=1"):
         with pytest.raises(InvalidArgument):
-            holdfast.open(f"sqlite:///{tmp_path}/a.db?{option}")
+            stateroom.open(f"sqlite:///{tmp_path}/a.db?{option}")
     assert list(tmp_path.iterdir()) == []

@@ -4,10 +4,10 @@ import threading
 
 import pytest
 
-from holdfast.engine import Batch, read_counter
-from holdfast.engines.postgres import connect
-from holdfast.errors import OutcomeUnknown, Unavailable
-from holdfast.testing.postgres import Server
+from stateroom.engine import Batch, read_counter
+from stateroom.engines.postgres import connect
+from stateroom.errors import OutcomeUnknown, Unavailable
+from stateroom.testing.postgres import Server
 
 DURABLE = {"fsync": "on", "full_page_writes": "on"}
 WRITERS = 4

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-import holdfast
+import stateroom
 from crash.disk import Disk, missing
 from crash.ledger import Ledger
 from crash.load import name, unit, verify
-from holdfast.errors import StoreError, Unavailable
+from stateroom.errors import StoreError, Unavailable
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
 
@@ -73,7 +73,7 @@ def cut_under_load(disk: Disk, tmp_path: Path, cuts: int, *, seed: int, face: st
                 bare += kept is None
                 known = acknowledged | ledger.acknowledged
                 image = disk.cut(tmp_path / f"{life}-{number}", kept) / place.name
-                with ledger.halted(), holdfast.open(str(image / "runs.db"), create=False) as store:
+                with ledger.halted(), stateroom.open(str(image / "runs.db"), create=False) as store:
                     verify(store, known, writers)
             acknowledged = known
             image = disk.cut(tmp_path / f"{life}-end", dice.randrange(1 << 30)) / place.name
@@ -105,7 +105,7 @@ def normal(disk: Disk, tmp_path: Path, cuts: int, seed: int) -> int:
             ledger.more(dice.randrange(1, 9))
             known = set(ledger.acknowledged)
             image = disk.cut(tmp_path / f"cut-{number}", dice.choice([None, dice.randrange(1 << 30)]))
-            with ledger.halted(), holdfast.open(str(image / "runs.db"), create=False) as store:
+            with ledger.halted(), stateroom.open(str(image / "runs.db"), create=False) as store:
                 verify(store, [], ledger.writers)
                 gone += sum(store.instances.find(name(*pair)) is None for pair in known)
     return gone
@@ -122,7 +122,7 @@ def test_many_power_cuts_with_normal_durability(disk: Disk, tmp_path: Path, seed
     normal(disk, tmp_path, 20, seed)
 
 
-def fill(store: holdfast.Store, first: int) -> int:
+def fill(store: stateroom.Store, first: int) -> int:
     """Units until there is no room; how many there are then."""
     for number in count(first):
         try:
@@ -134,7 +134,7 @@ def fill(store: holdfast.Store, first: int) -> int:
 
 @pytest.mark.parametrize("room", [60_000, 333_000])
 def test_a_full_disk_refuses_and_then_goes_on(disk: Disk, room: int) -> None:
-    with holdfast.open(str(disk.path / "runs.db")) as store:
+    with stateroom.open(str(disk.path / "runs.db")) as store:
         unit(store, 0, 0)
         done = 1
         for _ in range(3):
@@ -147,19 +147,19 @@ def test_a_full_disk_refuses_and_then_goes_on(disk: Disk, room: int) -> None:
             unit(store, 0, done)
             done += 1
         assert verify(store, [(0, number) for number in range(done)], 1) == done
-    with holdfast.open(str(disk.path / "runs.db"), create=False) as store:
+    with stateroom.open(str(disk.path / "runs.db"), create=False) as store:
         assert verify(store, [(0, number) for number in range(done)], 1) == done
 
 
-def fill_one_large(store: holdfast.Store) -> None:
+def fill_one_large(store: stateroom.Store) -> None:
     store.results.put("large", "value", bytes(1 << 20))
 
 
 def test_a_database_that_finds_no_room_at_all_is_not_half_made(disk: Disk) -> None:
     disk.capacity(5000)
     with pytest.raises(StoreError, match="disk"):
-        holdfast.open(str(disk.path / "runs.db"))
+        stateroom.open(str(disk.path / "runs.db"))
     disk.capacity(0)
-    with holdfast.open(str(disk.path / "runs.db")) as store:
+    with stateroom.open(str(disk.path / "runs.db")) as store:
         unit(store, 0, 0)
         assert verify(store, [(0, 0)], 1) == 1

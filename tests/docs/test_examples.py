@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from holdfast.cli import main
+from stateroom.cli import main
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"(?:^<!-- not run: (?P<reason>[^\n]+?) -->\n)?^```python\n(?P<code>.*?)^```$", re.M | re.S)
@@ -42,7 +42,7 @@ PAGES = [page for page in pages() if blocks(page.read_text(encoding="utf-8"))]
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_examples_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("HOLDFAST_URL", raising=False)
+    monkeypatch.delenv("STATEROOM_URL", raising=False)
     names: dict[str, object] = {"__name__": "__main__"}
     for block in blocks(page.read_text(encoding="utf-8")):
         if block.reason is None:
@@ -59,10 +59,10 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def commands() -> list[str]:
-    """Every `holdfast ...` line of the shell blocks."""
+    """Every `stateroom ...` line of the shell blocks."""
     shells = (re.findall(r"^```sh\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S) for page in pages())
     lines = (line for found in shells for block in found for line in block.splitlines())
-    return sorted({line for line in lines if line.startswith("holdfast ")})
+    return sorted({line for line in lines if line.startswith("stateroom ")})
 
 
 @pytest.mark.parametrize("line", commands())

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from holdfast.engines.memory import MemoryEngine
+from stateroom.engines.memory import MemoryEngine
 
 
 class AsyncMemory:

@@ -9,7 +9,7 @@ import pytest
 @pytest.fixture
 def url() -> Iterator[str]:
     """A url with a schema of its own."""
-    from holdfast.testing.postgres import fresh_schema
+    from stateroom.testing.postgres import fresh_schema
 
     with fresh_schema("18") as url:
         yield url
@@ -27,7 +27,7 @@ def server(url: str) -> Iterator[Any]:
 @pytest.fixture
 def opened() -> Iterator[Callable[..., Any]]:
     """Opens engines and closes them at the end."""
-    from holdfast.engines.postgres import connect
+    from stateroom.engines.postgres import connect
 
     engines = []
 

@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from holdfast.testing.engine_suite import EngineSuite
+from stateroom.testing.engine_suite import EngineSuite
 
 
 def names(suite: type[EngineSuite]) -> list[str]:

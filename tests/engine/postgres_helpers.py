@@ -1,6 +1,6 @@
 """What the tests of the PostgreSQL engine share."""
 
-from holdfast.engines.postgres import dsn
+from stateroom.engines.postgres import dsn
 
 
 def name_of(url):

@@ -2,7 +2,7 @@
 
 from engine.async_memory import AsyncMemory
 from engine.kit import failing
-from holdfast.testing import async_engine_suite
+from stateroom.testing import async_engine_suite
 
 
 async def make():
@@ -33,6 +33,6 @@ def test_the_suite_notices_a_wrong_version():
 
 
 def test_the_suite_notices_a_blocked_loop(monkeypatch):
-    monkeypatch.setattr("holdfast.testing.harness.PATIENCE", 0.1)
+    monkeypatch.setattr("stateroom.testing.harness.PATIENCE", 0.1)
     name = "test_the_loop_is_free_while_somebody_waits"
     assert failing(async_engine_suite(BlocksTheLoop), name) == {name}

@@ -14,11 +14,11 @@ pglast = pytest.importorskip("pglast")
 from pglast import ast as tree  # noqa: E402
 from pglast.visitors import Visitor  # noqa: E402
 
-import holdfast.engines.postgres as package  # noqa: E402
-from holdfast.engines.postgres import schema, statements  # noqa: E402
+import stateroom.engines.postgres as package  # noqa: E402
+from stateroom.engines.postgres import schema, statements  # noqa: E402
 
 WRITES = ["take", "check", "clear", "remove", "put"]
-EVERY = list(statements.every("holdfast"))
+EVERY = list(statements.every("stateroom"))
 TABLES = {"rows", "parts"}
 # Immutable, or (the last) a message that is a statement of its own and touches no table.
 FUNCTIONS = {
@@ -62,7 +62,7 @@ class Facts(Visitor):
         self.scope((node.relation, *(node.usingClause or ())), node.whereClause)
 
     def visit_InsertStmt(self, ancestors, node):
-        if node.relation.schemaname != "holdfast":
+        if node.relation.schemaname != "stateroom":
             self.problems.append(f"{node.relation.relname} without its schema")
         if not inserts_the_part(node):
             self.problems.append("what is inserted may have another part")
@@ -77,7 +77,7 @@ class Facts(Visitor):
             alias = table.alias.aliasname if table.alias else table.relname
             if table.relname not in TABLES:
                 self.problems.append(f"{table.relname} is not ours")
-            if table.schemaname != "holdfast":
+            if table.schemaname != "stateroom":
                 self.problems.append(f"{table.relname} without its schema")
             if alias not in named and not (None in named and len(tables) == 1):
                 self.problems.append(f"{table.relname} as {alias}: its part is not $1")
@@ -144,12 +144,12 @@ def test_nothing_that_differs_between_nodes_is_used(sql):
 
 @pytest.mark.parametrize("name", WRITES)
 def test_what_is_written_belongs_to_the_writer_that_took_the_part(name):
-    sql = statements.render(name, "holdfast")
+    sql = statements.render(name, "stateroom")
     assert re.search(r"writer = \$2::bigint", sql), "a write must do nothing after a failed check"
 
 
 def test_the_tables_have_the_part_first_in_their_keys_and_nothing_a_cluster_refuses():
-    made = [text.format(s="holdfast", meta=-1, last=15, format=1, parts=16) for text in schema.CREATE]
+    made = [text.format(s="stateroom", meta=-1, last=15, format=1, parts=16) for text in schema.CREATE]
     tables = 0
     for sql in made:
         statement = pglast.parse_sql(sql)[0].stmt
@@ -164,7 +164,7 @@ def test_the_tables_have_the_part_first_in_their_keys_and_nothing_a_cluster_refu
 
 
 def test_the_rules_find_what_breaks_them():
-    t = "holdfast"
+    t = "stateroom"
     assert part_problems(f"DELETE FROM {t}.rows WHERE key = $2::bytea")
     assert part_problems(f"SELECT key FROM {t}.rows AS r, {t}.parts AS p WHERE r.part = $1::int4")
     assert part_problems(

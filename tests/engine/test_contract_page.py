@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.testing import async_engine_suite, engine_suite
+from stateroom.testing import async_engine_suite, engine_suite
 
 PAGE = Path(__file__).parents[2] / "docs" / "design" / "engine.md"
 pytestmark = pytest.mark.skipif(not PAGE.is_file(), reason="the documentation is not beside the tests")

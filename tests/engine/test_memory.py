@@ -5,11 +5,11 @@ import os
 import pytest
 
 from engine.kit import failing
-from holdfast.engine import Batch, Row
-from holdfast.engines.memory import MemoryEngine, connect
-from holdfast.errors import InvalidArgument, NotFound
-from holdfast.testing import engine_suite
-from holdfast.testing.harness import Running
+from stateroom.engine import Batch, Row
+from stateroom.engines.memory import MemoryEngine, connect
+from stateroom.errors import InvalidArgument, NotFound
+from stateroom.testing import engine_suite
+from stateroom.testing.harness import Running
 
 
 def test_each_connect_is_a_fresh_store():
@@ -46,7 +46,7 @@ def test_many_keys_stay_in_order_when_blocks_split_and_empty():
 
 
 def test_without_a_gil_reads_take_the_lock(monkeypatch):
-    monkeypatch.setattr("holdfast.engines.memory._GIL", False)
+    monkeypatch.setattr("stateroom.engines.memory._GIL", False)
     engine = MemoryEngine()
     engine.commit(0, Batch(write={b"a": b"1"}))
     with engine._changed:

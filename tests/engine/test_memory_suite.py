@@ -1,7 +1,7 @@
 """The memory engine meets the contract, with one part and with several."""
 
-from holdfast.engines.memory import MemoryEngine
-from holdfast.testing import engine_suite
+from stateroom.engines.memory import MemoryEngine
+from stateroom.testing import engine_suite
 
 
 class TestMemory(engine_suite(MemoryEngine)):

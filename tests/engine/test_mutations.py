@@ -6,10 +6,10 @@ import pytest
 from hypothesis import Phase, settings
 
 from engine.kit import failing
-from holdfast.engine import Batch, Row, stamped
-from holdfast.engines.memory import MemoryEngine
-from holdfast.errors import Conflict
-from holdfast.testing import engine_suite
+from stateroom.engine import Batch, Row, stamped
+from stateroom.engines.memory import MemoryEngine
+from stateroom.errors import Conflict
+from stateroom.testing import engine_suite
 
 
 def changed(batch: Batch, **fields) -> Batch:
@@ -253,5 +253,5 @@ class NeverWakes(MemoryEngine):
     "name", ["test_a_commit_wakes_who_waits_for_its_part", "test_a_commit_to_any_part_wakes_who_waits_for_all"]
 )
 def test_the_suite_notices_who_is_not_woken(name, monkeypatch):
-    monkeypatch.setattr("holdfast.testing.harness.PATIENCE", 0.1)
+    monkeypatch.setattr("stateroom.testing.harness.PATIENCE", 0.1)
     assert failing(engine_suite(NeverWakes), name) == {name}

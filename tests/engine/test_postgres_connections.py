@@ -8,14 +8,14 @@ import threading
 import pytest
 
 from engine.postgres_helpers import sessions
-from holdfast.engine import Batch
-from holdfast.engines.postgres import connect, connect_async, engine, notify, wire
-from holdfast.engines.postgres.statements import Statement
-from holdfast.errors import (
+from stateroom.engine import Batch
+from stateroom.engines.postgres import connect, connect_async, engine, notify, wire
+from stateroom.engines.postgres.statements import Statement
+from stateroom.errors import (
     Closed,
     InvalidArgument,
 )
-from holdfast.testing.harness import FOREVER, Running
+from stateroom.testing.harness import FOREVER, Running
 
 # Connections
 

@@ -7,10 +7,10 @@ import psycopg
 import pytest
 
 from engine.proxy import CLIENT, SERVER, Proxy
-from holdfast.engine import Batch, Range, read_counter
-from holdfast.engines.postgres import connect, connect_async
-from holdfast.errors import Conflict, OutcomeUnknown, StoreError, Unavailable
-from holdfast.testing.postgres import fresh_schema
+from stateroom.engine import Batch, Range, read_counter
+from stateroom.engines.postgres import connect, connect_async
+from stateroom.errors import Conflict, OutcomeUnknown, StoreError, Unavailable
+from stateroom.testing.postgres import fresh_schema
 
 LAST = b"\xff" * 8
 

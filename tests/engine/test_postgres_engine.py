@@ -9,9 +9,9 @@ import psycopg
 import pytest
 
 from engine.postgres_helpers import name_of
-from holdfast.engine import Batch
-from holdfast.engines.postgres import connect, connect_async, distribute, dsn, engine, schema
-from holdfast.errors import (
+from stateroom.engine import Batch
+from stateroom.engines.postgres import connect, connect_async, distribute, dsn, engine, schema
+from stateroom.errors import (
     Conflict,
     Damaged,
     InvalidArgument,
@@ -21,8 +21,8 @@ from holdfast.errors import (
     Unavailable,
     UnsupportedFormat,
 )
-from holdfast.testing.harness import Running
-from holdfast.testing.postgres import Server, fresh_schema
+from stateroom.testing.harness import Running
+from stateroom.testing.postgres import Server, fresh_schema
 
 # The url
 
@@ -76,12 +76,12 @@ def test_an_absent_database_is_named(url):
 
 
 def test_without_the_driver_the_way_to_install_it_is_told(monkeypatch):
-    for module in [name for name in sys.modules if name.startswith("holdfast.engines.postgres.")]:
+    for module in [name for name in sys.modules if name.startswith("stateroom.engines.postgres.")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(InvalidArgument, match=r"pip install 'holdfast\[postgres\]'"):
+    with pytest.raises(InvalidArgument, match=r"pip install 'stateroom\[postgres\]'"):
         connect("postgresql://localhost/app")
-    with pytest.raises(InvalidArgument, match=r"pip install 'holdfast\[postgres\]'"):
+    with pytest.raises(InvalidArgument, match=r"pip install 'stateroom\[postgres\]'"):
         asyncio.run(connect_async("postgresql://localhost/app"))
 
 

@@ -10,11 +10,11 @@ from contextlib import ExitStack
 import psycopg
 import pytest
 
-from holdfast.engine import Batch
-from holdfast.engines.postgres import connect
-from holdfast.testing import engine_suite
-from holdfast.testing.harness import FOREVER, Running
-from holdfast.testing.postgres import finish, free_port, fresh_schema, keep, shared
+from stateroom.engine import Batch
+from stateroom.engines.postgres import connect
+from stateroom.testing import engine_suite
+from stateroom.testing.harness import FOREVER, Running
+from stateroom.testing.postgres import finish, free_port, fresh_schema, keep, shared
 
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no pgbouncer here: apt-get install pgbouncer")

@@ -3,13 +3,13 @@
 import os
 from contextlib import ExitStack
 
-from holdfast.engines.postgres import connect, connect_async, distribute
-from holdfast.testing import async_engine_suite, engine_suite
-from holdfast.testing.postgres import VERSIONS, fresh_schema
+from stateroom.engines.postgres import connect, connect_async, distribute
+from stateroom.testing import async_engine_suite, engine_suite
+from stateroom.testing.postgres import VERSIONS, fresh_schema
 
 
 class Factory:
-    """Engines with a schema of their own; distributed over the workers where HOLDFAST_TEST_CITUS names a cluster."""
+    """Engines with a schema of their own; distributed over the workers where STATEROOM_TEST_CITUS names a cluster."""
 
     def __init__(self, version, *, parts=None):
         self._version, self._parts = version, parts
@@ -19,7 +19,7 @@ class Factory:
         stack = ExitStack()
         url = stack.enter_context(fresh_schema(self._version))
         engine = connect(url, parts=self._parts)
-        if os.environ.get("HOLDFAST_TEST_CITUS"):
+        if os.environ.get("STATEROOM_TEST_CITUS"):
             distribute(url)
         self._schemas[id(engine)] = stack, url
         return engine
@@ -35,7 +35,7 @@ class AsyncFactory(Factory):
     async def __call__(self):
         stack = ExitStack()
         url = stack.enter_context(fresh_schema(self._version))
-        if os.environ.get("HOLDFAST_TEST_CITUS"):
+        if os.environ.get("STATEROOM_TEST_CITUS"):
             connect(url, parts=self._parts).close()
             distribute(url)
         engine = await connect_async(url, parts=self._parts)

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from holdfast.engine import Batch
-from holdfast.engines.postgres import connect, connect_async
-from holdfast.engines.postgres.turns import MOST, MOST_BYTES, AsyncTurns, Turns, _Turn
-from holdfast.errors import Closed, Conflict, InvalidArgument, OutcomeUnknown, StoreError, Unavailable
-from holdfast.testing.postgres import fresh_schema
+from stateroom.engine import Batch
+from stateroom.engines.postgres import connect, connect_async
+from stateroom.engines.postgres.turns import MOST, MOST_BYTES, AsyncTurns, Turns, _Turn
+from stateroom.errors import Closed, Conflict, InvalidArgument, OutcomeUnknown, StoreError, Unavailable
+from stateroom.testing.postgres import fresh_schema
 
 
 def batch(name, **options):
@@ -146,7 +146,7 @@ def test_a_line_that_does_not_move_is_given_up(monkeypatch):
     gate = Gate(others=-1)
     turns = Gated(gate)
     turns._lines[0] = deque()  # whoever should move it was interrupted
-    monkeypatch.setattr("holdfast.engines.postgres.turns.PATIENCE", 0.0)
+    monkeypatch.setattr("stateroom.engines.postgres.turns.PATIENCE", 0.0)
     gate.first.set()
     assert turns.commit(0, batch(b"0")) == 1
     assert turns._lines == {}

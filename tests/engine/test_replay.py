@@ -10,10 +10,10 @@ import threading
 
 import pytest
 
-import holdfast
-from holdfast.engine import Batch
-from holdfast.engines.memory import MemoryEngine
-from holdfast.errors import Conflict
+import stateroom
+from stateroom.engine import Batch
+from stateroom.engines.memory import MemoryEngine
+from stateroom.errors import Conflict
 
 KEYS = [b"k%d" % number for number in range(6)]
 COUNTERS = [b"c0", b"c1"]
@@ -27,7 +27,7 @@ def somewhere(kind, folder):
         yield str(folder / "store.db")
         return
     pytest.importorskip("psycopg")
-    from holdfast.testing.postgres import fresh_schema
+    from stateroom.testing.postgres import fresh_schema
 
     with fresh_schema(kind) as url:
         yield url
@@ -80,7 +80,7 @@ class Ledger:
                 except Conflict as error:
                     self.refused.append(error)
 
-        async with await holdfast.open_async(url) as store:
+        async with await stateroom.open_async(url) as store:
             engine = store._scope.engine
             await asyncio.gather(*(work(seed) for seed in seeds))
 
@@ -89,7 +89,7 @@ class Ledger:
 @pytest.mark.parametrize("rounds", [25, pytest.param(600, marks=pytest.mark.torture)])
 def test_what_many_committed_at_once_is_as_if_they_had_come_one_after_another(kind, rounds, tmp_path):
     ledger = Ledger()
-    with somewhere(kind, tmp_path) as url, holdfast.open(url, parts=1) as one, holdfast.open(url) as another:
+    with somewhere(kind, tmp_path) as url, stateroom.open(url, parts=1) as one, stateroom.open(url) as another:
         threads = ledger.threads(one._engine, range(CLIENTS), rounds)
         threads += ledger.threads(another._engine, range(10, 10 + CLIENTS // 2), rounds)
         for thread in threads:

@@ -7,10 +7,10 @@ import apsw
 import pytest
 
 from engine.sqlite_helpers import Outcomes, Wrapped, counting_commits, held, run
-from holdfast.engine import Batch, read_counter
-from holdfast.engines.sqlite import connect, connections, writer
-from holdfast.errors import Closed, Conflict, InvalidArgument, OutcomeUnknown, Unavailable
-from holdfast.testing.harness import Running
+from stateroom.engine import Batch, read_counter
+from stateroom.engines.sqlite import connect, connections, writer
+from stateroom.errors import Closed, Conflict, InvalidArgument, OutcomeUnknown, Unavailable
+from stateroom.testing.harness import Running
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_a_callback_that_raises_keeps_nobody_else_from_its_outcome(engine, path,
 
 
 def test_who_holds_the_lock_for_too_long_makes_it_unavailable(path, monkeypatch):
-    monkeypatch.setattr("holdfast.engines.sqlite.PATIENCE", 0.0)
+    monkeypatch.setattr("stateroom.engines.sqlite.PATIENCE", 0.0)
     engine = connect(path)
     engine.commit(0, Batch(write={b"a": b"1"}))
     with held(path):
@@ -186,9 +186,9 @@ def test_a_full_disk_refuses_the_group_and_the_engine_goes_on(engine, path):
 
 FILE_TOO_LARGE = """
 import os, resource, sys
-from holdfast.engine import Batch
-from holdfast.engines.sqlite import connect
-from holdfast.errors import Unavailable
+from stateroom.engine import Batch
+from stateroom.engines.sqlite import connect
+from stateroom.errors import Unavailable
 engine = connect(sys.argv[1])
 for number in range(10):
     engine.commit(0, Batch(write={b"%d" % number: bytes(1000)}, add={b"n": 1}))

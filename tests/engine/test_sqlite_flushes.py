@@ -6,8 +6,8 @@ import subprocess
 import pytest
 
 from engine.sqlite_helpers import PATIENCE, environment, python
-from holdfast.engine import Row
-from holdfast.engines.sqlite import connect
+from stateroom.engine import Row
+from stateroom.engines.sqlite import connect
 
 STRACE = shutil.which("strace")
 
@@ -28,8 +28,8 @@ pytestmark = pytest.mark.skipif(STRACE is None, reason="needs strace")
 GROUPS = """
 import os, sys, threading
 import apsw
-from holdfast.engine import Batch
-from holdfast.engines.sqlite import connect
+from stateroom.engine import Batch
+from stateroom.engines.sqlite import connect
 engine = connect(sys.argv[1], durability="{durability}")
 engine.commit(0, Batch(write={{b"warm": b"up"}}))
 other = apsw.Connection(sys.argv[1])
@@ -65,9 +65,9 @@ def test_with_normal_durability_a_commit_takes_none(tmp_path):
 
 FAILING = """
 import os, sys
-from holdfast.engine import Batch
-from holdfast.engines.sqlite import connect
-from holdfast.errors import StoreError
+from stateroom.engine import Batch
+from stateroom.engines.sqlite import connect
+from stateroom.errors import StoreError
 engine = connect(sys.argv[1])
 for number in range(3):
     try:

@@ -7,11 +7,11 @@ import apsw
 import pytest
 
 from engine.sqlite_helpers import run
-from holdfast.engine import Batch
-from holdfast.engines.sqlite import connect, local_path
-from holdfast.engines.sqlite.location import refuse_network
-from holdfast.engines.sqlite.opening import APPLICATION_ID, check_library, connection, prepare
-from holdfast.errors import InvalidArgument, NotFound, UnsupportedFormat
+from stateroom.engine import Batch
+from stateroom.engines.sqlite import connect, local_path
+from stateroom.engines.sqlite.location import refuse_network
+from stateroom.engines.sqlite.opening import APPLICATION_ID, check_library, connection, prepare
+from stateroom.errors import InvalidArgument, NotFound, UnsupportedFormat
 
 
 @pytest.fixture
@@ -120,8 +120,8 @@ def test_the_number_of_parts_is_fixed_when_the_file_is_made(path):
 
 READ_ONLY = """
 import os, sys
-from holdfast.engines.sqlite import connect
-from holdfast.errors import InvalidArgument
+from stateroom.engines.sqlite import connect
+from stateroom.errors import InvalidArgument
 connect(sys.argv[1] + "/warm.db").close()
 os.chmod(sys.argv[1] + "/data.db", 0o444)
 if sys.argv[2] == "folder":
@@ -183,8 +183,8 @@ def test_a_sqlite_known_to_lose_commits_is_refused(version):
 
 FIRST_OPENS = """
 import os, sys
-from holdfast.engine import Batch
-from holdfast.engines.sqlite import connect
+from stateroom.engine import Batch
+from stateroom.engines.sqlite import connect
 go_read, go_write = os.pipe()
 children = []
 for number in range(160):

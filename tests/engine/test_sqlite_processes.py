@@ -8,10 +8,10 @@ import threading
 import pytest
 
 from engine.sqlite_helpers import run, start
-from holdfast.engine import Batch, read_counter
-from holdfast.engines.sqlite import connect
-from holdfast.errors import Closed
-from holdfast.testing.harness import Running
+from stateroom.engine import Batch, read_counter
+from stateroom.engines.sqlite import connect
+from stateroom.errors import Closed
+from stateroom.testing.harness import Running
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def engine(path):
 
 COMMITS = """
 import sys
-from holdfast.engine import Batch
-from holdfast.engines.sqlite import connect
+from stateroom.engine import Batch
+from stateroom.engines.sqlite import connect
 engine = connect(sys.argv[1])
 print("ready", flush=True)
 for number in range(int(sys.argv[2])):
@@ -55,8 +55,8 @@ def test_versions_rise_by_one_whoever_commits(path):
 
 FOR_EVER = """
 import sys
-from holdfast.engine import Batch
-from holdfast.engines.sqlite import connect
+from stateroom.engine import Batch
+from stateroom.engines.sqlite import connect
 engine = connect(sys.argv[1], durability=sys.argv[2])
 number = 0
 while True:
@@ -88,7 +88,7 @@ def test_what_was_acknowledged_before_a_sudden_death_is_there(path, durability):
 
 
 def test_a_commit_of_this_process_wakes_who_waits_without_polling(engine, monkeypatch):
-    monkeypatch.setattr("holdfast.engines.sqlite.waiting.POLL_SECONDS", 600.0)
+    monkeypatch.setattr("stateroom.engines.sqlite.waiting.POLL_SECONDS", 600.0)
     waiting = [Running(lambda part=part: engine.wait(part, 0, 600.0)) for part in (0, None, 0)]
     while engine._waiters._waiting < 3:
         threading.Event().wait(0.001)
@@ -174,9 +174,9 @@ def test_the_connection_of_an_ended_thread_is_closed(engine, path):
 FORK = """
 import os, sys, threading, warnings
 warnings.simplefilter("ignore", DeprecationWarning)
-from holdfast.engine import Batch
-from holdfast.engines.sqlite import connect
-from holdfast.errors import Closed
+from stateroom.engine import Batch
+from stateroom.engines.sqlite import connect
+from stateroom.errors import Closed
 
 def child(run):
     pid = os.fork()

@@ -4,8 +4,8 @@ import os
 import shutil
 import tempfile
 
-from holdfast.engines.sqlite import SqliteEngine, connect
-from holdfast.testing import engine_suite
+from stateroom.engines.sqlite import SqliteEngine, connect
+from stateroom.testing import engine_suite
 
 
 class Files:
@@ -15,7 +15,7 @@ class Files:
         self.options = options
 
     def __call__(self) -> SqliteEngine:
-        return connect(os.path.join(tempfile.mkdtemp(prefix="holdfast-"), "test.db"), **self.options)
+        return connect(os.path.join(tempfile.mkdtemp(prefix="stateroom-"), "test.db"), **self.options)
 
     def reopen(self, engine: SqliteEngine) -> SqliteEngine:
         return connect(engine.path, create=False)

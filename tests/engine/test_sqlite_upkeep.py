@@ -5,9 +5,9 @@ import os
 import pytest
 
 from engine.sqlite_helpers import held
-from holdfast.engine import Batch
-from holdfast.engines.sqlite import checkpoint, connect, opening, upkeep
-from holdfast.errors import Closed, Damaged, InvalidArgument, StoreError
+from stateroom.engine import Batch
+from stateroom.engines.sqlite import checkpoint, connect, opening, upkeep
+from stateroom.errors import Closed, Damaged, InvalidArgument, StoreError
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 import pytest
 
 from engine.test_wrap_suite import Submitting
-from holdfast.engine import Batch, Row
-from holdfast.engines.memory import MemoryEngine
-from holdfast.engines.wrap import Conflicting, Faulty, Prefixed, Recording, Slow, Span, Traced, Wrapper
-from holdfast.errors import Conflict, InvalidArgument, OutcomeUnknown, Unavailable
+from stateroom.engine import Batch, Row
+from stateroom.engines.memory import MemoryEngine
+from stateroom.engines.wrap import Conflicting, Faulty, Prefixed, Recording, Slow, Span, Traced, Wrapper
+from stateroom.errors import Conflict, InvalidArgument, OutcomeUnknown, Unavailable
 
 A = Batch(write={b"a": b"1"})
 

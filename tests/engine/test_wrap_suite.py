@@ -1,9 +1,9 @@
 """Every wrapper, set to let things pass, meets the contract; so does a stack of all of them."""
 
-from holdfast.engines.memory import MemoryEngine
-from holdfast.engines.wrap import Conflicting, Faulty, Prefixed, Recording, Slow, Traced, Wrapper
-from holdfast.errors import StoreError
-from holdfast.testing import engine_suite
+from stateroom.engines.memory import MemoryEngine
+from stateroom.engines.wrap import Conflicting, Faulty, Prefixed, Recording, Slow, Traced, Wrapper
+from stateroom.errors import StoreError
+from stateroom.testing import engine_suite
 
 
 class Submitting(MemoryEngine):

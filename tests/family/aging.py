@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from holdfast import Instance, Store, codec
+from stateroom import Instance, Store, codec
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)

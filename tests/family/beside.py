@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from holdfast import Store, codec, keys
-from holdfast.engines.memory import MemoryEngine
-from holdfast.engines.wrap import Conflicting
-from holdfast.errors import StoreError
+from stateroom import Store, codec, keys
+from stateroom.engines.memory import MemoryEngine
+from stateroom.engines.wrap import Conflicting
+from stateroom.errors import StoreError
 
 
 class Call(NamedTuple):

@@ -2,9 +2,9 @@
 
 import random
 
-from holdfast import blobs, chunks, codec, keys, references, streams, uploads
-from holdfast.bridge import Inline, run_now
-from holdfast.transaction import Scope, transact
+from stateroom import blobs, chunks, codec, keys, references, streams, uploads
+from stateroom.bridge import Inline, run_now
+from stateroom.transaction import Scope, transact
 
 ROOT = "r"
 HOURS = 2 * 3600

@@ -16,11 +16,11 @@ import os
 
 import pytest
 
-import holdfast
-from holdfast import AsyncStore, Store, codec
-from holdfast.bridge import Threaded, run_now
-from holdfast.engines import memory
-from holdfast.testing.faces import Driven, LoopThread, ManualClock
+import stateroom
+from stateroom import AsyncStore, Store, codec
+from stateroom.bridge import Threaded, run_now
+from stateroom.engines import memory
+from stateroom.testing.faces import Driven, LoopThread, ManualClock
 
 EMBEDDED = ("memory", "memory-async", "sqlite", "sqlite-async")
 SERVERS = ("postgresql", "postgresql-async")
@@ -41,9 +41,9 @@ def pytest_generate_tests(metafunc):
 def namespace_of(node):
     """A namespace that no other test has, and that is the same in every run: what falls into which part is, too.
 
-    A value of ``HOLDFAST_TEST_SALT`` gives others.
+    A value of ``STATEROOM_TEST_SALT`` gives others.
     """
-    salt = os.environ.get("HOLDFAST_TEST_SALT", "")
+    salt = os.environ.get("STATEROOM_TEST_SALT", "")
     return "t" + hashlib.blake2b(f"{salt}{node.nodeid}".encode(), digest_size=16).hexdigest()
 
 
@@ -90,7 +90,7 @@ class Database:
             return self._memory
         if self._servers is not None:
             return self._servers.kept(0, False)._engine
-        store = holdfast.open(self.url, namespace=self.namespace, clock=self.clock, **options)
+        store = stateroom.open(self.url, namespace=self.namespace, clock=self.clock, **options)
         self._opened.append(store)
         return store._engine
 
@@ -117,8 +117,8 @@ class Database:
         if self._servers is not None and not options.keys() - {"namespace", "clock", "codec"}:
             return self._servers.store(len(self._opened) % 2, self.asynchronous, options)
         if not self.asynchronous:
-            return holdfast.open(self.url, **options)
-        return Driven(self._thread.run(holdfast.open_async(self.url, **options)), self._thread)
+            return stateroom.open(self.url, **options)
+        return Driven(self._thread.run(stateroom.open_async(self.url, **options)), self._thread)
 
     def close(self):
         for store in reversed(self._opened):
@@ -141,7 +141,7 @@ class Servers:
         """One of the stores whose connections all tests share."""
         kept = self._stores.get((number, asynchronous))
         if kept is None:
-            kept = self.thread.run(holdfast.open_async(self.url)) if asynchronous else holdfast.open(self.url)
+            kept = self.thread.run(stateroom.open_async(self.url)) if asynchronous else stateroom.open(self.url)
             self._stores[number, asynchronous] = kept
         return kept
 
@@ -175,17 +175,17 @@ def servers():
 @pytest.fixture(scope="session")
 def older():
     """The oldest PostgreSQL that is tried."""
-    if {"HOLDFAST_TEST_POSTGRES", "HOLDFAST_TEST_CITUS"} & os.environ.keys():
+    if {"STATEROOM_TEST_POSTGRES", "STATEROOM_TEST_CITUS"} & os.environ.keys():
         pytest.skip("the environment names one server")
     yield from _servers("16")
 
 
 def _servers(version):
     pytest.importorskip("psycopg")
-    from holdfast.testing.postgres import fresh_schema
+    from stateroom.testing.postgres import fresh_schema
 
     with fresh_schema(version) as url:
-        holdfast.open(url, parts=3).close()  # several, and few enough that looking at all of them is quick
+        stateroom.open(url, parts=3).close()  # several, and few enough that looking at all of them is quick
         servers = Servers(url)
         yield servers
         servers.close()

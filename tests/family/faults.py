@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 
 from family.beside import Place
-from holdfast import Store, codec
-from holdfast.engines.wrap import Faulty
-from holdfast.errors import OutcomeUnknown, StoreError
+from stateroom import Store, codec
+from stateroom.engines.wrap import Faulty
+from stateroom.errors import OutcomeUnknown, StoreError
 
 
 class Fixed:

@@ -13,11 +13,11 @@ from functools import cached_property
 import msgspec
 import pytest
 
-import holdfast
-from holdfast import AsyncStore, DeadLetter, Event, Execution, Instance, Lease, Policy, Timer
-from holdfast.errors import Closed, InvalidArgument, NotFound, Unavailable
-from holdfast.operation import iteration, joining, operation, procedure, reading
-from holdfast.session import Families
+import stateroom
+from stateroom import AsyncStore, DeadLetter, Event, Execution, Instance, Lease, Policy, Timer
+from stateroom.errors import Closed, InvalidArgument, NotFound, Unavailable
+from stateroom.operation import iteration, joining, operation, procedure, reading
+from stateroom.session import Families
 
 DESCRIBED = (operation, reading, procedure, iteration)
 FAMILIES = (
@@ -50,7 +50,7 @@ GIVEN = {
     "ttl": 5,
     "at": AT,
     "when": AT,
-    "position": holdfast.BEGINNING,
+    "position": stateroom.BEGINNING,
     "state": "new",
     "family": "instances",
     "timeout": 0,
@@ -112,7 +112,7 @@ def rows(engine):
 
 @pytest.fixture
 def store():
-    with holdfast.open("memory:") as store:
+    with stateroom.open("memory:") as store:
         store.instances.start(Instance("a", "w", business_key="a", labels={"l": "1"}))
         store.executions.create(Execution("a", "j", node_id="n"), events=[Event("m")])
         store.machines.save("a", "a", "s", 1)
@@ -121,7 +121,7 @@ def store():
         store.savepoints.save("a", 1, {"e": 1})
         store.leases.acquire("a", "me", 60)
         store.timers.set("a", AT)
-        store.checkpoints.set("a", holdfast.BEGINNING)
+        store.checkpoints.set("a", stateroom.BEGINNING)
         yield store
 
 
@@ -312,12 +312,12 @@ def test_a_cursor_that_was_changed_is_refused(database):
 @pytest.mark.parametrize("what", ["families", "ops", "ids"])
 @pytest.mark.parametrize("given", [5, 0, "create", b"x", object(), [{}]])
 def test_what_is_no_collection_cannot_be_a_filter(what, given):
-    with holdfast.open("memory:") as store, pytest.raises(InvalidArgument):
+    with stateroom.open("memory:") as store, pytest.raises(InvalidArgument):
         store.feed.read(**{what: given})
 
 
 def test_a_filter_may_come_from_an_iterator():
-    with holdfast.open("memory:") as store:
+    with stateroom.open("memory:") as store:
         store.executions.create(Execution("e", "j"))
         assert len(store.feed.read(ops=iter(["create"]), families=iter(["executions"]), ids=iter(["e"])).items) == 1
 
@@ -330,22 +330,22 @@ BAD_PATHS = [0, None, {}, b"x", "", "a\0b", "\ud800", "x" * 300, "missing/a.db",
 def test_a_path_that_names_no_file(path, url, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("a file, not a folder")
-    with holdfast.open(url) as store:
+    with stateroom.open(url) as store:
         before = sorted(os.listdir(tmp_path))
         with pytest.raises((InvalidArgument, Unavailable)):
             store.backup(path)
         assert sorted(os.listdir(tmp_path)) == before
     with pytest.raises((InvalidArgument, NotFound)):
-        holdfast.restore(path, "memory:")
+        stateroom.restore(path, "memory:")
 
 
 @pytest.mark.parametrize("what", [None, 3, "f", []])
 def test_a_transaction_needs_a_function(what):
-    with holdfast.open("memory:") as store, pytest.raises(InvalidArgument):
+    with stateroom.open("memory:") as store, pytest.raises(InvalidArgument):
         store.transact(what)
 
     async def over():
-        async with await holdfast.open_async("memory:") as store:
+        async with await stateroom.open_async("memory:") as store:
             with pytest.raises(InvalidArgument):
                 await store.transact(what)
 
@@ -354,5 +354,5 @@ def test_a_transaction_needs_a_function(what):
 
 @pytest.mark.parametrize("family", [None, 5, [], {}, "things"])
 def test_a_policy_needs_a_family(family):
-    with holdfast.open("memory:") as store, pytest.raises(InvalidArgument):
+    with stateroom.open("memory:") as store, pytest.raises(InvalidArgument):
         store.retention.set(Policy(family, keep_latest=1))

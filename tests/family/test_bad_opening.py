@@ -7,15 +7,15 @@ import stat
 import apsw
 import pytest
 
-import holdfast
-from holdfast import Instance
-from holdfast.errors import Damaged, InvalidArgument, NotFound, StoreError, Unavailable
+import stateroom
+from stateroom import Instance
+from stateroom.errors import Damaged, InvalidArgument, NotFound, StoreError, Unavailable
 
 
 def both(url, **options):
     """Opened on either face."""
-    yield lambda: holdfast.open(url, **options)
-    yield lambda: asyncio.run(holdfast.open_async(url, **options))
+    yield lambda: stateroom.open(url, **options)
+    yield lambda: asyncio.run(stateroom.open_async(url, **options))
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_urls_that_are_none(url, tmp_path, monkeypatch):
 
 def test_an_unknown_scheme_lists_the_known_ones():
     with pytest.raises(InvalidArgument) as caught:
-        holdfast.open("redis://x")
+        stateroom.open("redis://x")
     assert all(name in str(caught.value) for name in ("memory:", "sqlite:", "postgresql:"))
 
 
@@ -100,31 +100,31 @@ def test_somebody_elses_database(tmp_path):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write to any file")
 def test_a_file_that_may_not_be_written(tmp_path):
     where = tmp_path / "s.db"
-    with holdfast.open(where) as store:
+    with stateroom.open(where) as store:
         store.instances.put(Instance("a", "w"))
     where.chmod(stat.S_IRUSR)
     with pytest.raises((InvalidArgument, Unavailable)):
-        holdfast.open(where).instances.put(Instance("b", "w"))
+        stateroom.open(where).instances.put(Instance("b", "w"))
 
 
 def test_the_environment_names_the_database(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOLDFAST_URL", str(tmp_path / "named.db"))
-    with holdfast.open() as store:
+    monkeypatch.setenv("STATEROOM_URL", str(tmp_path / "named.db"))
+    with stateroom.open() as store:
         store.instances.put(Instance("a", "w"))
     assert (tmp_path / "named.db").exists()
-    monkeypatch.delenv("HOLDFAST_URL")
+    monkeypatch.delenv("STATEROOM_URL")
     monkeypatch.chdir(tmp_path)
-    holdfast.open().close()
-    assert (tmp_path / "holdfast.db").exists()
-    with holdfast.open(f"sqlite:///{tmp_path / 'named.db'}") as store:
+    stateroom.open().close()
+    assert (tmp_path / "stateroom.db").exists()
+    with stateroom.open(f"sqlite:///{tmp_path / 'named.db'}") as store:
         assert store.instances.count() == 1
 
 
 def test_a_record_of_a_newer_layout_is_reported_and_blocks_nothing(tmp_path):
-    from holdfast.codec import default, seal, unseal
-    from holdfast.engine import Batch
+    from stateroom.codec import default, seal, unseal
+    from stateroom.engine import Batch
 
-    with holdfast.open(tmp_path / "s.db") as store:
+    with stateroom.open(tmp_path / "s.db") as store:
         for id in ("a", "b"):
             store.instances.put(Instance(id, "w"))
         key = b"default\0Ria\0"

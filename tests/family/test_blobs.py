@@ -6,16 +6,16 @@ import pytest
 
 from family.aging import blocking
 from family.boxes import HOURS, ROOT, Boxes, block, shrink
-from holdfast import Context, Instance, blobs, chunks, keys
-from holdfast.bridge import run_now
-from holdfast.codec import Codec
-from holdfast.engine import Batch
-from holdfast.engines.memory import MemoryEngine
-from holdfast.engines.wrap import Conflicting, Faulty, Recording, Wrapper
-from holdfast.errors import Conflict, Damaged, StoreError
-from holdfast.limits import INLINE_BYTES, UPLOAD_BYTES
-from holdfast.testing.faces import ManualClock
-from holdfast.transaction import transact
+from stateroom import Context, Instance, blobs, chunks, keys
+from stateroom.bridge import run_now
+from stateroom.codec import Codec
+from stateroom.engine import Batch
+from stateroom.engines.memory import MemoryEngine
+from stateroom.engines.wrap import Conflicting, Faulty, Recording, Wrapper
+from stateroom.errors import Conflict, Damaged, StoreError
+from stateroom.limits import INLINE_BYTES, UPLOAD_BYTES
+from stateroom.testing.faces import ManualClock
+from stateroom.transaction import transact
 
 
 @pytest.fixture
@@ -271,7 +271,7 @@ def forget_changes(store):
     scope = store._scope
 
     async def body(tx):
-        from holdfast.entry import decode, feed_prefix
+        from stateroom.entry import decode, feed_prefix
 
         prefix = feed_prefix(scope)
         for row in await tx.scan("i", prefix, prefix + keys.END, limit=1000):

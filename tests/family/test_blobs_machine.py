@@ -6,9 +6,9 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from family.beside import Place
 from family.boxes import HOURS, Boxes, block, shrink
-from holdfast import chunks
-from holdfast.engines.wrap import Faulty
-from holdfast.errors import StoreError
+from stateroom import chunks
+from stateroom.engines.wrap import Faulty
+from stateroom.errors import StoreError
 
 POOL = [block(seed, 1024) for seed in range(4)]
 

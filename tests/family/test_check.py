@@ -3,9 +3,9 @@
 import itertools
 
 from family.aging import blocking
-from holdfast import Event, Execution, Instance, check
-from holdfast.engine import Batch
-from holdfast.engines.wrap import Recording
+from stateroom import Event, Execution, Instance, check
+from stateroom.engine import Batch
+from stateroom.engines.wrap import Recording
 
 LARGE = "large" * 20_000
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from holdfast import BEGINNING, LATEST
-from holdfast.errors import InvalidArgument, NotFound
+from stateroom import BEGINNING, LATEST
+from stateroom.errors import InvalidArgument, NotFound
 
 
 def test_a_checkpoint_is_kept_overwritten_and_deleted(store, other, clock):

@@ -2,11 +2,11 @@
 
 import pytest
 
-from holdfast import AsyncCollector, Collector, Schedule
-from holdfast.engines.memory import MemoryEngine
-from holdfast.engines.wrap import Faulty
-from holdfast.errors import InvalidArgument, NoSavepoint, NotInitialized, Unavailable
-from holdfast.testing.faces import Driven
+from stateroom import AsyncCollector, Collector, Schedule
+from stateroom.engines.memory import MemoryEngine
+from stateroom.engines.wrap import Faulty
+from stateroom.errors import InvalidArgument, NoSavepoint, NotInitialized, Unavailable
+from stateroom.testing.faces import Driven
 
 
 class Collecting:

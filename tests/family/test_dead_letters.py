@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 
 from family.test_watch import Handler, emit, until
-from holdfast import Policy
-from holdfast.errors import InvalidArgument, NotFound
+from stateroom import Policy
+from stateroom.errors import InvalidArgument, NotFound
 
 
 def skipping(store, handler, name="w"):

@@ -4,11 +4,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from holdfast import Event, Execution
-from holdfast.engines.wrap import Conflicting
-from holdfast.errors import InvalidArgument, NotFound, Timeout, WrongState
-from holdfast.families.dependents import sweep
-from holdfast.testing.family_harness import changes, ids, nothing_changes
+from stateroom import Event, Execution
+from stateroom.engines.wrap import Conflicting
+from stateroom.errors import InvalidArgument, NotFound, Timeout, WrongState
+from stateroom.families.dependents import sweep
+from stateroom.testing.family_harness import changes, ids, nothing_changes
 
 
 def test_times(store, clock):
@@ -89,7 +89,7 @@ def test_more_than_a_thousand_events(store, database):
     store.compact()
     assert [one.message for one in store.executions.events("a")] == ["mine"]
     if not database.asynchronous:
-        from holdfast.bridge import run_now
+        from stateroom.bridge import run_now
 
         assert run_now(sweep(store._scope)) == 0
 

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from family.beside import Beside, Model, Place, call
-from holdfast import Event, Execution
-from holdfast.errors import AlreadyExists, NotFound, StaleRevision, WrongState
+from stateroom import Event, Execution
+from stateroom.errors import AlreadyExists, NotFound, StaleRevision, WrongState
 
 LARGE = "large" * 20_000
 LIVE = {"bid_accepted", "running", "publishing"}

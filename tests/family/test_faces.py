@@ -6,20 +6,20 @@ import threading
 
 import pytest
 
-import holdfast
+import stateroom
 from family.conftest import SUSPENDING
-from holdfast import AsyncStore, Event, Execution, Instance, Store, codec
-from holdfast.clock import SystemClock
-from holdfast.engines import memory
-from holdfast.errors import Closed, InvalidArgument
-from holdfast.operation import iteration, operation, procedure, reading
+from stateroom import AsyncStore, Event, Execution, Instance, Store, codec
+from stateroom.clock import SystemClock
+from stateroom.engines import memory
+from stateroom.errors import Closed, InvalidArgument
+from stateroom.operation import iteration, operation, procedure, reading
 
 DESCRIBED = (operation, reading, procedure, iteration)
 
 
 @pytest.fixture
 def blocking():
-    with holdfast.open("memory:") as store:
+    with stateroom.open("memory:") as store:
         yield store
 
 
@@ -81,7 +81,7 @@ def test_over(blocking):
 
 def test_over_a_store_that_is_closed():
     async def main():
-        store = holdfast.open("memory:")
+        store = stateroom.open("memory:")
         over = AsyncStore.over(store)
         store.close()
         with pytest.raises(Closed):

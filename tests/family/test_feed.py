@@ -5,11 +5,11 @@ import uuid
 
 import pytest
 
-import holdfast
+import stateroom
 from family.aging import Over, blocking
-from holdfast import BEGINNING, LATEST, Event, Execution, Instance, Store, codec
-from holdfast.engines.memory import MemoryEngine
-from holdfast.errors import InvalidArgument, NotFound, Undecodable
+from stateroom import BEGINNING, LATEST, Event, Execution, Instance, Store, codec
+from stateroom.engines.memory import MemoryEngine
+from stateroom.errors import InvalidArgument, NotFound, Undecodable
 
 
 def put(store, id, **fields):
@@ -160,11 +160,11 @@ def test_positions_survive_reopening_and_hold_for_every_client(store, other, dat
 
 
 def test_positions_hold_in_a_hot_backup(tmp_path):
-    with holdfast.open(tmp_path / "a.db") as store:
+    with stateroom.open(tmp_path / "a.db") as store:
         emit(store, "a", "b")
         at = store.feed.read(limit=1).next
         store.backup(tmp_path / "b.db")
-    with holdfast.open(tmp_path / "b.db") as copy:
+    with stateroom.open(tmp_path / "b.db") as copy:
         assert ids(copy.feed.read(at)) == ["b"]
         emit(copy, "c")
         assert ids(copy.feed.read(at)) == ["b", "c"]

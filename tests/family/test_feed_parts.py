@@ -3,7 +3,7 @@
 import pytest
 
 from family.test_feed import emit, pages
-from holdfast.engines.memory import MemoryEngine
+from stateroom.engines.memory import MemoryEngine
 
 
 @pytest.fixture

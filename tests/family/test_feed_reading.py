@@ -3,11 +3,11 @@
 import pytest
 
 from family.test_feed import pages
-from holdfast import Context, Event, Execution, HistoryEntry, Instance, Store, codec, feed_changes
-from holdfast.codec import Codec
-from holdfast.engines.memory import MemoryEngine
-from holdfast.entry import feed_prefix
-from holdfast.errors import Damaged, Undecodable
+from stateroom import Context, Event, Execution, HistoryEntry, Instance, Store, codec, feed_changes
+from stateroom.codec import Codec
+from stateroom.engines.memory import MemoryEngine
+from stateroom.entry import feed_prefix
+from stateroom.errors import Damaged, Undecodable
 
 LARGE = "x" * 100_000
 

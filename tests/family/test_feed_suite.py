@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from family.test_suite import Embedded, OnOlder, OnServer, Server
-from holdfast.testing import feed_suite
+from stateroom.testing import feed_suite
 
 PAGE = Path(__file__).parents[2] / "docs" / "design" / "feed.md"
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from holdfast import Execution, Instance
-from holdfast.errors import AlreadyExists, InvalidArgument, NotFound
+from stateroom import Execution, Instance
+from stateroom.errors import AlreadyExists, InvalidArgument, NotFound
 
 
 def test_a_store_on_every_engine_and_face(store, other, clock):

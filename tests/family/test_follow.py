@@ -7,11 +7,11 @@ import threading
 import pytest
 
 from family.conftest import SUSPENDING
-from holdfast import BEGINNING, AsyncStore, Store, codec
-from holdfast.bridge import Threaded
-from holdfast.engines.memory import MemoryEngine
-from holdfast.errors import InvalidArgument
-from holdfast.testing.faces import ManualClock
+from stateroom import BEGINNING, AsyncStore, Store, codec
+from stateroom.bridge import Threaded
+from stateroom.engines.memory import MemoryEngine
+from stateroom.errors import InvalidArgument
+from stateroom.testing.faces import ManualClock
 
 
 async def take(follower, count):

@@ -5,10 +5,10 @@ from datetime import datetime, timedelta
 import msgspec
 import pytest
 
-import holdfast
-from holdfast import BEGINNING, LATEST, Context, Instance
-from holdfast.errors import AlreadyExists, InvalidArgument, NotFound, StaleRevision, Timeout
-from holdfast.testing.family_harness import changes, ids, nothing_changes
+import stateroom
+from stateroom import BEGINNING, LATEST, Context, Instance
+from stateroom.errors import AlreadyExists, InvalidArgument, NotFound, StaleRevision, Timeout
+from stateroom.testing.family_harness import changes, ids, nothing_changes
 
 
 @pytest.fixture
@@ -251,13 +251,13 @@ def test_lists_and_sets_come_back_as_they_are_read(store):
 
 
 def test_new_ids():
-    made = [holdfast.new_id("order 17") for _ in range(100)]
+    made = [stateroom.new_id("order 17") for _ in range(100)]
     assert made == sorted(set(made))
     assert all(one.startswith("order 17/") for one in made)
-    assert len(holdfast.new_id()) == 26
+    assert len(stateroom.new_id()) == 26
     for bad in ("", " ", "a\0", "k" * 201):
         with pytest.raises(InvalidArgument):
-            holdfast.new_id(bad)
+            stateroom.new_id(bad)
 
 
 def test_records_compare_and_are_frozen(store):

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from family.beside import Beside, Model, Place, call, outcome
-from holdfast import Context, HistoryEntry, Instance
-from holdfast.errors import AlreadyExists, InvalidArgument, NotFound, StaleRevision, WrongState
-from holdfast.testing.faces import START
+from stateroom import Context, HistoryEntry, Instance
+from stateroom.errors import AlreadyExists, InvalidArgument, NotFound, StaleRevision, WrongState
+from stateroom.testing.faces import START
 
 LARGE = "large" * 20_000
 ACTIVE = {"pending", "running", "waiting"}

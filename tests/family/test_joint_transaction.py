@@ -10,9 +10,9 @@ import pytest
 
 from family.conftest import BLOCKING
 from family.faults import Fixed, at_every_call
-from holdfast import Event, Execution, Instance
-from holdfast.engines.wrap import Conflicting, Recording
-from holdfast.errors import Conflict, LostLease, WrongState
+from stateroom import Event, Execution, Instance
+from stateroom.engines.wrap import Conflicting, Recording
+from stateroom.errors import Conflict, LostLease, WrongState
 
 LARGE = b"result" * 30_000
 ID = "order-17"

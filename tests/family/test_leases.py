@@ -2,9 +2,9 @@
 
 import pytest
 
-from holdfast import Instance, Lease
-from holdfast.errors import Conflict, InvalidArgument, LostLease
-from holdfast.testing.family_harness import ids, nothing_changes, together
+from stateroom import Instance, Lease
+from stateroom.errors import Conflict, InvalidArgument, LostLease
+from stateroom.testing.family_harness import ids, nothing_changes, together
 
 
 def test_one_holder_at_a_time(store, other, clock):

@@ -3,8 +3,8 @@
 import pytest
 
 from family.beside import Place
-from holdfast.engines.wrap import Conflicting, Faulty
-from holdfast.errors import (
+from stateroom.engines.wrap import Conflicting, Faulty
+from stateroom.errors import (
     Conflict,
     InvalidArgument,
     Unavailable,

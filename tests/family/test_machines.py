@@ -2,13 +2,13 @@
 
 import pytest
 
-import holdfast
+import stateroom
 from family.faults import over
-from holdfast import OMITTED, Failure, Snapshot
-from holdfast.bridge import run_now
-from holdfast.codec import ErrorRecord
-from holdfast.engines.memory import MemoryEngine
-from holdfast.errors import (
+from stateroom import OMITTED, Failure, Snapshot
+from stateroom.bridge import run_now
+from stateroom.codec import ErrorRecord
+from stateroom.engines.memory import MemoryEngine
+from stateroom.errors import (
     AlreadyExists,
     Closed,
     InvalidArgument,
@@ -17,7 +17,7 @@ from holdfast.errors import (
     Timeout,
     WrongState,
 )
-from holdfast.families.dependents import sweep
+from stateroom.families.dependents import sweep
 
 RULES = {"idle": {"start": "running"}, "running": {"pause": "idle", "finish": "done", "retry": "running"}}
 
@@ -300,7 +300,7 @@ def test_as_of(store, clock):
     assert store.machines.as_of("m", "n", when).payload == 1
     assert store.machines.as_of("m", "n", store.feed.latest()).payload == 2
     with pytest.raises(NotFound):
-        store.machines.as_of("m", "n", holdfast.BEGINNING)
+        store.machines.as_of("m", "n", stateroom.BEGINNING)
 
 
 # --- queries, counts, waiting, the feed ---

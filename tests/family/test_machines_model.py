@@ -4,15 +4,15 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-import holdfast
-import holdfast.moves
+import stateroom
+import stateroom.moves
 from family.beside import InPlace, Place
 from family.conftest import BLOCKING
 from family.faults import at_every_call, over
-from holdfast.engine import Batch
-from holdfast.engines.memory import MemoryEngine
-from holdfast.engines.wrap import Conflicting, Recording
-from holdfast.errors import (
+from stateroom.engine import Batch
+from stateroom.engines.memory import MemoryEngine
+from stateroom.engines.wrap import Conflicting, Recording
+from stateroom.errors import (
     WrongState,
 )
 
@@ -218,9 +218,9 @@ def test_a_copy_has_everything_and_holds_together(tmp_path):
         _prepare(source)
         source.machines.save("m", name, "a", b"large" * 50_000)
         source.machines.fail("m", name, "x" * 100_000)
-        source.timers.set(name, holdfast.clock.EPOCH, "y" * 100_000)
+        source.timers.set(name, stateroom.clock.EPOCH, "y" * 100_000)
     target = over(MemoryEngine(parts=3))
-    holdfast.moves.copy_stores(source, target)
+    stateroom.moves.copy_stores(source, target)
     assert _view(target)[:5] == _view(source)[:5]
     assert target.timers.due() == source.timers.due()
     assert target.machines.last_error("m", "a") == source.machines.last_error("m", "a")

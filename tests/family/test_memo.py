@@ -9,16 +9,16 @@ from collections import Counter
 
 import pytest
 
-import holdfast
+import stateroom
 from family.conftest import SUSPENDING
 from family.faults import Fixed, over
-from holdfast import codec
-from holdfast.bridge import run_now
-from holdfast.engines.memory import MemoryEngine
-from holdfast.engines.wrap import Faulty
-from holdfast.errors import InvalidArgument, OutcomeUnknown, Unavailable
-from holdfast.families import memo
-from holdfast.families.memo import CLAIM_SECONDS, Claim, content_hash
+from stateroom import codec
+from stateroom.bridge import run_now
+from stateroom.engines.memory import MemoryEngine
+from stateroom.engines.wrap import Faulty
+from stateroom.errors import InvalidArgument, OutcomeUnknown, Unavailable
+from stateroom.families import memo
+from stateroom.families.memo import CLAIM_SECONDS, Claim, content_hash
 
 
 def test_computed_once_for_equal_inputs(store, other):
@@ -140,7 +140,7 @@ def test_a_dead_holders_call_is_computed_again(store, database, clock):
 
 
 async def transact_take(claim):
-    from holdfast.transaction import transact
+    from stateroom.transaction import transact
 
     return await transact(claim.scope, claim._take)
 
@@ -258,8 +258,8 @@ def test_failing_at_every_call(lost):
 
 
 WORKER = """
-import sys, holdfast
-store = holdfast.open(sys.argv[1])
+import sys, stateroom
+store = stateroom.open(sys.argv[1])
 def compute():
     print("computing", flush=True)
     sys.stdin.readline()
@@ -272,7 +272,7 @@ print("value", store.results.memo("d", "f", {"b": 1, "a": 2}, compute), flush=Tr
 def test_across_processes_and_the_death_of_one(alone):
     """The first process computes and the second waits; the first is killed, and the second computes."""
     path = alone.url
-    holdfast.open(path).close()
+    stateroom.open(path).close()
 
     def start(number):
         return subprocess.Popen(
@@ -284,7 +284,7 @@ def test_across_processes_and_the_death_of_one(alone):
     try:
         assert first.stdout.readline() == "computing\n"
         second = start(2)
-        store = holdfast.open(path)
+        store = stateroom.open(path)
         (claimed,) = store._engine.scan(None, b"default\0VC", b"default\0VD", limit=10)
         first.kill()
         first.wait()

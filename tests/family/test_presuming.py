@@ -2,12 +2,12 @@
 
 import pytest
 
-from holdfast import Event, Execution, Instance, Store, codec
-from holdfast.clock import SystemClock
-from holdfast.engines import memory
-from holdfast.engines.wrap import Recording
-from holdfast.errors import AlreadyExists, LostLease, WrongState
-from holdfast.testing import family_suite
+from stateroom import Event, Execution, Instance, Store, codec
+from stateroom.clock import SystemClock
+from stateroom.engines import memory
+from stateroom.engines.wrap import Recording
+from stateroom.errors import AlreadyExists, LostLease, WrongState
+from stateroom.testing import family_suite
 
 
 class Gathering(memory.MemoryEngine):

@@ -1,6 +1,6 @@
 """What is replaced, trimmed or removed while it is read: what was there, or nothing; never damaged.
 
-What the feed promises then is in `holdfast.testing.feed_races`.
+What the feed promises then is in `stateroom.testing.feed_races`.
 """
 
 from datetime import timedelta
@@ -8,10 +8,10 @@ from datetime import timedelta
 import pytest
 
 from family.aging import blocking
-from holdfast import Event, Execution, Instance, Policy
-from holdfast.engines.wrap import Slow
-from holdfast.errors import Compacted, Conflict, NotFound
-from holdfast.testing.harness import PATIENCE
+from stateroom import Event, Execution, Instance, Policy
+from stateroom.engines.wrap import Slow
+from stateroom.errors import Compacted, Conflict, NotFound
+from stateroom.testing.harness import PATIENCE
 
 
 def large(number, id=""):
@@ -81,7 +81,7 @@ def test_events_of_an_execution_that_is_removed_are_all_there_or_it_is_not(store
 
 @pytest.mark.parametrize("rows", [2, 6])
 def test_many_events_that_are_swept_while_they_are_read(store, gaps, monkeypatch, rows):
-    monkeypatch.setattr("holdfast.families.dependents.SWEEP_ROWS", rows)
+    monkeypatch.setattr("stateroom.families.dependents.SWEEP_ROWS", rows)
 
     def ask(client, id):
         store.executions.create(Execution(id, "j"), events=[Event(str(n)) for n in range(7)])

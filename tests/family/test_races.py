@@ -2,10 +2,10 @@
 
 import pytest
 
-from holdfast import Event, Execution, Instance, Store, codec
-from holdfast.engines.wrap import Conflicting, Slow
-from holdfast.errors import AlreadyExists, LostLease, StaleRevision, WrongState
-from holdfast.testing.family_harness import ids
+from stateroom import Event, Execution, Instance, Store, codec
+from stateroom.engines.wrap import Conflicting, Slow
+from stateroom.errors import AlreadyExists, LostLease, StaleRevision, WrongState
+from stateroom.testing.family_harness import ids
 
 
 @pytest.fixture

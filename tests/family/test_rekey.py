@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from family.conftest import SEVERAL
-from holdfast import Context, Event, Execution, Instance, Store, codec, keys
-from holdfast.codec.crypto import KeyRing
-from holdfast.engine import Batch
-from holdfast.engines.wrap import Conflicting
-from holdfast.errors import Damaged, Undecodable
+from stateroom import Context, Event, Execution, Instance, Store, codec, keys
+from stateroom.codec.crypto import KeyRing
+from stateroom.engine import Batch
+from stateroom.engines.wrap import Conflicting
+from stateroom.errors import Damaged, Undecodable
 
 pytestmark = SEVERAL
 

@@ -11,13 +11,13 @@ import pytest
 from family.aging import keys_left
 from family.conftest import BLOCKING
 from family.faults import over
-from holdfast import OMITTED, Result, blobs
-from holdfast.bridge import run_now
-from holdfast.engine import Batch
-from holdfast.engines.memory import MemoryEngine
-from holdfast.engines.wrap import Recording
-from holdfast.errors import Closed, Conflict, InvalidArgument, NotFound, Timeout
-from holdfast.families.result_clear import expire
+from stateroom import OMITTED, Result, blobs
+from stateroom.bridge import run_now
+from stateroom.engine import Batch
+from stateroom.engines.memory import MemoryEngine
+from stateroom.engines.wrap import Recording
+from stateroom.errors import Closed, Conflict, InvalidArgument, NotFound, Timeout
+from stateroom.families.result_clear import expire
 
 LIMIT = 64 << 10
 

@@ -9,9 +9,9 @@ from hypothesis.stateful import invariant, rule
 from family.beside import InPlace, Place
 from family.conftest import BLOCKING
 from family.faults import at_every_call, over
-from holdfast import OMITTED, moves
-from holdfast.engines.memory import MemoryEngine
-from holdfast.engines.wrap import Conflicting
+from stateroom import OMITTED, moves
+from stateroom.engines.memory import MemoryEngine
+from stateroom.engines.wrap import Conflicting
 
 LARGE = b"large" * 20_000
 

@@ -5,10 +5,10 @@ from datetime import timedelta
 import pytest
 
 from family.aging import DAY, HOUR, Interfering, Sizes, blocking, ids, instance, keys_left
-from holdfast import Event, Execution, Policy
-from holdfast.engines.wrap import Recording
-from holdfast.errors import AlreadyExists, InvalidArgument, LostLease
-from holdfast.retention_run import LEASE_KEY
+from stateroom import Event, Execution, Policy
+from stateroom.engines.wrap import Recording
+from stateroom.errors import AlreadyExists, InvalidArgument, LostLease
+from stateroom.retention_run import LEASE_KEY
 
 # --- policies are data ---
 

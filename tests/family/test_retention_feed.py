@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 
 from family.aging import DAY, HOUR, BeforeScan, blocking, instance
-from holdfast import BEGINNING, HistoryEntry, Policy
-from holdfast.errors import Compacted
+from stateroom import BEGINNING, HistoryEntry, Policy
+from stateroom.errors import Compacted
 
 
 def test_the_feed_is_pruned_by_age_and_says_so(store, clock):

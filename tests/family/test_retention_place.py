@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from holdfast import Execution, Instance, Policy, Store, codec
-from holdfast.engines.memory import MemoryEngine
-from holdfast.errors import Damaged
-from holdfast.testing.faces import ManualClock
+from stateroom import Execution, Instance, Policy, Store, codec
+from stateroom.engines.memory import MemoryEngine
+from stateroom.errors import Damaged
+from stateroom.testing.faces import ManualClock
 
 
 def test_short_runs_reach_what_is_behind_much_that_stays(
@@ -151,7 +151,7 @@ def test_one_that_fails_does_not_keep_the_others_from_their_turn(
     async def fail(*args: Any) -> Any:
         raise Damaged("a checkpoint cannot be read", kind="checkpoints")
 
-    monkeypatch.setattr("holdfast.retention_feed.limits", fail)
+    monkeypatch.setattr("stateroom.retention_feed.limits", fail)
     store.retention.set(Policy("feed", older_than=timedelta(hours=1)))
     store.retention.set(Policy("instances", terminal_older_than=timedelta(hours=1)))
     instances(store, 0)

@@ -7,14 +7,14 @@ import pytest
 from family.beside import Place
 from family.boxes import shrink
 from family.conftest import BLOCKING
-from holdfast import Savepoint, Schedule, Store, codec, keys
-from holdfast.bridge import run_now
-from holdfast.engines.memory import MemoryEngine
-from holdfast.engines.wrap import Conflicting, Faulty, Recording
-from holdfast.errors import Conflict, InvalidArgument, NoSavepoint, NotFound, NotInitialized, StoreError
-from holdfast.families import savepoint_chunks, savepoint_writing
-from holdfast.testing.faces import ManualClock
-from holdfast.uploads import free
+from stateroom import Savepoint, Schedule, Store, codec, keys
+from stateroom.bridge import run_now
+from stateroom.engines.memory import MemoryEngine
+from stateroom.engines.wrap import Conflicting, Faulty, Recording
+from stateroom.errors import Conflict, InvalidArgument, NoSavepoint, NotFound, NotInitialized, StoreError
+from stateroom.families import savepoint_chunks, savepoint_writing
+from stateroom.testing.faces import ManualClock
+from stateroom.uploads import free
 
 
 @pytest.fixture
@@ -393,8 +393,8 @@ def test_savepoints_are_values(store, database, run):
 
 
 def test_one_state_that_cannot_be_decoded_hides_no_other(run, monkeypatch):
-    from holdfast.codec import Codec
-    from holdfast.errors import Undecodable
+    from stateroom.codec import Codec
+    from stateroom.errors import Undecodable
 
     run.save("r", 1, {"a": 1, "b": "poison", "c": 3})
     decode = Codec.decode

@@ -6,8 +6,8 @@ from hypothesis.stateful import invariant, precondition, rule
 
 from family.beside import InPlace, Place
 from family.boxes import shrink
-from holdfast.errors import InvalidArgument, NoSavepoint
-from holdfast.families import savepoint_chunks, savepoint_writing
+from stateroom.errors import InvalidArgument, NoSavepoint
+from stateroom.families import savepoint_chunks, savepoint_writing
 
 ids = st.integers(0, 60).map(lambda number: f"e{number}")
 states = st.one_of(st.integers(0, 3), st.sampled_from(["", "x" * 90, "y" * 700, b"z" * 2000]))

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast import Schedule
-from holdfast.errors import InvalidArgument
+from stateroom import Schedule
+from stateroom.errors import InvalidArgument
 
 times = st.integers(0, 10**15)
 

@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from family.beside import Place
-from holdfast import Context, Event, Execution, Instance
-from holdfast.engines.wrap import Faulty
-from holdfast.errors import OutcomeUnknown, StoreError
+from stateroom import Context, Event, Execution, Instance
+from stateroom.engines.wrap import Faulty
+from stateroom.errors import OutcomeUnknown, StoreError
 
 LARGE = "large" * 20_000
 

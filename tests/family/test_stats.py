@@ -3,8 +3,8 @@
 import uuid
 from typing import Any
 
-import holdfast
-from holdfast import BEGINNING, Event, Execution, Instance
+import stateroom
+from stateroom import BEGINNING, Event, Execution, Instance
 
 
 def test_counts_are_those_of_the_records(store: Any) -> None:
@@ -39,5 +39,5 @@ def test_namespaces_are_counted_apart(store: Any) -> None:
 
 
 def test_it_says_what_keeps_it(tmp_path: Any) -> None:
-    with holdfast.open(tmp_path / "a.db") as store:
+    with stateroom.open(tmp_path / "a.db") as store:
         assert store.stats().engine.startswith("SQLite 3.")

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-import holdfast
-from holdfast import Context, Event, Execution, Instance
-from holdfast.codec import Codec, KeyRing
-from holdfast.errors import Damaged, InvalidArgument, Undecodable
+import stateroom
+from stateroom import Context, Event, Execution, Instance
+from stateroom.codec import Codec, KeyRing
+from stateroom.errors import Damaged, InvalidArgument, Undecodable
 
 
 @dataclasses.dataclass
@@ -32,7 +32,7 @@ def instance(id: str, value: Any) -> Instance:
 @pytest.fixture
 def path(tmp_path: Path) -> str:
     path = str(tmp_path / "runs.db")
-    with holdfast.open(path, codec=known()) as store:
+    with stateroom.open(path, codec=known()) as store:
         store.instances.put(instance("a", 1))
         store.instances.put(instance("b", Order(7)))
         store.instances.put(instance("c", 3))
@@ -40,7 +40,7 @@ def path(tmp_path: Path) -> str:
 
 
 def test_a_type_that_is_gone_hides_its_record_alone(path: str) -> None:
-    with holdfast.open(path, codec=Codec()) as store:
+    with stateroom.open(path, codec=Codec()) as store:
         with pytest.raises(Undecodable) as caught:
             store.instances.get("b")
         error = caught.value
@@ -55,23 +55,23 @@ def test_a_type_that_is_gone_hides_its_record_alone(path: str) -> None:
         changes = store.feed.read().items
         assert [change.id for change in changes] == ["a", "b", "c"]
         store.instances.put(instance("d", 4))
-    with holdfast.open(path, codec=known()) as store:
+    with stateroom.open(path, codec=known()) as store:
         assert store.instances.get("b").context.initial == {"order": Order(7)}
         assert store.check() == []
 
 
 def test_reading_upgrades_and_writes_nothing_back(path: str) -> None:
     before = Path(path).read_bytes()
-    with holdfast.open(path, codec=known(2, upgrade={1: lambda state: {"number": state["number"] + 1}})) as store:
+    with stateroom.open(path, codec=known(2, upgrade={1: lambda state: {"number": state["number"] + 1}})) as store:
         assert store.instances.get("b").context.initial == {"order": Order(8)}
         assert store.instances.query().undecodable == 0
     assert Path(path).read_bytes() == before
-    with holdfast.open(path, codec=known()) as store:
+    with stateroom.open(path, codec=known()) as store:
         assert store.instances.get("b").context.initial == {"order": Order(7)}
 
 
 def test_a_refused_value_names_its_field_and_changes_nothing(path: str) -> None:
-    with holdfast.open(path, codec=known()) as store:
+    with stateroom.open(path, codec=known()) as store:
         with pytest.raises(InvalidArgument) as caught:
             store.instances.put(instance("a", [0, {"x": print}]))
         assert caught.value.path.endswith(".order[1].x")
@@ -86,7 +86,7 @@ def ring(current: str = "old", **keys: bytes) -> KeyRing:
     return KeyRing(keys or {"old": OLD}, current=current, naming=NAMING)
 
 
-def write_everywhere(store: holdfast.Store) -> None:
+def write_everywhere(store: stateroom.Store) -> None:
     """The secret in every place of the API that takes a value."""
     moment = datetime(2030, 1, 1, tzinfo=UTC)
     made = store.instances.put(
@@ -116,9 +116,9 @@ def file_bytes(folder: Path) -> bytes:
 def test_no_value_can_be_read_in_an_encrypted_file(tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
     (tmp_path / "secret").mkdir()
-    with holdfast.open(str(tmp_path / "plain" / "runs.db")) as store:
+    with stateroom.open(str(tmp_path / "plain" / "runs.db")) as store:
         write_everywhere(store)
-    with holdfast.open(str(tmp_path / "secret" / "runs.db"), key_ring=ring()) as store:
+    with stateroom.open(str(tmp_path / "secret" / "runs.db"), key_ring=ring()) as store:
         write_everywhere(store)
         assert store.instances.get("id-1").metadata == {"b": [SECRET]}
         assert store.check() == []
@@ -133,16 +133,16 @@ def test_no_value_can_be_read_in_an_encrypted_file(tmp_path: Path) -> None:
 
 def test_a_wrong_key_says_so_and_the_right_one_reads_on(tmp_path: Path) -> None:
     path = str(tmp_path / "runs.db")
-    with holdfast.open(path, key_ring=ring()) as store:
+    with stateroom.open(path, key_ring=ring()) as store:
         store.instances.put(instance("a", 1))
-    with holdfast.open(path, key_ring=ring("new", new=NEW)) as store:
+    with stateroom.open(path, key_ring=ring("new", new=NEW)) as store:
         with pytest.raises(Undecodable, match="'old'"):
             store.instances.get("a")
         store.instances.put(instance("b", 2))
-    with holdfast.open(path) as store, pytest.raises(Undecodable, match="key_ring"):
+    with stateroom.open(path) as store, pytest.raises(Undecodable, match="key_ring"):
         store.instances.get("a")
-    with holdfast.open(path, key_ring=ring(old=NEW)) as store, pytest.raises(Damaged, match="another key"):
+    with stateroom.open(path, key_ring=ring(old=NEW)) as store, pytest.raises(Damaged, match="another key"):
         store.instances.get("a")
-    with holdfast.open(path, key_ring=ring("new", new=NEW, old=OLD)) as store:
+    with stateroom.open(path, key_ring=ring("new", new=NEW, old=OLD)) as store:
         assert [one.id for one in store.instances.query()] == ["a", "b"]
         assert store.check() == []

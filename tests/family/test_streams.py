@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-import holdfast
+import stateroom
 from family.boxes import ROOT, Boxes
-from holdfast import Context, Instance, blobs, codec, streams
-from holdfast.bridge import Threaded
-from holdfast.chunks import CHUNK_BYTES
-from holdfast.engines.memory import MemoryEngine
-from holdfast.errors import Closed, Conflict, InvalidArgument
-from holdfast.testing.faces import ManualClock
-from holdfast.transaction import Scope, transact
+from stateroom import Context, Instance, blobs, codec, streams
+from stateroom.bridge import Threaded
+from stateroom.chunks import CHUNK_BYTES
+from stateroom.engines.memory import MemoryEngine
+from stateroom.errors import Closed, Conflict, InvalidArgument
+from stateroom.testing.faces import ManualClock
+from stateroom.transaction import Scope, transact
 
 DATA = random.Random(5).randbytes(5 * CHUNK_BYTES + 77)
 SIZES = [0, 1, 70_000, CHUNK_BYTES, CHUNK_BYTES + 1, len(DATA)]
@@ -135,8 +135,8 @@ SCRIPT = """
 import random, resource, sys
 sys.path[:0] = sys.argv[3:]
 from family.boxes import Boxes
-from holdfast.clock import SystemClock
-from holdfast.engines import sqlite
+from stateroom.clock import SystemClock
+from stateroom.engines import sqlite
 
 size = int(sys.argv[2])
 boxes = Boxes(sqlite.connect(sys.argv[1]), SystemClock())
@@ -184,13 +184,13 @@ def test_a_gigabyte_in_bounded_memory(tmp_path):
 
 def test_large_values_are_copied_to_another_database_once_each(tmp_path):
     first, second = f"{tmp_path}/one.db", f"{tmp_path}/two.db"
-    with holdfast.open(first) as store:
+    with stateroom.open(first) as store:
         for id in ("a", "a", "b/1"):
             store.instances.put(Instance(id, "w", context=Context(initial={"data": DATA})))
         store.feed.emit("note", DATA[:100_000])
         store.instances.delete("b/1")
-    holdfast.copy(first, second)
-    with holdfast.open(second) as store:
+    stateroom.copy(first, second)
+    with stateroom.open(second) as store:
         assert store.check() == []
         assert store.instances.get("a").context.initial["data"] == DATA
         assert Path(second).stat().st_size < 8 * len(DATA)

@@ -6,10 +6,10 @@ from tempfile import mkdtemp
 
 import pytest
 
-import holdfast
-from holdfast.clock import SystemClock
-from holdfast.testing import family_suite
-from holdfast.testing.faces import drive
+import stateroom
+from stateroom.clock import SystemClock
+from stateroom.testing import family_suite
+from stateroom.testing.faces import drive
 
 
 class Embedded:
@@ -20,9 +20,9 @@ class Embedded:
         self._folders = {}
 
     def __call__(self):
-        folder = mkdtemp(prefix="holdfast-suite-") if self._file else None
+        folder = mkdtemp(prefix="stateroom-suite-") if self._file else None
         url = f"{folder}/store.db" if folder else "memory:"
-        store = drive(lambda: holdfast.open_async(url)) if self._asynchronous else holdfast.open(url)
+        store = drive(lambda: stateroom.open_async(url)) if self._asynchronous else stateroom.open(url)
         self._folders[id(store)] = folder
         return store
 

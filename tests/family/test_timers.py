@@ -9,11 +9,11 @@ from hypothesis.stateful import invariant, rule
 from family.beside import GivenUpError, InPlace, Place
 from family.conftest import BLOCKING
 from family.faults import at_every_call, over
-from holdfast import Timer
-from holdfast.engine import Batch
-from holdfast.engines.memory import MemoryEngine
-from holdfast.engines.wrap import Conflicting
-from holdfast.errors import Closed, InvalidArgument
+from stateroom import Timer
+from stateroom.engine import Batch
+from stateroom.engines.memory import MemoryEngine
+from stateroom.engines.wrap import Conflicting
+from stateroom.errors import Closed, InvalidArgument
 
 T0 = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 

@@ -4,10 +4,10 @@ import uuid
 
 import pytest
 
-from holdfast import Event, Execution, Instance
-from holdfast.engines.wrap import Conflicting, Recording
-from holdfast.errors import Closed, Conflict, InvalidArgument, NotFound, WrongState
-from holdfast.testing.family_harness import changes, ids, nothing_changes
+from stateroom import Event, Execution, Instance
+from stateroom.engines.wrap import Conflicting, Recording
+from stateroom.errors import Closed, Conflict, InvalidArgument, NotFound, WrongState
+from stateroom.testing.family_harness import changes, ids, nothing_changes
 
 
 def refusing(database, times):

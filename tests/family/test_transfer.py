@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-import holdfast
-from holdfast import BEGINNING, Context, Event, Execution, Instance
-from holdfast.errors import AlreadyExists, Compacted, InvalidArgument, NotFound
-from holdfast.moves import copy_stores
-from holdfast.testing.postgres import postgres_url  # noqa: F401
+import stateroom
+from stateroom import BEGINNING, Context, Event, Execution, Instance
+from stateroom.errors import AlreadyExists, Compacted, InvalidArgument, NotFound
+from stateroom.moves import copy_stores
+from stateroom.testing.postgres import postgres_url  # noqa: F401
 
 
-def fill(store: holdfast.Store) -> None:
+def fill(store: stateroom.Store) -> None:
     """Something of every family, with history, deletions and recreations."""
     for number in range(40):
         id = f"order-{number}/charge"
@@ -47,7 +47,7 @@ def fill(store: holdfast.Store) -> None:
         store.savepoints.save("run", 1000, {f"entity-{n}": n for n in range(100)})
 
 
-def view(store: holdfast.Store) -> list[Any]:
+def view(store: stateroom.Store) -> list[Any]:
     """What a reader sees of it."""
     seen: list[Any] = [
         list(store.executions.scan()),
@@ -75,35 +75,35 @@ def view(store: holdfast.Store) -> list[Any]:
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Iterator[holdfast.Store]:
-    with holdfast.open(tmp_path / "source.db") as store:
+def source(tmp_path: Path) -> Iterator[stateroom.Store]:
+    with stateroom.open(tmp_path / "source.db") as store:
         fill(store)
         yield store
 
 
-def same(source: holdfast.Store, target: holdfast.Store) -> None:
+def same(source: stateroom.Store, target: stateroom.Store) -> None:
     assert view(target) == view(source)
     assert target.check() == []
     assert target.namespace("tenant").check() == []
 
 
 @pytest.mark.parametrize("parts", [1, 7])
-def test_a_copy_reads_like_its_source_whatever_its_parts(source: holdfast.Store, tmp_path: Path, parts: int) -> None:
-    holdfast.copy(tmp_path / "source.db", tmp_path / "target.db", parts=parts)
-    with holdfast.open(tmp_path / "target.db") as target:
+def test_a_copy_reads_like_its_source_whatever_its_parts(source: stateroom.Store, tmp_path: Path, parts: int) -> None:
+    stateroom.copy(tmp_path / "source.db", tmp_path / "target.db", parts=parts)
+    with stateroom.open(tmp_path / "target.db") as target:
         same(source, target)
         assert target.transact(lambda tx: tx.executions.create(Execution("once/1", "job")), once="key") == "once/1"
 
 
-def test_a_copy_of_a_copy_comes_back_to_one_part(source: holdfast.Store, tmp_path: Path) -> None:
-    with holdfast.open(tmp_path / "many.db", parts=5) as many, holdfast.open(tmp_path / "one.db") as one:
+def test_a_copy_of_a_copy_comes_back_to_one_part(source: stateroom.Store, tmp_path: Path) -> None:
+    with stateroom.open(tmp_path / "many.db", parts=5) as many, stateroom.open(tmp_path / "one.db") as one:
         copy_stores(source, many)
         copy_stores(many, one)
         same(source, one)
 
 
-def test_a_copy_goes_on_living(source: holdfast.Store, tmp_path: Path) -> None:
-    with holdfast.open(tmp_path / "target.db", parts=3) as target:
+def test_a_copy_goes_on_living(source: stateroom.Store, tmp_path: Path) -> None:
+    with stateroom.open(tmp_path / "target.db", parts=3) as target:
         copy_stores(source, target)
         before = target.executions.get("order-1/charge")
         target.executions.update("order-1/charge", state="completed", events=[Event("done")])
@@ -116,8 +116,8 @@ def test_a_copy_goes_on_living(source: holdfast.Store, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("parts", [1, 4])
-def test_a_consumer_sees_every_change_it_had_not_seen(source: holdfast.Store, tmp_path: Path, parts: int) -> None:
-    with holdfast.open(tmp_path / "target.db", parts=parts) as target:
+def test_a_consumer_sees_every_change_it_had_not_seen(source: stateroom.Store, tmp_path: Path, parts: int) -> None:
+    with stateroom.open(tmp_path / "target.db", parts=parts) as target:
         copy_stores(source, target)
         for name in ("half", "start"):
             missed = source.feed.read(source.checkpoints.get(name), limit=1000).items
@@ -130,65 +130,65 @@ def test_a_consumer_sees_every_change_it_had_not_seen(source: holdfast.Store, tm
             )
 
 
-def test_a_position_of_the_source_is_foreign(source: holdfast.Store, tmp_path: Path) -> None:
-    with holdfast.open(tmp_path / "target.db") as target:
+def test_a_position_of_the_source_is_foreign(source: stateroom.Store, tmp_path: Path) -> None:
+    with stateroom.open(tmp_path / "target.db") as target:
         copy_stores(source, target)
         with pytest.raises(InvalidArgument, match="another database"):
             target.feed.read(source.feed.latest())
 
 
-def test_what_was_compacted_stays_compacted(source: holdfast.Store, tmp_path: Path) -> None:
-    from holdfast.engine import Batch
+def test_what_was_compacted_stays_compacted(source: stateroom.Store, tmp_path: Path) -> None:
+    from stateroom.engine import Batch
 
     source._engine.commit(0, Batch(write={source._scope.key(b"G"): (60).to_bytes(8, "big") + bytes(2)}))
-    with holdfast.open(tmp_path / "target.db") as target:
+    with stateroom.open(tmp_path / "target.db") as target:
         copy_stores(source, target)
         with pytest.raises(Compacted):
             target.feed.read(target.checkpoints.get("half"))
         assert target.feed.read(BEGINNING).items
 
 
-def test_a_backup_is_made_while_others_write_and_restores(source: holdfast.Store, tmp_path: Path) -> None:
+def test_a_backup_is_made_while_others_write_and_restores(source: stateroom.Store, tmp_path: Path) -> None:
     before = view(source)
     source.backup(tmp_path / "backup.db")
     source.executions.create(Execution("later", "job"))
-    holdfast.restore(tmp_path / "backup.db", tmp_path / "restored.db")
-    with holdfast.open(tmp_path / "restored.db") as restored:
+    stateroom.restore(tmp_path / "backup.db", tmp_path / "restored.db")
+    with stateroom.open(tmp_path / "restored.db") as restored:
         assert view(restored) == before
         assert restored.check() == []
 
 
-def test_bad_calls_say_what_is_wrong_and_change_nothing(source: holdfast.Store, tmp_path: Path) -> None:
+def test_bad_calls_say_what_is_wrong_and_change_nothing(source: stateroom.Store, tmp_path: Path) -> None:
     path = tmp_path / "source.db"
     with pytest.raises(NotFound):
-        holdfast.copy(tmp_path / "absent.db", tmp_path / "x.db")
+        stateroom.copy(tmp_path / "absent.db", tmp_path / "x.db")
     assert not (tmp_path / "x.db").exists()
     with pytest.raises(InvalidArgument):
-        holdfast.copy(path, path)
+        stateroom.copy(path, path)
     with pytest.raises(NotFound):
-        holdfast.restore(tmp_path / "absent.db", tmp_path / "x.db")
+        stateroom.restore(tmp_path / "absent.db", tmp_path / "x.db")
     with pytest.raises(InvalidArgument):
         source.backup(path)
-    with holdfast.open(tmp_path / "full.db") as full:
+    with stateroom.open(tmp_path / "full.db") as full:
         full.executions.create(Execution("a", "job"))
     with pytest.raises(AlreadyExists):
-        holdfast.copy(path, tmp_path / "full.db")
-    with holdfast.open(tmp_path / "full.db") as full:
+        stateroom.copy(path, tmp_path / "full.db")
+    with stateroom.open(tmp_path / "full.db") as full:
         assert [record.id for record in full.executions.scan()] == ["a"]
 
 
 def test_a_store_in_memory_can_be_backed_up(tmp_path: Path) -> None:
-    with holdfast.open("memory:") as store:
+    with stateroom.open("memory:") as store:
         fill(store)
         store.backup(tmp_path / "backup.db")
-        with holdfast.open(tmp_path / "backup.db") as saved:
+        with stateroom.open(tmp_path / "backup.db") as saved:
             same(store, saved)
 
 
-def test_to_a_server_and_back(source: holdfast.Store, tmp_path: Path, postgres_url: str) -> None:  # noqa: F811
-    holdfast.copy(tmp_path / "source.db", postgres_url, verify=True)
-    with holdfast.open(postgres_url) as server:
+def test_to_a_server_and_back(source: stateroom.Store, tmp_path: Path, postgres_url: str) -> None:  # noqa: F811
+    stateroom.copy(tmp_path / "source.db", postgres_url, verify=True)
+    with stateroom.open(postgres_url) as server:
         same(source, server)
         server.backup(tmp_path / "backup.db")
-    with holdfast.open(tmp_path / "backup.db") as back:
+    with stateroom.open(tmp_path / "backup.db") as back:
         same(source, back)

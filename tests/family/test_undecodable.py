@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-import holdfast
+import stateroom
 from family.conftest import SEVERAL
-from holdfast import Context, Execution, Instance
-from holdfast.codec import Codec, Raw
-from holdfast.errors import Undecodable
+from stateroom import Context, Execution, Instance
+from stateroom.codec import Codec, Raw
+from stateroom.errors import Undecodable
 
 
 @dataclass
@@ -89,13 +89,13 @@ def test_the_feed_goes_on_and_names_the_error(filled: Any) -> None:
 @pytest.mark.parametrize("parts", [None, 5])
 def test_copy_and_backup_bring_it_along(tmp_path: Path, parts: int | None) -> None:
     source, target = tmp_path / "a.db", tmp_path / "b.db"
-    with holdfast.open(source, codec=knowing()) as store:
+    with stateroom.open(source, codec=knowing()) as store:
         fill(store)
-    holdfast.copy(source, target, parts=parts)
-    with holdfast.open(target) as store:
+    stateroom.copy(source, target, parts=parts)
+    with stateroom.open(target) as store:
         store.backup(tmp_path / "c.db")
     for copied in (target, tmp_path / "c.db"):
-        with holdfast.open(copied, codec=knowing()) as store:
+        with stateroom.open(copied, codec=knowing()) as store:
             assert store.executions.get("r/e2").data == Order(5)
             assert store.instances.get("r/i").context.initial == {"order": Order(7)}
             assert store.executions.count("new") == 5

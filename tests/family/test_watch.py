@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from holdfast import BEGINNING, LATEST, Instance, keys
-from holdfast.errors import AlreadyExists, Compacted, InvalidArgument, Timeout
+from stateroom import BEGINNING, LATEST, Instance, keys
+from stateroom.errors import AlreadyExists, Compacted, InvalidArgument, Timeout
 
 PATIENCE = 30
 
@@ -119,15 +119,15 @@ def test_a_checkpoint_beats_the_start(store):
 
 def test_a_position_beyond_the_end_is_the_end(tmp_path):
     """As after a database was restored from an old backup."""
-    import holdfast
+    import stateroom
 
-    with holdfast.open(tmp_path / "a.db") as store:
+    with stateroom.open(tmp_path / "a.db") as store:
         emit(store, "a")
         store.feed.latest()
         store.backup(tmp_path / "b.db")
         emit(store, "b", "c")
         late = store.feed.latest()
-    with holdfast.open(tmp_path / "b.db") as store:
+    with stateroom.open(tmp_path / "b.db") as store:
         handler = Handler()
         watcher = store.watch("w", handler, start=late)
         watcher.start()
@@ -367,7 +367,7 @@ def test_a_lease_that_was_taken_keeps_the_checkpoint_of_the_one_who_has_it(store
 def test_compacted_ends_it_aloud(store, clock):
     from datetime import timedelta
 
-    from holdfast import Policy
+    from stateroom import Policy
 
     emit(store, "a", "b")
     early = store.feed.read(limit=1).items[0].before

@@ -2,14 +2,14 @@
 
 import pytest
 
-from holdfast import BEGINNING, Instance, Store, codec
-from holdfast.bridge import run_now
-from holdfast.clock import SystemClock
-from holdfast.engines import memory
-from holdfast.engines.wrap import Recording, Wrapper
-from holdfast.feed import Follower
-from holdfast.feed_reading import RUN, Filter
-from holdfast.testing.faces import ManualClock
+from stateroom import BEGINNING, Instance, Store, codec
+from stateroom.bridge import run_now
+from stateroom.clock import SystemClock
+from stateroom.engines import memory
+from stateroom.engines.wrap import Recording, Wrapper
+from stateroom.feed import Follower
+from stateroom.feed_reading import RUN, Filter
+from stateroom.testing.faces import ManualClock
 
 
 class Counted:

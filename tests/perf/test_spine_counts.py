@@ -2,10 +2,10 @@
 
 import pytest
 
-from holdfast import Event, Execution, Instance, Store, codec
-from holdfast.clock import SystemClock
-from holdfast.engines import memory
-from holdfast.engines.wrap import Recording
+from stateroom import Event, Execution, Instance, Store, codec
+from stateroom.clock import SystemClock
+from stateroom.engines import memory
+from stateroom.engines.wrap import Recording
 
 
 class Counted:

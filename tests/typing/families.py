@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from typing import Any, assert_type
 
-from holdfast import (
+from stateroom import (
     AsyncStore,
     AsyncWatcher,
     Changes,

@@ -3,12 +3,12 @@
 from collections.abc import AsyncIterator, Iterator
 from typing import assert_type
 
-import holdfast
-from holdfast import AsyncStore, Changes, Context, Event, Execution, Instance, Lease, Page, Problem, Store
+import stateroom
+from stateroom import AsyncStore, Changes, Context, Event, Execution, Instance, Lease, Page, Problem, Store
 
 
 def blocking(store: Store) -> None:
-    assert_type(holdfast.open("runs.db"), Store)
+    assert_type(stateroom.open("runs.db"), Store)
     assert_type(store.instances.start(Instance("a", "w", context=Context({"n": 1})), unique="global"), Instance)
     assert_type(store.instances.put(Instance("a", "w"), expected_revision=1), Instance)
     assert_type(store.instances.find("a"), Instance | None)
@@ -34,7 +34,7 @@ def blocking(store: Store) -> None:
 
 
 async def awaited(store: AsyncStore) -> None:
-    assert_type(await holdfast.open_async("runs.db"), AsyncStore)
+    assert_type(await stateroom.open_async("runs.db"), AsyncStore)
     assert_type(await store.instances.start(Instance("a", "w")), Instance)
     assert_type(await store.instances.find("a"), Instance | None)
     assert_type(await store.instances.query(status="running"), Page[Instance])

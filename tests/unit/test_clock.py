@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast import clock
-from holdfast.clock import EPOCH, SystemClock, from_micros, new_id, to_micros
-from holdfast.errors import InvalidArgument
+from stateroom import clock
+from stateroom.clock import EPOCH, SystemClock, from_micros, new_id, to_micros
+from stateroom.errors import InvalidArgument
 
 ZONE = timezone(timedelta(hours=5, minutes=45))
 

@@ -7,8 +7,8 @@ from typing import Any
 import ormsgpack
 import pytest
 
-from holdfast.codec import Codec
-from holdfast.codec.disguise import may_hold_bytes
+from stateroom.codec import Codec
+from stateroom.codec.disguise import may_hold_bytes
 
 HEADERS = [*range(0xC0, 0xE0), 0x00, 0x01, 0x41, 0x81, 0x91, 0xA1, 0xBF, 0xFF]
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.codec import Codec
-from holdfast.testing import fuzz_codec
+from stateroom.codec import Codec
+from stateroom.testing import fuzz_codec
 
 
 def test_a_hundred_thousand_mutated_inputs_end_in_a_value_or_damaged() -> None:

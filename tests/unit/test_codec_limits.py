@@ -11,8 +11,8 @@ from typing import Any
 import ormsgpack
 import pytest
 
-from holdfast.codec import Codec, depth
-from holdfast.errors import InvalidArgument, Undecodable
+from stateroom.codec import Codec, depth
+from stateroom.errors import InvalidArgument, Undecodable
 
 
 def nested(levels: int, wrap: Any, value: Any = 1) -> Any:
@@ -174,7 +174,7 @@ def test_bytearrays_are_never_taken_for_bytes(size: int, at: str) -> None:
 
 def test_equal_sets_have_equal_bytes_whatever_the_hash_seed() -> None:
     program = (
-        "from holdfast.codec import Codec; import sys\n"
+        "from stateroom.codec import Codec; import sys\n"
         "members = ['b', 'a', 'dd', (1, 'x'), 2.5, None, frozenset({'p', 'q', 'r', 's'})]\n"
         "value = [set(members), {'x', 'y', 'z', 'w'}, {b'a', b'b', b'c'}, {5, 3, 2**70}]\n"
         "sys.stdout.buffer.write(Codec().encode(value))\n"
@@ -225,8 +225,8 @@ def test_names_from_data_are_never_imported() -> None:
 def test_a_raised_recursion_limit_does_not_let_the_stack_overflow() -> None:
     program = (
         "import sys; sys.setrecursionlimit(1_000_000)\n"
-        "from holdfast.codec import Codec\n"
-        "from holdfast.errors import InvalidArgument, Undecodable\n"
+        "from stateroom.codec import Codec\n"
+        "from stateroom.errors import InvalidArgument, Undecodable\n"
         "one = Codec()\n"
         "def ext(tag, data): return b'\\xc9' + len(data).to_bytes(4, 'big') + bytes((tag,)) + data\n"
         "bombs = [b'\\x91' * 4_000, b'\\x91' * 1_000_000, b'\\x81\\xa1a' * 1_000_000, b'\\x81' * 1_000_000]\n"

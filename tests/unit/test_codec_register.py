@@ -9,9 +9,9 @@ import msgspec
 import pydantic
 import pytest
 
-from holdfast import codec as public
-from holdfast.codec import Codec, Raw
-from holdfast.errors import AlreadyExists, InvalidArgument, Undecodable
+from stateroom import codec as public
+from stateroom.codec import Codec, Raw
+from stateroom.errors import AlreadyExists, InvalidArgument, Undecodable
 
 
 @dataclasses.dataclass

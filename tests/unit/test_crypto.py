@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from holdfast.codec import Codec, KeyRing
-from holdfast.errors import AlreadyExists, Damaged, InvalidArgument, Undecodable, UnsupportedFormat
+from stateroom.codec import Codec, KeyRing
+from stateroom.errors import AlreadyExists, Damaged, InvalidArgument, Undecodable, UnsupportedFormat
 
 OLD, NEW, NAMING = b"o" * 32, b"n" * 32, b"d" * 32
 BOUND = b"default/instances/order-17"
@@ -180,13 +180,13 @@ def test_a_file_is_made_read_and_rotated(tmp_path: Path) -> None:
 
 def test_an_environment_variable_holds_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     KeyRing.generate(tmp_path / "k")
-    monkeypatch.setenv("HOLDFAST_KEY_RING", (tmp_path / "k").read_text())
+    monkeypatch.setenv("STATEROOM_KEY_RING", (tmp_path / "k").read_text())
     secret = Codec(key_ring=KeyRing.from_env()).protect(BOUND, b"x")
     assert Codec(key_ring=KeyRing.from_file(tmp_path / "k")).reveal(BOUND, secret) == b"x"
-    monkeypatch.setenv("HOLDFAST_KEY_RING", str(tmp_path / "k"))
+    monkeypatch.setenv("STATEROOM_KEY_RING", str(tmp_path / "k"))
     assert Codec(key_ring=KeyRing.from_env()).reveal(BOUND, secret) == b"x"
-    monkeypatch.delenv("HOLDFAST_KEY_RING")
-    with pytest.raises(InvalidArgument, match="HOLDFAST_KEY_RING"):
+    monkeypatch.delenv("STATEROOM_KEY_RING")
+    with pytest.raises(InvalidArgument, match="STATEROOM_KEY_RING"):
         KeyRing.from_env()
 
 
@@ -256,7 +256,7 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.
         return real(name, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(InvalidArgument, match=r"holdfast\[crypto\]"):
+    with pytest.raises(InvalidArgument, match=r"stateroom\[crypto\]"):
         ring()
     assert Codec().reveal(BOUND, Codec().protect(BOUND, b"x")) == b"x"
 

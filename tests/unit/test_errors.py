@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast import errors
-from holdfast.errors import StoreError
+from stateroom import errors
+from stateroom.errors import StoreError
 
 CLASSES = [getattr(errors, name) for name in errors.__all__]
 SOURCE = Path(errors.__file__).parent
@@ -189,5 +189,5 @@ def test_bases_are_only_caught():
 
 
 def test_every_subclass_in_the_package_stands_in_the_tree():
-    loose = [kind for kind in StoreError.__subclasses__() if kind.__module__.startswith("holdfast.")]
-    assert all(kind.__module__ == "holdfast.errors" for kind in loose)
+    loose = [kind for kind in StoreError.__subclasses__() if kind.__module__.startswith("stateroom.")]
+    assert all(kind.__module__ == "stateroom.errors" for kind in loose)

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from holdfast.codec import Codec, ErrorRecord, describe
-from holdfast.codec.failure import DEPTH, MEMBERS, NOTES, TEXT
+from stateroom.codec import Codec, ErrorRecord, describe
+from stateroom.codec.failure import DEPTH, MEMBERS, NOTES, TEXT
 
 
 class Odd(Exception):

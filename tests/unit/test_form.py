@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "src" / "holdfast"
+SOURCE = ROOT / "src" / "stateroom"
 FILE_LINES = 500
 MEDIAN_LINES = 180
 FUNCTION_LINES = 60

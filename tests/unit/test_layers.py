@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[2] / "src" / "holdfast"
+SOURCE = Path(__file__).parents[2] / "src" / "stateroom"
 
 LAYERS = (
     {"errors", "limits", "clock", "keys", "codec"},
@@ -55,7 +55,7 @@ def imports(module: str, file: Path) -> Iterator[str]:
         for statement in node.body
         for inner in ast.walk(statement)
     }
-    package = ["holdfast", *module.split(".")] if module else ["holdfast"]
+    package = ["stateroom", *module.split(".")] if module else ["stateroom"]
     if file.name != "__init__.py":
         package.pop()
     for node in ast.walk(tree):
@@ -71,10 +71,10 @@ def imports(module: str, file: Path) -> Iterator[str]:
 
 def inside(name: str) -> str | None:
     """The module of this package that an imported name lies in."""
-    if name != "holdfast" and not name.startswith("holdfast."):
+    if name != "stateroom" and not name.startswith("stateroom."):
         return None
     known = modules()
-    rest = name.removeprefix("holdfast").strip(".")
+    rest = name.removeprefix("stateroom").strip(".")
     while rest and rest not in known:
         rest = rest.rpartition(".")[0]
     return rest
@@ -91,7 +91,7 @@ def test_every_module_has_a_layer() -> None:
 
 def test_imports_go_down_only() -> None:
     up = [
-        f"{module or 'holdfast'} imports {name}"
+        f"{module or 'stateroom'} imports {name}"
         for module, file in modules().items()
         for name in imports(module, file)
         if (target := inside(name)) is not None and RANK[top(target)] > RANK[top(module)]
@@ -100,7 +100,7 @@ def test_imports_go_down_only() -> None:
 
 
 def test_the_shell_uses_the_public_api_only() -> None:
-    """What stands above the store sees `holdfast`, its errors and limits, and itself."""
+    """What stands above the store sees `stateroom`, its errors and limits, and itself."""
     deep = [
         f"{module} imports {name}"
         for module, file in modules().items()
@@ -136,7 +136,7 @@ def test_the_core_imports_no_extra() -> None:
 
     or by an engine for its own driver: an engine is loaded only when its url asks for it.
     """
-    core = {"msgspec", "ormsgpack", "apsw", "holdfast"} | set(sys.stdlib_module_names)
+    core = {"msgspec", "ormsgpack", "apsw", "stateroom"} | set(sys.stdlib_module_names)
     wrong = []
     for module, file in modules().items():
         if RANK[top(module)] == TOP and module:

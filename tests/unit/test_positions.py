@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from holdfast.positions import Place
+from stateroom.positions import Place
 
 
 @pytest.mark.parametrize("parts", range(1, 9))

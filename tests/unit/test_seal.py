@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from holdfast.codec import Codec, seal, unseal
-from holdfast.errors import Damaged, UnsupportedFormat
+from stateroom.codec import Codec, seal, unseal
+from stateroom.errors import Damaged, UnsupportedFormat
 
 KEY = b"\x01default\x00order-17"
 

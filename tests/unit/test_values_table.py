@@ -21,8 +21,8 @@ import numpy as np
 import pydantic
 import pytest
 
-from holdfast.codec import Codec, ErrorRecord
-from holdfast.errors import InvalidArgument
+from stateroom.codec import Codec, ErrorRecord
+from stateroom.errors import InvalidArgument
 
 nan = float("nan")
 inf = float("inf")

@@ -1,0 +1,66 @@
+"""`stateroom demo`."""
+
+import re
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import stateroom
+
+from ...errors import InvalidArgument
+from ..session import session
+from . import view
+from .conductor import Conductor, Outcome
+
+FILE = "stateroom-demo.db"
+
+
+def demo(
+    context: typer.Context,
+    files: Annotated[int | None, typer.Option(min=1, help="Only so many files.")] = None,
+    kills: Annotated[int, typer.Option(min=0, help="How often the worker is killed.")] = 2,
+    seed: Annotated[int | None, typer.Option(help="Choose the moments of the kills by this number.")] = None,
+    pace: Annotated[float, typer.Option(min=0, help="Seconds each hand of the worker rests between files.")] = 0.0,
+) -> None:
+    """Index Python's standard library as a workflow while its worker is killed, and show that nothing is lost.
+
+    Without --url the database is stateroom-demo.db in the current folder; $STATEROOM_URL is left alone.
+    """
+    here = session(context)
+    url = here.url or FILE
+    if url.startswith("memory"):
+        raise InvalidArgument(
+            "the demo's worker is a process of its own and cannot see memory:; give a file or a server"
+        )
+    started = time.perf_counter()
+    with (
+        stateroom.open(url, namespace=here.namespace) as store,
+        view.Bar(here.output.console, quiet=here.output.as_json) as bar,
+    ):
+        outcome = Conductor(store, url, here.namespace, bar, kills=kills, seed=seed, pace=pace).conduct(files)
+    seconds = time.perf_counter() - started
+    if here.output.as_json:
+        here.output.json({"run": outcome.run, "url": _shown(url), **_keys(outcome), "seconds": round(seconds, 2)})
+    else:
+        view.report(here.output.console, outcome, seconds)
+        where = str(Path(url).resolve()) if "://" not in url else _shown(url)
+        view.signpost(here.output.console, where, _shown(url), outcome, _example(outcome))
+    if outcome.differences:
+        raise typer.Exit(1)
+
+
+def _keys(outcome: Outcome) -> dict[str, object]:
+    numbers = {name.replace(" ", "_").replace("/s", "_per_second"): n for name, n in view.numbers(outcome).items()}
+    return {**numbers, "expected": outcome.expected._asdict(), "differences": outcome.differences}
+
+
+def _example(outcome: Outcome) -> str:
+    """An execution worth a look: one that was restarted, else any."""
+    return next(iter([*outcome.tally.restarted, *outcome.tally.completions]), outcome.run)
+
+
+def _shown(url: str) -> str:
+    """The url without its password: what is printed ends up in logs."""
+    return re.sub(r"(://[^:/@]*:)[^@]*@", r"\1***@", url)

@@ -1,0 +1,159 @@
+"""What a storage engine is: an ordered map of bytes in parts, changed by batches.
+
+An engine knows bytes, parts and versions, and nothing of what they mean. Its contract is written out in
+``docs/design/engine.md``; every sentence of it is a test of ``stateroom.testing.engine_suite``.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import msgspec
+
+from .errors import InvalidArgument
+from .limits import BATCH_BYTES, BATCH_KEYS, INT64_MAX, KEY_BYTES, VALUE_BYTES
+
+_NOTHING: Mapping[Any, Any] = MappingProxyType({})
+
+
+class Row(NamedTuple):
+    """A value, and the commit of its part that wrote it."""
+
+    key: bytes
+    value: bytes
+    version: int
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Changes to one part that take effect together, or not at all. Order: clear, write, add, append."""
+
+    expect: Mapping[bytes, int] = _NOTHING
+    """Key to the version it must have; 0: it must be absent."""
+    write: Mapping[bytes, bytes | None] = _NOTHING
+    """Key to its new value; None removes."""
+    add: Mapping[bytes, int] = _NOTHING
+    """Counter to what is added to it; an absent counter is 0. Never a conflict."""
+    append: Sequence[tuple[bytes, bytes]] = ()
+    """(prefix, value), stored under prefix + this commit's version (8 bytes) + index in this list (2 bytes)."""
+    clear: Sequence[tuple[bytes, bytes]] = ()
+    """Ranges, first key included and last excluded, that are emptied first."""
+
+
+class Engine(Protocol):
+    """An engine whose calls block. Every method may be called from any thread."""
+
+    @property
+    def parts(self) -> int:
+        """How many parts there are; 1 when embedded; fixed for the life of a database."""
+        ...
+
+    def read(self, part: int, keys: Sequence[bytes], /) -> list[Row | None]:
+        """The rows under `keys`, in their order. The key ``b""`` gives a Row whose version is the part's own."""
+        ...
+
+    def scan(self, part: int | None, start: bytes, stop: bytes, /, *, limit: int, reverse: bool = False) -> list[Row]:
+        """At most `limit` rows with ``start <= key < stop``, in key order; part None: all parts merged."""
+        ...
+
+    def commit(self, part: int, batch: Batch, /) -> int:
+        """Apply `batch` and give the part's new version; raises `Conflict` and writes nothing if it may not apply."""
+        ...
+
+    def wait(self, part: int | None, version: int, timeout: float, /) -> None:
+        """Return when the part is past `version` (None: when the sum of all parts is), or after `timeout` seconds."""
+        ...
+
+    def close(self) -> None:
+        """Release everything; a second call does nothing; other calls raise `Closed` from then on."""
+        ...
+
+
+class AsyncEngine(Protocol):
+    """The same, for an event loop."""
+
+    @property
+    def parts(self) -> int: ...
+    async def read(self, part: int, keys: Sequence[bytes], /) -> list[Row | None]: ...
+    async def scan(
+        self, part: int | None, start: bytes, stop: bytes, /, *, limit: int, reverse: bool = False
+    ) -> list[Row]: ...
+    async def commit(self, part: int, batch: Batch, /) -> int: ...
+    async def wait(self, part: int | None, version: int, timeout: float, /) -> None: ...
+    async def close(self) -> None: ...
+
+
+Outcome = int | BaseException
+
+
+@runtime_checkable
+class Submitting(Protocol):
+    """An engine that also takes batches without blocking; `done` is called once, in any thread, with the outcome."""
+
+    def submit(self, part: int, batch: Batch, done: Callable[[Outcome], None], /) -> None: ...
+
+
+class Range(NamedTuple):
+    """Rows to scan, in key order, in one part."""
+
+    part: int
+    start: bytes
+    stop: bytes
+    limit: int
+
+
+@runtime_checkable
+class Gathering(Protocol):
+    """An engine that looks at several parts in one call: where each would be a round trip, all of them are one."""
+
+    def read_many(self, requests: Sequence[tuple[int, Sequence[bytes]]], /) -> list[list[Row | None]]: ...
+    def scan_many(self, ranges: Sequence[Range], /) -> list[list[Row]]: ...
+
+
+def stamped(prefix: bytes, version: int, index: int) -> bytes:
+    """The key of an appended row."""
+    return prefix + version.to_bytes(8, "big") + index.to_bytes(2, "big")
+
+
+def read_counter(value: bytes | None) -> int:
+    """The number in a counter's row; 0 where there is none."""
+    return int.from_bytes(value, "big", signed=True) if value else 0
+
+
+def write_counter(number: int) -> bytes:
+    """The value of a counter's row: 8 bytes, signed, big-endian. Raises `InvalidArgument` when it does not fit."""
+    if not -INT64_MAX <= number <= INT64_MAX:
+        raise InvalidArgument("a counter went beyond 64 bits", what="counter", value=number)
+    return number.to_bytes(8, "big", signed=True)
+
+
+def validate(batch: Batch) -> None:
+    """Raise `InvalidArgument` where a batch breaks a limit; every engine calls this before it does anything."""
+    keys = len(batch.expect) + len(batch.write) + len(batch.add) + len(batch.append) + len(batch.clear)
+    if keys > BATCH_KEYS:
+        raise InvalidArgument(f"a batch of {keys} keys; at most {BATCH_KEYS}", what="batch", value=keys)
+    size = 0
+    for key in batch.expect:
+        size += _key_size(key)
+    for key, value in batch.write.items():
+        size += _key_size(key) + (0 if value is None else _value_size(key, value))
+    for key in batch.add:
+        size += _key_size(key) + 8
+    for prefix, value in batch.append:
+        size += _key_size(prefix, 10) + _value_size(prefix, value)
+    for start, stop in batch.clear:
+        size += len(start) + len(stop)
+    if size > BATCH_BYTES:
+        raise InvalidArgument(f"a batch of {size} bytes; at most {BATCH_BYTES}", what="batch", value=size)
+
+
+def _key_size(key: bytes, more: int = 0) -> int:
+    size = len(key) + more
+    if not more < size <= KEY_BYTES:
+        raise InvalidArgument(f"a key of {size} bytes; 1 to {KEY_BYTES}", what="key", value=key[:64])
+    return size
+
+
+def _value_size(key: bytes, value: bytes) -> int:
+    if len(value) > VALUE_BYTES:
+        raise InvalidArgument(f"a value of {len(value)} bytes; at most {VALUE_BYTES}", what="value", value=key[:64])
+    return len(value)

@@ -1,0 +1,241 @@
+"""First open of a file: made, checked and, where it is not ours, refused, under a lock on its folder."""
+
+import contextlib
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Iterator
+
+import apsw
+import apsw.sqlite_extra
+
+from ...errors import Damaged, InvalidArgument, NotFound, StoreError, Unavailable, UnsupportedFormat
+from .failures import mapped
+from .location import Mounts, refuse_network
+
+__all__ = ["APPLICATION_ID", "FORMAT", "check_library", "connection", "gate", "prepare"]
+
+APPLICATION_ID = 0x5354524D
+"""``STRM``: stands in the file's header, so that `file` and we know whose it is."""
+
+FORMAT = 1
+"""Rises when an older version could not read the file any more."""
+
+_OLDEST = (3, 51, 3)
+"""SQLite before this may lose committed transactions when two connections checkpoint a log at once."""
+
+_SCHEMA = """
+CREATE TABLE rows (
+    part INTEGER NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL, version INTEGER NOT NULL, UNIQUE (part, key)
+) STRICT;
+CREATE TABLE parts (part INTEGER PRIMARY KEY, version INTEGER NOT NULL) STRICT;
+"""
+
+_OPEN = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+
+gate = threading.RLock()
+"""Held while a connection is opened or a folder locked: a fork waits for it, so that no child inherits a half."""
+
+
+def check_library(version: str) -> None:
+    """Raise `InvalidArgument` when this SQLite is known to lose commits."""
+    if tuple(int(n) for n in version.split(".")) < _OLDEST:
+        raise InvalidArgument(
+            f"SQLite {version} can lose commits (fixed in {'.'.join(map(str, _OLDEST))}); install a newer apsw",
+            what="apsw",
+            value=version,
+        )
+
+
+def prepare(
+    path: str, *, create: bool, parts: int | None, patience: float, vfs: str, mounts: Mounts, verify: bool = True
+) -> int:
+    """Check the file at `path`, or make it with `parts` parts (default 1); gives the number of its parts."""
+    check_library(apsw.sqlite_lib_version())
+    folder = os.path.dirname(path)
+    if os.path.isdir(path):
+        raise _refused(path, "it is a folder; name a file in it")
+    if not os.path.isdir(folder):
+        raise _refused(path, f"there is no folder {folder}; make it first")
+    if not create and not _content(path):
+        raise NotFound(f"there is no database at {path}; create=True makes one", kind="database", id=path)
+    refuse_network(path, mounts)
+    with gate, _locked(folder, path, patience) as handle:
+        try:
+            found = _inspect(path, create, parts, patience, vfs, verify)
+            if found is None:
+                found = _make(path, 1 if parts is None else parts, patience, vfs)
+                os.fsync(handle)
+        except apsw.Error as error:
+            raise _opening(error, path) from error
+    if parts is not None and parts != found:
+        raise InvalidArgument(
+            f"{path} was made with {found} parts, not {parts}; leave `parts` out", what="parts", value=parts
+        )
+    return found
+
+
+def connection(
+    path: str, patience: float, vfs: str, *, verify: bool = True, synchronous: str = "FULL"
+) -> apsw.Connection:
+    """A connection that waits up to `patience` seconds for other processes and leaves checkpoints to us."""
+    with gate:
+        opened = apsw.Connection(path, flags=_OPEN, vfs=vfs or _checksums() or None)
+        opened.set_busy_handler(_BusyHandler(patience))
+        opened.wal_autocheckpoint(0)
+        if not verify:
+            opened.pragma("checksum_verification", "OFF")
+        opened.execute(f"PRAGMA synchronous = {synchronous}; PRAGMA journal_size_limit = 67108864").get  # noqa: B018
+        return opened
+
+
+def _inspect(path: str, create: bool, parts: int | None, patience: float, vfs: str, verify: bool) -> int | None:
+    """How many parts the file has; None when it has nothing in it yet."""
+    if parts is not None and not 1 <= parts <= 65536:
+        raise InvalidArgument(f"parts is {parts}; 1 to 65536", what="parts", value=parts)
+    if not _content(path):
+        return None
+    with contextlib.closing(connection(path, patience, vfs, verify=verify)) as opened:
+        owner, number = opened.pragma("application_id"), opened.pragma("user_version")
+        if owner == 0 and number == 0 and not opened.execute("SELECT count(*) FROM sqlite_schema").get:
+            if create:
+                return None
+            raise NotFound(f"{path} is an empty database; create=True fills it", kind="database", id=path)
+        if owner != APPLICATION_ID:
+            raise _refused(path, "it is a database of another program; name another file")
+        if number > FORMAT:
+            raise UnsupportedFormat(
+                f"{path} has format {number}, this version reads up to {FORMAT}; use a newer version of Stateroom",
+                found=number,
+                supported=FORMAT,
+            )
+        if opened.readonly("main"):
+            raise _refused(path, "this user may not write it; grant write permission on the file and its folder")
+        if opened.reserve_bytes("main") and not (vfs or _checksums()):
+            raise _refused(
+                path, "its pages carry checksums, which this build of apsw cannot keep; install apsw's wheel"
+            )
+        if opened.pragma("journal_mode") != "wal":
+            opened.pragma("journal_mode", "wal")
+        _check_length(opened, path)
+        found = opened.execute("SELECT count(*) FROM parts").get
+        if not isinstance(found, int) or not found:
+            raise Damaged(f"{path} has lost the rows of its parts; restore a backup", kind="database", id=path)
+        return found
+
+
+def _check_length(opened: apsw.Connection, path: str) -> None:
+    """Raise `Damaged` for a file that ends inside a page: SQLite reads zeros there, and its checksum is not looked at.
+
+    A checkpoint that power loss has interrupted may leave one too, but then the log has that page whole.
+    """
+    page = opened.pragma("page_size")
+    if os.stat(path).st_size % page:
+        opened.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        if os.stat(path).st_size % page:
+            raise Damaged(f"{path} ends inside a page: it was cut; restore a backup", kind="database", id=path)
+
+
+def _make(path: str, parts: int, patience: float, vfs: str) -> int:
+    with contextlib.closing(connection(path, patience, vfs)) as opened:
+        if vfs or _checksums():
+            opened.reserve_bytes("main", 8)
+        opened.execute("PRAGMA page_size = 4096; PRAGMA auto_vacuum = INCREMENTAL").get  # noqa: B018
+        opened.pragma("journal_mode", "wal")
+        with opened:
+            opened.execute(_SCHEMA).get  # noqa: B018
+            opened.executemany("INSERT INTO parts VALUES (?, 0)", [(part,) for part in range(parts)])
+            opened.pragma("application_id", APPLICATION_ID)
+            opened.pragma("user_version", FORMAT)
+    return parts
+
+
+def _content(path: str) -> bool:
+    """Whether there is a file with something in it. Never opens it: closing a handle would drop SQLite's own locks."""
+    try:
+        size = os.stat(path).st_size
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _refused(path, f"{error.strerror}") from error
+    if size == 1:  # SQLite takes a file of one byte for an empty one, and would write over it
+        raise _refused(path, "it is not a database; name another file")
+    return size > 0
+
+
+@contextlib.contextmanager
+def _locked(folder: str, path: str, patience: float) -> Iterator[int]:
+    """Alone among all processes that open a database in `folder`.
+
+    The switch to a write-ahead log can fail as busy without asking the busy handler, so first opens take turns.
+    The folder itself is locked: no lock file is left behind.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise _refused(path, f"its folder cannot be read: {error.strerror}") from error
+    try:
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise Unavailable(
+                        f"another process has been opening a database in {folder} for too long"
+                    ) from error
+                time.sleep(0.002)
+            except OSError as error:
+                raise _refused(path, f"its folder cannot be locked: {error.strerror}") from error
+        yield handle
+    finally:
+        os.close(handle)
+
+
+class _BusyHandler:
+    """Tries again after 0.2 to 2 ms; SQLite's own pauses of up to 100 ms starve a waiter under load."""
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._deadline = 0.0
+
+    def __call__(self, tries: int, /) -> bool:
+        now = time.monotonic()
+        if tries == 0:
+            self._deadline = now + self._patience
+        time.sleep(0.0002 * (1 + (tries * 7) % 10))
+        return now < self._deadline
+
+
+_vfs: str | None = None
+
+
+def _checksums() -> str:
+    """The name of the VFS that keeps a checksum in every page, "" where this build of apsw has none."""
+    global _vfs
+    if _vfs is None:
+        try:
+            usual = apsw.vfs_names()[0]
+            with contextlib.closing(apsw.Connection(":memory:")) as loader:
+                apsw.sqlite_extra.load(loader, "cksumvfs")
+            apsw.set_default_vfs(usual)
+            _vfs = "cksmvfs"
+        except (apsw.sqlite_extra.NotAvailable, LookupError, apsw.ExtensionLoadingError, AttributeError):
+            _vfs = ""
+    return _vfs
+
+
+def _opening(error: apsw.Error, path: str) -> StoreError:
+    match error:
+        case apsw.NotADBError():
+            return _refused(path, "it is not a database; name another file")
+        case apsw.CantOpenError() | apsw.ReadOnlyError() | apsw.PermissionsError():
+            return _refused(path, f"this user may not read and write it and its folder ({error})")
+        case _:
+            return mapped(error, path)
+
+
+def _refused(path: str, why: str) -> InvalidArgument:
+    return InvalidArgument(f"cannot open {path}: {why}", what="url", value=path)

@@ -1,0 +1,223 @@
+"""Every error this package raises.
+
+::
+
+    StoreError                        code, retry, fields; picklable
+    ├─ InvalidArgument (ValueError)       a value, name, filter or url that is not allowed
+    ├─ NotFound (LookupError)             nothing under this id
+    │  └─ NoSavepoint                     the run has no savepoint to load
+    ├─ AlreadyExists                      the id, key or name is taken
+    ├─ Refused                            the record says no
+    │  ├─ WrongState                      actual, expected, terminal
+    │  ├─ StaleRevision                   actual, expected
+    │  ├─ LostLease                       holder, token
+    │  └─ NotInitialized                  the run was never initialised
+    ├─ Conflict                  retry    somebody else changed it first; nothing was written
+    ├─ Compacted                          first: the oldest position still there
+    ├─ Unavailable (TimeoutError) retry   the database cannot be reached, or is busy for too long
+    ├─ OutcomeUnknown                     the commit may have happened; `once` makes a retry safe
+    ├─ Timeout (TimeoutError)             what was waited for did not come in time
+    ├─ Closed                             the store was closed
+    ├─ InUse                              pid: another process holds the file in a way that excludes us
+    └─ Damaged                            stored bytes fail their check
+       ├─ Undecodable                     kind, id, path, tag: the row is kept
+       └─ UnsupportedFormat               found, supported
+
+`code` is stable and part of the API (the command line prints it); the text is not. `retry` says that the same call may
+succeed if it is made again. Drivers' errors never come through: each engine maps them in one place and chains them.
+"""
+
+from typing import Any, ClassVar
+
+__all__ = [
+    "AlreadyExists",
+    "Closed",
+    "Compacted",
+    "Conflict",
+    "Damaged",
+    "InUse",
+    "InvalidArgument",
+    "LostLease",
+    "NoSavepoint",
+    "NotFound",
+    "NotInitialized",
+    "OutcomeUnknown",
+    "Refused",
+    "StaleRevision",
+    "StoreError",
+    "Timeout",
+    "Unavailable",
+    "Undecodable",
+    "UnsupportedFormat",
+    "WrongState",
+]
+
+
+class StoreError(Exception):
+    """Base of every error of this package. What else is known stands in `fields` and as attributes."""
+
+    code: ClassVar[str] = "error"
+    retry: ClassVar[bool] = False
+    names: ClassVar[tuple[str, ...]] = ()
+    """The attributes this error always has; None where nothing is known."""
+
+    def __init__(self, message: str = "", /, **fields: Any) -> None:
+        super().__init__(message)
+        self.fields: dict[str, Any] = fields
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_"):
+            fields = self.__dict__.get("fields", {})
+            if name in fields:
+                return fields[name]
+            if name in type(self).names:
+                return None
+        raise AttributeError(f"{type(self).__name__} has no {name!r}")
+
+    @property
+    def message(self) -> str:
+        """What happened, where, and what to do."""
+        return str(self.args[0]) if self.args else ""
+
+    def __reduce__(self) -> Any:
+        return _rebuild, (type(self), self.message, self.fields)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and self.args == other.args and self.fields == getattr(other, "fields", None)
+
+    __hash__ = Exception.__hash__
+
+
+def _rebuild(kind: type[StoreError], message: str, fields: dict[str, Any]) -> StoreError:
+    return kind(message, **fields)
+
+
+class InvalidArgument(StoreError, ValueError):
+    """A value, name, filter or url that is not allowed. Nothing was changed."""
+
+    code = "invalid-argument"
+    names: ClassVar[tuple[str, ...]] = ("what", "value", "path")
+
+
+class NotFound(StoreError, LookupError):
+    """There is nothing under this id."""
+
+    code = "not-found"
+    names: ClassVar[tuple[str, ...]] = ("kind", "id")
+
+
+class NoSavepoint(NotFound):
+    """The run has no savepoint to load."""
+
+    code = "no-savepoint"
+    names: ClassVar[tuple[str, ...]] = ("kind", "id", "run")
+
+
+class AlreadyExists(StoreError):
+    """The id is taken, or another active record has the business key; `id` names it."""
+
+    code = "already-exists"
+    names: ClassVar[tuple[str, ...]] = ("kind", "id")
+
+
+class Refused(StoreError):
+    """The record is not as the caller wants it to be. Nothing was changed."""
+
+    code = "refused"
+
+
+class WrongState(Refused):
+    """The record is in a state that this call does not allow."""
+
+    code = "wrong-state"
+    names: ClassVar[tuple[str, ...]] = ("kind", "id", "actual", "expected", "terminal")
+
+
+class StaleRevision(Refused):
+    """The record has another revision than the caller expected."""
+
+    code = "stale-revision"
+    names: ClassVar[tuple[str, ...]] = ("kind", "id", "actual", "expected")
+
+
+class LostLease(Refused):
+    """Somebody else holds the lease, or it has expired."""
+
+    code = "lost-lease"
+    names: ClassVar[tuple[str, ...]] = ("key", "holder", "token", "expires_at")
+
+
+class NotInitialized(Refused):
+    """The run was never initialised."""
+
+    code = "not-initialized"
+    names: ClassVar[tuple[str, ...]] = ("run",)
+
+
+class Conflict(StoreError):
+    """Somebody else changed what this call read before it could commit. Nothing was written."""
+
+    code = "conflict"
+    retry = True
+    names: ClassVar[tuple[str, ...]] = ("key", "expected", "actual")
+
+
+class Compacted(StoreError):
+    """The position is older than what the feed retains; read again from `first` or from BEGINNING."""
+
+    code = "compacted"
+    names: ClassVar[tuple[str, ...]] = ("first",)
+
+
+class Unavailable(StoreError, TimeoutError):
+    """The database (or a node) cannot be reached, or is busy for too long. Nothing was changed."""
+
+    code = "unavailable"
+    retry = True
+    names: ClassVar[tuple[str, ...]] = ("tried",)
+
+
+class OutcomeUnknown(StoreError):
+    """The connection was lost while committing: the change may be there, or not."""
+
+    code = "outcome-unknown"
+
+
+class Timeout(StoreError, TimeoutError):
+    """What was waited for did not come in time."""
+
+    code = "timeout"
+
+
+class Closed(StoreError):
+    """The store, or the transaction, is closed."""
+
+    code = "closed"
+
+
+class InUse(StoreError):
+    """Another process holds the file in a way that excludes us."""
+
+    code = "in-use"
+    names: ClassVar[tuple[str, ...]] = ("pid", "path")
+
+
+class Damaged(StoreError):
+    """Stored bytes fail their check. Nothing is deleted; `stateroom doctor` lists such rows."""
+
+    code = "damaged"
+    names: ClassVar[tuple[str, ...]] = ("kind", "id", "key")
+
+
+class Undecodable(Damaged):
+    """A stored value is intact but cannot be turned back into an object here."""
+
+    code = "undecodable"
+    names: ClassVar[tuple[str, ...]] = ("kind", "id", "key", "path", "tag")
+
+
+class UnsupportedFormat(Damaged):
+    """The file or row was written in a format this version does not read."""
+
+    code = "unsupported-format"
+    names: ClassVar[tuple[str, ...]] = ("found", "supported")
