@@ -8,8 +8,8 @@
     class TestMine(engine_suite(make_engine)):
         pass
 
-`make_engine` gives a fresh, empty engine at each call; see `stateroom.testing.Factory` for what else it may offer. Every
-sentence of ``docs/design/engine.md`` names its tests here.
+`make_engine` gives a fresh, empty engine at each call; see `stateroom.testing.Factory` for what else it may offer.
+Every sentence of ``docs/design/engine.md`` names its tests here.
 """
 
 from typing import Any
