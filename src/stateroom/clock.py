@@ -4,13 +4,16 @@ import os
 import threading
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
-from .errors import InvalidArgument
+from .errors import Damaged, InvalidArgument
 from .limits import BUSINESS_KEY_BYTES
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+FIRST = (datetime.min.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND
+LAST = (datetime.max.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND
+"""The first and the last microsecond that has a datetime in UTC."""
 
 
 class Clock(Protocol):
@@ -36,17 +39,31 @@ class SystemClock:
 
 
 def to_micros(at: datetime, what: str = "time") -> int:
-    """Microseconds since 1970. Raises `InvalidArgument` for what is no datetime, or one without a zone."""
+    """Microseconds since 1970.
+
+    Raises `InvalidArgument` for what is no datetime, one without a zone, and one outside the years 1 to 9999 in UTC:
+    it could be written, and never be read again.
+    """
     if not isinstance(at, datetime):
         raise InvalidArgument(f"{what} must be a datetime, not {type(at).__name__}", what=what, value=at)
     if at.tzinfo is None or at.utcoffset() is None:
         raise InvalidArgument(f"{what} has no time zone; use an aware datetime", what=what, value=at)
-    return (at - EPOCH) // _MICROSECOND
+    return fitting((at - EPOCH) // _MICROSECOND, what, at)
+
+
+def fitting(micros: int, what: str, value: Any = None) -> int:
+    """`micros` if there is a datetime of it in UTC; else `InvalidArgument`."""
+    if not FIRST <= micros <= LAST:
+        raise InvalidArgument(f"{what} is outside the years 1 to 9999 in UTC", what=what, value=value)
+    return micros
 
 
 def from_micros(micros: int) -> datetime:
-    """The aware UTC datetime of `to_micros`."""
-    return EPOCH + timedelta(0, 0, micros)
+    """The aware UTC datetime of `to_micros`. Raises `Damaged` for a number that `to_micros` never gives."""
+    try:
+        return EPOCH + timedelta(0, 0, micros)
+    except (OverflowError, TypeError) as error:
+        raise Damaged("a stored time is outside the years 1 to 9999", kind="time") from error
 
 
 _lock = threading.Lock()

@@ -7,8 +7,9 @@ NUL ends each of them and a key sorts as the tuple of its names does: UTF-8 sort
 
 from zlib import crc32
 
-from .errors import Damaged, InvalidArgument
-from .limits import INT64_MAX, NAME_BYTES, NAMESPACE_BYTES
+from . import arguments
+from .errors import Damaged
+from .limits import NAME_BYTES, NAMESPACE_BYTES
 
 RECORD, INDEX, COUNTER = b"R", b"X", b"C"
 """What a row is: the first letter of its tag; the second is the family's."""
@@ -41,19 +42,7 @@ END = b"\xff"
 
 def name(value: str, what: str, limit: int = NAME_BYTES) -> bytes:
     """The UTF-8 of a name. Raises `InvalidArgument` unless it is 1 to `limit` bytes, has no NUL, is not blank."""
-    if value.__class__ is not str and not isinstance(value, str):
-        raise InvalidArgument(f"{what} must be a str, not {type(value).__name__}", what=what, value=value)
-    try:
-        encoded = value.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidArgument(f"{what} is not valid Unicode: {error.reason}", what=what, value=ascii(value)) from error
-    if not 0 < len(encoded) <= limit or b"\0" in encoded or not value.strip():
-        raise InvalidArgument(
-            f"{what} is {encoded[:64]!r} of {len(encoded)} bytes; use 1 to {limit} bytes of UTF-8, not blank, no NUL",
-            what=what,
-            value=value[:64],
-        )
-    return encoded
+    return arguments.name(value, what, limit).encode()
 
 
 def namespace(value: str) -> bytes:
@@ -102,10 +91,4 @@ def part_of(prefix: bytes, root: str, parts: int) -> int:
     return crc32(root.encode(), crc32(prefix)) % parts if parts > 1 else 0
 
 
-def check_number(value: int, what: str, *, least: int = 0, most: int = INT64_MAX) -> int:
-    """`value` if it is an int from `least` to `most`; else `InvalidArgument`."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidArgument(f"{what} must be an int, not {type(value).__name__}", what=what, value=value)
-    if not least <= value <= most:
-        raise InvalidArgument(f"{what} is {value}; use {least} to {most}", what=what, value=value)
-    return value
+check_number = arguments.number

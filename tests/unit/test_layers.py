@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src" / "stateroom"
 
 LAYERS = (
-    {"errors", "limits", "clock", "keys", "codec"},
+    {"errors", "limits", "clock", "arguments", "keys", "codec"},
     {"engine", "engines"},
     {"transaction", "operation", "bridge"},
     {"records", "entry", "positions", "pages", "check", "problems"}
