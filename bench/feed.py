@@ -14,8 +14,8 @@ import ormsgpack
 import stateroom
 from stateroom import BEGINNING, Change, Instance
 from stateroom.clock import from_micros
-from stateroom.entry import OPS
-from stateroom.families.instance_record import INSTANCES
+from stateroom.families.instances.record import INSTANCES
+from stateroom.records.entry import OPS
 
 RUNS = 9
 

@@ -20,7 +20,7 @@ import stateroom
 from stateroom import AsyncStore, Event, Execution
 from stateroom.codec import default as codec
 from stateroom.engines.wrap import Recording
-from stateroom.families.executions import EXECUTIONS
+from stateroom.families.executions.record import EXECUTIONS
 
 ROUNDS, CALLS = 15, 40
 numbers = count()

@@ -3,27 +3,28 @@ processors, DAG runners and job schedulers. Start with `stateroom.open`.
 """
 
 from . import codec, errors
-from .check import Problem
 from .clock import new_id
-from .families.checkpoints import Checkpoint
-from .families.collector import AsyncCollector, Collector, Entity
-from .families.dead_letters import DeadLetter
-from .families.executions import Event, Execution
-from .families.instance_record import Context, HistoryEntry, Instance
-from .families.lease import Lease
-from .families.machine_record import Failure, Snapshot
-from .families.omitted import OMITTED
-from .families.result_record import Result
-from .families.savepoints import Savepoint
-from .families.schedule import Schedule
+from .families.executions.record import Event, Execution
+from .families.instances.record import Context, HistoryEntry, Instance
+from .families.leases import Lease
+from .families.machines.record import Failure, Snapshot
+from .families.results.record import Result
+from .families.savepoints.collector import AsyncCollector, Collector, Entity
+from .families.savepoints.family import Savepoint
+from .families.savepoints.schedule import Schedule
 from .families.timers import Timer
-from .feed import Change, Changes
-from .moves import copy, restore
-from .pages import Page
-from .positions import BEGINNING, LATEST
-from .retention_policy import Policy
-from .store import AsyncStore, Store, open, open_async
-from .watch import AsyncWatcher, Watcher
+from .feed.feed import Change, Changes
+from .feed.positions import BEGINNING, LATEST
+from .records.audit import Problem
+from .records.pages import Page
+from .retention.policy import Policy
+from .store.moving import copy, restore
+from .store.opening import open, open_async
+from .store.store import AsyncStore, Store
+from .values.omitted import OMITTED
+from .watch.checkpoints import Checkpoint
+from .watch.dead_letters import DeadLetter
+from .watch.watcher import AsyncWatcher, Watcher
 
 __all__ = [
     "BEGINNING",

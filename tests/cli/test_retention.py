@@ -1,7 +1,7 @@
 """retention list, set, plan and run."""
 
 import stateroom
-from stateroom.retention_policy import AGES, RULES
+from stateroom.retention.policy import AGES, RULES
 
 from .conftest import Run
 

@@ -6,18 +6,18 @@ description half built). A race shows that one time in hundreds, so the test loo
 
 import pytest
 
-from engine.sqlite_helpers import run
+from engines.sqlite_helpers import run
 
 PROGRAM = """
 import sys
 import msgspec
 from stateroom.codec import failure, packing
-from stateroom.families import savepoint_chunks
+from stateroom.families.savepoints import chunks
 CALLS = {
     "plain": lambda: msgspec.convert({"value": {"a": [1, "b", None]}}, packing._OnlyPlain),
     "failure": lambda: failure.from_state(["T", "m", "x", "", [], ["T", "m", "y"], []]),
-    "page": lambda: msgspec.convert([["a"], [1]], savepoint_chunks.PageHead),
-    "layer": lambda: msgspec.convert([1, 2, 3, ["a"]], savepoint_chunks.LayerHead),
+    "page": lambda: msgspec.convert([["a"], [1]], chunks.PageHead),
+    "layer": lambda: msgspec.convert([1, 2, 3, ["a"]], chunks.LayerHead),
     "new": lambda: msgspec.convert({"a": 1}, msgspec.defstruct("New", [("a", int)])),
 }
 built = []

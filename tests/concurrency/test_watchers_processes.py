@@ -15,7 +15,7 @@ from stateroom import Execution
 CHILD = """
 import sys, threading
 import stateroom
-from stateroom import watch_loop
+from stateroom.watch import loop as watch_loop
 
 watch_loop.LEASE_SECONDS = 1.0
 store = stateroom.open(sys.argv[1])

@@ -9,7 +9,7 @@ from typing import Self
 
 import pytest
 
-from engine.sqlite_helpers import PATIENCE, environment
+from engines.sqlite_helpers import PATIENCE, environment
 
 PROGRAM = Path(__file__).with_name("powerloss.py")
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from engine.sqlite_helpers import environment
+from engines.sqlite_helpers import environment
 
 LOAD = Path(__file__).with_name("load.py")
 

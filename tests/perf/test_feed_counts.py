@@ -3,12 +3,12 @@
 import pytest
 
 from stateroom import BEGINNING, Instance, Store, codec
-from stateroom.bridge import run_now
 from stateroom.clock import SystemClock
+from stateroom.core.bridge import run_now
 from stateroom.engines import memory
 from stateroom.engines.wrap import Recording, Wrapper
-from stateroom.feed import Follower
-from stateroom.feed_reading import RUN, Filter
+from stateroom.feed.feed import Follower
+from stateroom.feed.reading import RUN, Filter
 from stateroom.testing.faces import ManualClock
 
 

@@ -8,16 +8,18 @@ import os
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from .. import blobs, keys
-from ..check import AUDITS, Problem, rows_of
+from .. import keys
 from ..clock import from_micros, to_micros
 from ..codec import seal, unseal
+from ..core.operation import Family, M, operation, reading
+from ..core.transaction import Reader, Scope, Transaction
 from ..engine import Row
 from ..errors import Damaged, InvalidArgument, Undecodable
-from ..operation import Family, M, operation, reading
-from ..pages import check_limit
-from ..records import HELD, NONCE_BYTES, Record
-from ..transaction import Reader, Scope, Transaction
+from ..records.audit import AUDITS, Problem, rows_of
+from ..records.kind import HELD, Record
+from ..records.layout import NONCE_BYTES
+from ..records.pages import check_limit
+from ..values import wrapper
 
 _LAYOUT = 1
 _BIAS = 1 << 62  # times before 1970 sort too
@@ -77,7 +79,7 @@ def _build(row: _Row) -> bytes:
 
 async def _open(reader: Reader, id: str, key: bytes, value: bytes) -> Timer:
     row = _parse(key, value)
-    body = await blobs.fetch(reader, keys.root(id), key, row.wrapped)
+    body = await wrapper.fetch(reader, keys.root(id), key, row.wrapped)
     return _timer(id, row, reader.scope.codec.decode(body))
 
 
@@ -92,7 +94,7 @@ async def _remove(tx: Transaction, id: str, key: bytes, row: _Row) -> None:
     root = keys.root(id)
     tx.delete(root, key)
     tx.delete(root, _due_key(tx.scope, row.at, id))
-    await blobs.drop(tx, root, row.wrapped)
+    await wrapper.drop(tx, root, row.wrapped)
 
 
 class Timers(Family[M]):
@@ -114,7 +116,7 @@ class Timers(Family[M]):
             before = _parse(key, found.value)
             revision, created, updated = before.revision + 1, before.created, max(now, before.updated)
             await _remove(tx, id, key, before)
-        wrapped = await blobs.keep(tx, root, key, body, 1)
+        wrapped = await wrapper.keep(tx, root, key, body, 1)
         row = _Row(due, os.urandom(NONCE_BYTES), revision, created, updated, wrapped)
         tx.put(root, key, seal(key, _build(row)))
         tx.put(root, _due_key(tx.scope, due, id), b"")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ..errors import AlreadyExists, InvalidArgument, NotFound, StaleRevision, WrongState
-from ..families.executions import Event, Execution
+from ..families.executions.record import Event, Execution
 from .family_harness import StoreTests, changes, ids, nothing_changes
 
 NOT_ENDED = (

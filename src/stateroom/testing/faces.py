@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, TypeVar
 
-from ..operation import iteration, operation, procedure, reading
+from ..core.operation import iteration, operation, procedure, reading
 
 R = TypeVar("R")
 

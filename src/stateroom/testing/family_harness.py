@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 import pytest
 
-from ..feed import Change
-from ..positions import BEGINNING
+from ..feed.feed import Change
+from ..feed.positions import BEGINNING
 from .harness import PATIENCE
 
 T = TypeVar("T")

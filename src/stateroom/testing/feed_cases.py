@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from ..errors import Compacted, InvalidArgument, NotFound
-from ..families.instance_record import Instance
-from ..positions import BEGINNING, LATEST
-from ..retention_policy import Policy
+from ..families.instances.record import Instance
+from ..feed.positions import BEGINNING, LATEST
+from ..retention.policy import Policy
 from .family_harness import StoreTests
 
 _PATIENCE = 30.0

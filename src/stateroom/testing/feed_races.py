@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from ..core.transaction import Reader
 from ..engine import AsyncEngine, Batch, Row
 from ..errors import Compacted, NotFound
-from ..families.instance_record import Context, Instance
-from ..positions import BEGINNING
-from ..retention_policy import Policy
-from ..transaction import Reader
+from ..families.instances.record import Context, Instance
+from ..feed.positions import BEGINNING
+from ..retention.policy import Policy
 from .faces import Driven
 from .family_harness import StoreTests
 

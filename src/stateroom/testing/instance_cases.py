@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ..errors import InvalidArgument, NotFound
-from ..families.instance_record import Context, HistoryEntry, Instance
+from ..families.instances.record import Context, HistoryEntry, Instance
 from .family_harness import StoreTests, ids, nothing_changes, together
 
 UUID = "5f0c1f2e-8d5b-4e0e-9c9a-3f6b0f6f2b11"

@@ -7,7 +7,7 @@ import pytest
 
 from ..clock import new_id
 from ..errors import AlreadyExists, InvalidArgument, NotFound, StaleRevision, WrongState
-from ..families.instance_record import Instance
+from ..families.instances.record import Instance
 from .family_harness import StoreTests, changes, ids, nothing_changes, together
 
 REPLACE = msgspec.structs.replace

@@ -1,0 +1,1 @@
+"""The database as a whole: check, copy, back up, re-encrypt, count, and describe it to SQL users."""

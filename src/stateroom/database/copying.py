@@ -1,0 +1,383 @@
+"""From one database to another, whatever their engines and numbers of parts, and the proof that nothing changed.
+
+Records, their index rows and counters are written anew; the feed is appended in its order with its pointers rewritten;
+everything else hangs on a name that says its part, and is copied as it is, sealed values included. So values that
+cannot be decoded here are copied too. Checkpoints are mapped to a position from which a consumer may see changes again
+and misses none.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from .. import keys
+from ..clock import to_micros
+from ..codec import seal, unseal
+from ..core.transaction import PENDING, Scope
+from ..engine import Batch, Row
+from ..errors import AlreadyExists, Conflict, Damaged
+from ..feed import positions
+from ..feed.feed import before_of, entry_bound, floor_key, floors, place_in
+from ..feed.positions import BEGINNING, Vector
+from ..limits import BATCH_BYTES
+from ..records.entry import NO_POINTER, Entry, decode, encode, feed_prefix
+from ..records.kind import HELD, KINDS, Kind
+from ..records.layout import index_rows, moved_row, row_body
+from ..records.reading import open_row
+from ..values import wrapper
+from ..watch.checkpoints import Checkpoint, all_checkpoints, checkpoint_key
+
+_RUN = 500
+_BATCH = BATCH_BYTES // 4
+_EVERYWHERE = (keys.DEFINITION,)
+_REBUILT = (keys.RECORD, keys.INDEX, keys.COUNTER, keys.FEED, b"G", b"B", keys.CHECKPOINT)
+
+OWNERS: dict[bytes, Callable[[bytes], str]] = {}
+"""For each tag of a row that hangs on a name: from what follows the tag to the string that decides the part."""
+
+
+def first_name(rest: bytes) -> str:
+    """The owner where a key starts with its name."""
+    return rest[: rest.index(b"\0")].decode()
+
+
+def _second_name(rest: bytes) -> str:
+    return first_name(rest[rest.index(b"\0") + 1 :])
+
+
+def _after_number(rest: bytes) -> str:
+    return first_name(rest[8:])
+
+
+def _of_record(rest: bytes) -> str:
+    """The owner of a dependent: its tag's second letter is the kind's, then comes the kind's key."""
+    for kind in KINDS.values():
+        if kind.letter == rest[:1]:
+            return kind.owner(keys.parse(rest[1:], kind.shape))
+    return first_name(rest[1:])  # a head row of something that is no record
+
+
+OWNERS.update(
+    {
+        keys.SWEEP: lambda rest: owner_of(rest[rest.index(b"\0") + 1 :]),  # the start of a range, as a whole key
+        keys.EVENTS: _of_record,
+        keys.HEADS: _of_record,
+        keys.ACTIVE: first_name,
+        keys.LEASE_TOKEN: first_name,
+        keys.LEASE_UNTIL: first_name,
+        keys.ONCE: first_name,
+        keys.ONCE_AT: lambda rest: first_name(rest[8:]),
+        keys.ENDED: lambda rest: _of_record(rest[:1] + rest[9:]),
+        keys.ENDED_SINCE: _of_record,
+        keys.POLICY: lambda rest: keys.POLICY_ROOT,
+        keys.RETENTION_PLACE: lambda rest: keys.POLICY_ROOT,
+        keys.RUN: first_name,
+        keys.DEAD_LETTER: first_name,
+        keys.RETRY: first_name,
+        keys.MACHINE_HISTORY: _second_name,
+        keys.MACHINE_FAILURE: _second_name,
+        keys.TIMER: first_name,
+        keys.TIMER_DUE: _after_number,
+        keys.RESULT_EXPIRY: _after_number,
+        keys.RESULT_WRITES: first_name,
+        keys.RESULT_CLAIM: first_name,
+    }
+)
+
+
+class Copied(msgspec.Struct):
+    """What a copy moved."""
+
+    namespaces: int = 0
+    records: int = 0
+    changes: int = 0
+    rows: int = 0
+    bytes: int = 0
+
+
+class _Writer:
+    """Collects rows for each part of the target and writes them in batches."""
+
+    def __init__(self, scope: Scope, copied: Copied) -> None:
+        self._scope = scope
+        self._copied = copied
+        self._rows: dict[int, dict[bytes, bytes | None]] = {}
+        self._adds: dict[int, dict[bytes, int]] = {}
+        self._sizes: dict[int, int] = {}
+
+    async def put(self, part: int, key: bytes, value: bytes) -> None:
+        self._rows.setdefault(part, {})[key] = value
+        self._copied.rows += 1
+        self._copied.bytes += len(key) + len(value)
+        await self._grow(part, len(key) + len(value))
+
+    async def add(self, part: int, key: bytes, amount: int) -> None:
+        counters = self._adds.setdefault(part, {})
+        counters[key] = counters.get(key, 0) + amount
+        await self._grow(part, len(key) + 8)
+
+    async def _grow(self, part: int, size: int) -> None:
+        self._sizes[part] = self._sizes.get(part, 0) + size
+        if self._sizes[part] > _BATCH or len(self._rows.get(part, ())) + len(self._adds.get(part, ())) >= 4000:
+            await self._flush(part)
+
+    async def _flush(self, part: int) -> None:
+        self._sizes[part] = 0
+        rows, adds = self._rows.pop(part, {}), self._adds.pop(part, {})
+        if rows or adds:
+            await self._scope.engine.commit(part, Batch(write=rows, add=adds))
+
+    async def finish(self) -> None:
+        for part in {*self._rows, *self._adds}:
+            await self._flush(part)
+
+
+async def rows_of(scope: Scope, part: int, start: bytes, stop: bytes | None = None) -> AsyncIterator[Row]:
+    """All rows under a prefix, or of a range, in one part."""
+    stop = start + keys.END if stop is None else stop
+    while True:
+        rows = await scope.engine.scan(part, start, stop, limit=_RUN)
+        for row in rows:
+            yield row
+        if len(rows) < _RUN:
+            return
+        start = rows[-1].key + b"\0"
+
+
+async def namespaces(scope: Scope) -> list[str]:
+    """Every namespace of a database that holds something."""
+    found: set[str] = set()
+    for part in range(scope.parts):
+        start = b"\x01"  # what is before belongs to the database itself
+        while rows := await scope.engine.scan(part, start, keys.END * 2, limit=1):
+            prefix = rows[0].key[: rows[0].key.index(b"\0")]
+            found.add(prefix.decode())
+            start = prefix + b"\x01"
+    return sorted(found)
+
+
+async def copy_database(source: Scope, target: Scope, *, verify: bool) -> Copied:
+    """Copy every namespace into an empty database.
+
+    Raises `AlreadyExists` when the target holds something, `Conflict` when somebody wrote to the source meanwhile,
+    `Damaged` when a record is damaged or (with `verify`) when the two differ afterwards.
+    """
+    if await namespaces(target):
+        raise AlreadyExists("the target is not empty; copy into a new database", kind="database")
+    before = await positions.versions(source.reader)
+    copied = Copied()
+    for name in await namespaces(source):
+        here, there = source.sibling(name), target.sibling(name)
+        await _copy_namespace(here, there, copied)
+        copied.namespaces += 1
+    if await positions.versions(source.reader) != before:
+        raise Conflict("the source changed while it was copied; stop its writers, or copy from a backup")
+    if verify:
+        for name in await namespaces(source):
+            first, second = await digest(source.sibling(name)), await digest(target.sibling(name))
+            if first != second:
+                raise Damaged(f"namespace {name!r} differs after the copy: {_difference(first, second)}", kind="copy")
+    return copied
+
+
+def _difference(first: dict[str, str], second: dict[str, str]) -> str:
+    return ", ".join(sorted(key for key in first.keys() | second.keys() if first.get(key) != second.get(key)))
+
+
+async def _copy_namespace(source: Scope, target: Scope, copied: Copied) -> None:
+    for part in range(target.parts):  # version 1: everything that is copied comes after it
+        await target.engine.commit(part, Batch(write={floor_key(target): _floor(await floors(source.reader))}))
+    pointers, marks = await _copy_feed(source, target, copied)
+    writer = _Writer(target, copied)
+    for kind in KINDS.values():
+        await _copy_records(source, target, kind, pointers, writer, copied)
+    await _copy_rows(source, target, writer)
+    for mark in marks:
+        checkpoint = mark.checkpoint
+        position = BEGINNING if checkpoint.position == BEGINNING else await positions.write(target, mark.vector)
+        key = checkpoint_key(target, checkpoint.name)
+        root = keys.root(checkpoint.name)
+        await writer.put(target.part(root), key, checkpoint_value(key, checkpoint, position))
+    await writer.finish()
+
+
+def checkpoint_value(key: bytes, checkpoint: Checkpoint, position: str) -> bytes:
+    """A checkpoint's row with another position."""
+    return seal(key, msgspec.msgpack.encode([position, to_micros(checkpoint.updated_at)]))
+
+
+def _floor(low: Vector) -> bytes:
+    """Nothing was pruned: the start; else the first version, before which a consumer has missed something."""
+    return bytes(10) if all(at == (0, 0) for at in low) else (1).to_bytes(8, "big") + bytes(2)
+
+
+Pointers = dict[tuple[str, tuple[str | int, ...]], tuple[int, int]]
+
+
+class _Mark:
+    """A checkpoint, and how far its consumer has certainly come in the target."""
+
+    def __init__(self, checkpoint: Checkpoint, old: Vector, parts: int) -> None:
+        self.checkpoint = checkpoint
+        self._old = old
+        self.vector: Vector = [(1, 0)] * parts
+        self._blocked = [False] * parts
+
+    def saw(self, source: int, at: tuple[int, int], target: int, now: tuple[int, int]) -> None:
+        """An entry stood at `at` and stands at `now`: the first that the consumer has not seen stops its part."""
+        if at > self._old[source]:
+            self._blocked[target] = True
+        elif not self._blocked[target]:
+            self.vector[target] = now
+
+
+async def _marks(source: Scope, target: Scope) -> list[_Mark]:
+    low = await floors(source.reader)
+    marks = []
+    for checkpoint in await all_checkpoints(source.reader):
+        if checkpoint.position == BEGINNING:
+            old = positions.beginning(source)
+        else:
+            old = await positions.read(source, checkpoint.position)
+        mark = _Mark(checkpoint, old, target.parts)
+        if any(at < floor for at, floor in zip(old, low, strict=True)):
+            mark.vector = positions.beginning(target)  # compacted there, and so here
+            mark._blocked = [True] * target.parts
+        marks.append(mark)
+    return marks
+
+
+async def _copy_feed(source: Scope, target: Scope, copied: Copied) -> tuple[Pointers, list[_Mark]]:
+    """Append every entry to its part in the target; gives where each record's last entry now stands."""
+    pointers: Pointers = {}
+    marks = await _marks(source, target)
+    for part in range(source.parts):
+        run: dict[int, list[tuple[tuple[int, int], Entry]]] = {}
+        size = 0
+        async for row in rows_of(source, part, feed_prefix(source)):
+            entry = decode(source, row.value)
+            there = target.part(keys.root(entry.id))
+            run.setdefault(there, []).append((place_in(row.key), entry))
+            size += len(row.value)
+            if size > _BATCH or sum(map(len, run.values())) >= _RUN:
+                await _append(source, target, part, run, pointers, marks)
+                run, size = {}, 0
+            copied.changes += 1
+        await _append(source, target, part, run, pointers, marks)
+    return pointers, marks
+
+
+async def _append(
+    source: Scope,
+    target: Scope,
+    part: int,
+    run: dict[int, list[tuple[tuple[int, int], Entry]]],
+    pointers: Pointers,
+    marks: list[_Mark],
+) -> None:
+    for there, entries in run.items():
+        appended: list[tuple[bytes, bytes]] = []
+        pending: Pointers = {}
+        for at, entry in entries:
+            name = (entry.family, entry.path)
+            first = before_of(at, entry) is None
+            back = NO_POINTER if first else pending.get(name, pointers.get(name, NO_POINTER))
+            for wrapped in entry.wrappers:
+                await wrapper.transplant(
+                    source.reader, target, keys.root(entry.id), entry_bound(source, entry), wrapped
+                )
+            moved = entry._replace(before=back)
+            pending[name] = (PENDING, len(appended))
+            appended.append((feed_prefix(target), encode(target, moved)))
+        version = await target.engine.commit(there, Batch(append=appended))
+        for index, (at, entry) in enumerate(entries):
+            pointers[entry.family, entry.path] = (version, index)
+            for mark in marks:
+                mark.saw(part, at, there, (version, index))
+
+
+async def _copy_records(
+    source: Scope, target: Scope, kind: Kind[Any], pointers: Pointers, writer: _Writer, copied: Copied
+) -> None:
+    prefix = kind.prefix(source)
+    for part in range(source.parts):
+        async for row in rows_of(source, part, prefix):
+            tail = row.key[len(prefix) :]
+            path = keys.parse(tail, kind.shape)
+            root = keys.root(kind.owner(path))
+            there = target.part(root)
+            await wrapper.transplant(source.reader, target, root, row.key, row_body(row))
+            await writer.put(there, row.key, moved_row(row, pointers.get((kind.name, path), NO_POINTER)))
+            stored = await open_row(source.reader, kind, path, row.key, row, raw=True)
+            for held in kind.held(stored.record):
+                await wrapper.transplant(source.reader, target, root, row.key, held)
+            for key in index_rows(target, kind, stored.record, tail, stored.updated):
+                await writer.put(there, key, b"")
+            for counter in kind.counters(stored.record):
+                await writer.add(there, kind.counter(target, counter), 1)
+            copied.records += 1
+
+
+async def _copy_rows(source: Scope, target: Scope, writer: _Writer) -> None:
+    """Every row that is copied as it is."""
+    cut = len(source.prefix)
+    for part in range(source.parts):
+        async for row in rows_of(source, part, source.prefix):
+            rest = row.key[cut:]
+            if rest.startswith(_REBUILT):
+                continue
+            if rest.startswith(_EVERYWHERE):
+                for there in range(target.parts) if part == 0 else ():
+                    await writer.put(there, row.key, row.value)
+                continue
+            root = keys.root(owner_of(rest))
+            wrapped_in = HELD.get(rest[:2]) or HELD.get(rest[:1])
+            if wrapped_in is not None:
+                await wrapper.transplant(source.reader, target, root, row.key, wrapped_in(row))
+            await writer.put(target.part(root), row.key, row.value)
+
+
+def owner_of(rest: bytes) -> str:
+    """The string that decides the part of a row, from its key after the namespace. Raises `Damaged`."""
+    for size in (2, 1):
+        if rest[:size] in OWNERS:
+            return OWNERS[rest[:size]](rest[size:])
+    raise Damaged(f"a row with the unknown tag {rest[:2]!r}; it was written by a newer version", key=rest)
+
+
+async def digest(scope: Scope) -> dict[str, str]:
+    """What a namespace holds as a digest for each kind of row, the same however it is spread over parts."""
+    sums: dict[str, int] = {}
+
+    def count(what: str, *data: bytes) -> None:
+        hashed = blake2b(digest_size=16)
+        for one in data:
+            hashed.update(len(one).to_bytes(8, "big") + one)
+        sums[what] = (sums.get(what, 0) + int.from_bytes(hashed.digest(), "big")) % (1 << 128)
+
+    cut = len(scope.prefix)
+    order: dict[str, int] = {}
+    for part in range(scope.parts):
+        async for row in rows_of(scope, part, scope.prefix):
+            rest = row.key[cut:]
+            if rest.startswith(keys.RECORD):
+                unseal(row.key, row.value)
+                count(f"records {rest[1:2].decode()}", row.key, row_body(row))
+            elif rest.startswith(keys.FEED):
+                entry = decode(scope, row.value)
+                root = keys.root(entry.id)
+                order[root] = order.get(root, 0) + 1
+                what = msgspec.msgpack.encode([*entry[:4], entry.at, entry.wrapped, entry.events, order[root]])
+                count("feed", what)
+            elif rest.startswith((keys.INDEX, *OWNERS)):
+                count(f"rows {rest[:1].decode()}", row.key, row.value)
+            elif rest.startswith(keys.COUNTER):
+                sums[row.key.hex()] = sums.get(row.key.hex(), 0) + int.from_bytes(row.value, "big", signed=True)
+    return {what: str(value) for what, value in sums.items() if value}
+
+
+def lines(copied: Copied) -> Iterable[str]:
+    """What a copy moved, for people."""
+    yield f"{copied.namespaces} namespaces, {copied.records} records, {copied.changes} changes, {copied.bytes} bytes"

@@ -1,0 +1,152 @@
+"""Encrypt again, under the key ring's current key, while everybody goes on reading and writing.
+
+Rows are taken in runs. A run is one batch that expects each row as it was read: what somebody changed meanwhile was
+written under the current key anyway, and the run is read again. A record's row and its newest entry in the feed hold
+the same bytes, so they change together.
+"""
+
+import msgspec
+
+from .. import keys
+from ..codec import seal, unseal
+from ..core.transaction import Scope, backoff
+from ..engine import Batch, Row, stamped
+from ..errors import Conflict, Damaged
+from ..feed.feed import entry_bound
+from ..limits import UPLOAD_BYTES
+from ..records.entry import Entry, decode, encode, feed_prefix
+from ..records.kind import HELD
+from ..records.layout import pointer_of, renewed_row, row_body
+from ..values import wrapper
+from .copying import namespaces
+
+_RUN = 200
+_TRIES = 20
+
+PROTECTED = (keys.DEAD_LETTER, keys.DEFINITION)
+"""Tags of rows whose whole value is one encrypted piece."""
+
+
+class Rekeyed(msgspec.Struct):
+    """What a run over a database did."""
+
+    rows: int = 0
+    """Rows that were written again."""
+    unreadable: int = 0
+    """Rows left as they are, for their key is missing or they are damaged; `check` lists them."""
+
+
+async def rekey(scope: Scope) -> Rekeyed:
+    """Go over every namespace; rows that are under the current key already cost a read."""
+    done = Rekeyed()
+    for name in await namespaces(scope):
+        here = scope.sibling(name)
+        for part in range(here.parts):
+            # Records first: with them go the newest entries of the feed, and only older ones are left for it.
+            unreadable = done.unreadable
+            await _sweep(here, part, here.key(keys.RECORD), here.key(keys.RECORD, keys.END), done)
+            done.unreadable = unreadable  # they are met again
+            await _sweep(here, part, here.prefix, here.prefix + keys.END, done)
+    return done
+
+
+async def _sweep(scope: Scope, part: int, start: bytes, stop: bytes, done: Rekeyed) -> None:
+    attempt = 0
+    while True:
+        rows = await scope.reader.scan_part(part, start, stop, limit=_RUN)
+        last = start
+        expect: dict[bytes, int] = {}
+        write: dict[bytes, bytes | None] = {}
+        unreadable = size = 0
+        for row in rows:
+            # A run of chunks is far beyond what a batch may hold.
+            if size > UPLOAD_BYTES:
+                break
+            last = row.key
+            try:
+                changed = await _renewed(scope, part, row)
+            except Damaged:
+                unreadable += 1
+                continue
+            for old, value in changed:
+                expect[old.key] = old.version
+                write[old.key] = value
+                size += len(value)
+        try:
+            if write:
+                await scope.engine.commit(part, Batch(expect, write))
+        except Conflict:
+            attempt += 1
+            if attempt >= _TRIES:
+                raise
+            await scope.pause(backoff(attempt))
+            continue
+        attempt = 0
+        done.rows += len(write)
+        done.unreadable += unreadable
+        if size <= UPLOAD_BYTES and len(rows) < _RUN:
+            return
+        start = last + b"\0"
+
+
+async def _renewed(scope: Scope, part: int, row: Row) -> list[tuple[Row, bytes]]:
+    """Rows as they were and the values they get; none where nothing is to do. Raises `Damaged`, `Undecodable`."""
+    rest = row.key[len(scope.prefix) :]
+    if rest.startswith(keys.CHUNK):
+        value = _again(scope, row.key, row.value[1:])
+        return [] if value is None else [(row, row.value[:1] + value)]
+    if rest.startswith(keys.FEED):
+        return _entry(scope, row)
+    if rest.startswith(keys.RECORD):
+        return await _record(scope, part, row)
+    held = HELD.get(rest[:2]) or HELD.get(rest[:1])
+    if held is not None:
+        wrapped = held(row)
+        renewed = _wrapper(scope, row.key, wrapped)
+        if renewed is None:
+            return []
+        head = unseal(row.key, row.value).removesuffix(wrapped)
+        return [(row, seal(row.key, head + renewed))]
+    if rest.startswith(PROTECTED):
+        value = _again(scope, row.key, unseal(row.key, row.value))
+        return [] if value is None else [(row, seal(row.key, value))]
+    return []
+
+
+def _again(scope: Scope, bound: bytes, data: bytes) -> bytes | None:
+    """The same data under the current key; None where it is under it."""
+    codec = scope.codec
+    return codec.protect(bound, codec.reveal(bound, data)) if codec.needs_rekey(data) else None
+
+
+def _wrapper(scope: Scope, bound: bytes, wrapped: bytes) -> bytes | None:
+    if wrapped[:1] != wrapper.INLINE:  # its chunks are rows of their own
+        return None
+    data = _again(scope, bound, wrapped[1:])
+    return None if data is None else wrapper.INLINE + data
+
+
+def _entry(scope: Scope, row: Row, wrapped: bytes | None = None) -> list[tuple[Row, bytes]]:
+    """An entry of the feed; `wrapped`: what its record's row gets."""
+    entry: Entry = decode(scope, row.value)
+    bound = entry_bound(scope, entry)
+    changed = wrapped
+    if changed is None and entry.wrapped is not None:
+        changed = _wrapper(scope, bound, entry.wrapped)
+    events = None if entry.events is None else _wrapper(scope, bound, entry.events)
+    if changed is None and events is None:
+        return []
+    entry = entry._replace(wrapped=entry.wrapped if changed is None else changed)
+    entry = entry._replace(events=entry.events if events is None else events)
+    return [(row, encode(scope, entry))]
+
+
+async def _record(scope: Scope, part: int, row: Row) -> list[tuple[Row, bytes]]:
+    wrapped = _wrapper(scope, row.key, row_body(row))
+    if wrapped is None:
+        return []
+    changed = [(row, renewed_row(row, wrapped))]
+    newest = (await scope.reader.peek(part, [stamped(feed_prefix(scope), *pointer_of(row))]))[0]
+    if newest is not None:
+        changed += _entry(scope, newest, wrapped)
+    return changed

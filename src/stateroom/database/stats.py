@@ -1,0 +1,109 @@
+"""What a store holds, at a glance: read from counters, so that it costs the same however much there is."""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from .. import keys
+from ..core.transaction import Reader, Scope
+from ..engine import read_counter
+from ..errors import InvalidArgument
+from ..feed import positions
+from ..feed.positions import BEGINNING
+from ..watch.checkpoints import all_checkpoints
+from ..watch.dead_letters import letters_prefix
+
+_RUN = 1000
+
+
+class Lag(msgspec.Struct, frozen=True):
+    """A consumer of the feed, and how many commits of the database came after its checkpoint."""
+
+    name: str
+    commits: int
+    updated_at: datetime
+
+
+class Stats(msgspec.Struct, frozen=True):
+    """What a namespace holds. Counts are exact as of some moment during the call."""
+
+    namespace: str
+    engine: str
+    """What keeps it, with its version where that matters."""
+    parts: int
+    commits: int
+    """Commits to the database so far, of all namespaces."""
+    bytes: int | None
+    """Size on disk, where the engine knows it."""
+    instances: dict[str, int]
+    """By status."""
+    executions: dict[str, int]
+    """By state."""
+    machines: dict[str, int]
+    """By machine."""
+    checkpoints: tuple[Lag, ...]
+    dead_letters: int
+
+
+async def stats(scope: Scope) -> Stats:
+    """What a namespace holds."""
+    versions = await positions.versions(scope.reader)
+    size = getattr(scope.direct, "size", None)
+    return Stats(
+        scope.namespace,
+        str(getattr(scope.direct or scope.engine, "about", type(scope.direct or scope.engine).__name__)),
+        scope.parts,
+        sum(versions),
+        None if size is None else int(size()),
+        await _counted(scope.reader, b"Cis"),
+        await _counted(scope.reader, b"Ce"),
+        await _counted(scope.reader, b"Cmm"),
+        await _lags(scope, versions),
+        await _letters(scope.reader),
+    )
+
+
+async def _counted(reader: Reader, tag: bytes) -> dict[str, int]:
+    """The counters under a tag, summed over parts, without those that are 0."""
+    prefix = reader.scope.key(tag)
+    found: dict[str, int] = {}
+    for part in range(reader.scope.parts):
+        start = prefix
+        while True:
+            rows = await reader.scan_part(part, start, prefix + keys.END, limit=_RUN)
+            for row in rows:
+                name = row.key[len(prefix) : -1].decode()
+                found[name] = found.get(name, 0) + read_counter(row.value)
+            if len(rows) < _RUN:
+                break
+            start = rows[-1].key + b"\0"
+    return {name: number for name, number in sorted(found.items()) if number}
+
+
+async def _lags(scope: Scope, versions: list[int]) -> tuple[Lag, ...]:
+    lags = []
+    for checkpoint in await all_checkpoints(scope.reader):
+        try:
+            vector = await _vector(scope, checkpoint.position)
+        except InvalidArgument:  # of a database that this one was restored over
+            vector = positions.beginning(scope)
+        behind = sum(max(0, version - at[0]) for version, at in zip(versions, vector, strict=True))
+        lags.append(Lag(checkpoint.name, behind, checkpoint.updated_at))
+    return tuple(lags)
+
+
+async def _vector(scope: Scope, position: str) -> Any:
+    return positions.beginning(scope) if position == BEGINNING else await positions.read(scope, position)
+
+
+async def _letters(reader: Reader) -> int:
+    start = letters_prefix(reader.scope)
+    stop = start + keys.END
+    count = 0
+    while True:
+        rows = await reader.scan(None, start, stop, limit=_RUN)
+        count += len(rows)
+        if len(rows) < _RUN:
+            return count
+        start = rows[-1].key + b"\0"

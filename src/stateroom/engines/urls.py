@@ -1,0 +1,80 @@
+"""From a url to an engine: a path, or a scheme that this package or an installed one brings."""
+
+import os
+import re
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from ..errors import InvalidArgument
+
+DEFAULT = "stateroom.db"
+ENVIRONMENT = "STATEROOM_URL"
+_BUILT_IN = {
+    "memory": "stateroom.engines.memory",
+    "sqlite": "stateroom.engines.sqlite",
+    "postgresql": "stateroom.engines.postgres",
+    "postgres": "stateroom.engines.postgres",
+}
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
+
+Connect = Callable[..., Any]
+
+
+def resolve(url: "str | os.PathLike[str] | None") -> str:
+    """The url that is meant: None is $STATEROOM_URL, else ``stateroom.db`` in the current folder."""
+    if url is None:
+        return os.environ.get(ENVIRONMENT) or DEFAULT
+    try:
+        text = os.fspath(url)
+        os.fsencode(text)
+    except (TypeError, UnicodeEncodeError) as error:
+        raise InvalidArgument(f"url is {url!a}; use a path or a url", what="url", value=url) from error
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
+        raise InvalidArgument(f"url is {url!r}; use a path or a url", what="url", value=url)
+    return text
+
+
+def scheme(url: str) -> str:
+    """The scheme of a url; a bare path is "sqlite". One letter before the colon is a drive, not a scheme."""
+    found = _SCHEME.match(url)
+    if found is None or os.sep in found.group(1):
+        return "sqlite"
+    return found.group(1).lower()
+
+
+def connect(url: str) -> Connect:
+    """What opens an engine for a url. Raises `InvalidArgument` that lists the known schemes."""
+    return _find(url, "connect", "stateroom.engines")
+
+
+def connect_async(url: str) -> Connect | None:
+    """What opens a native asyncio engine for a url; None where there is none."""
+    wanted = scheme(url)
+    if wanted in _BUILT_IN:
+        found: Connect | None = getattr(import_module(_BUILT_IN[wanted]), "connect_async", None)
+        return found
+    for point in entry_points(group="stateroom.async_engines"):
+        if point.name == wanted:
+            loaded: Connect = point.load()
+            return loaded
+    return None
+
+
+def _find(url: str, name: str, group: str) -> Connect:
+    wanted = scheme(url)
+    if wanted in _BUILT_IN:
+        built_in: Connect = getattr(import_module(_BUILT_IN[wanted]), name)
+        return built_in
+    known = set(_BUILT_IN)
+    for point in entry_points(group=group):
+        if point.name == wanted:
+            loaded: Connect = point.load()
+            return loaded
+        known.add(point.name)
+    raise InvalidArgument(
+        f"unknown scheme {wanted!r}; known are a path and {', '.join(f'{one}:' for one in sorted(known))}",
+        what="url",
+        value=wanted,
+    )

@@ -1,0 +1,1 @@
+"""Guarded executions with their own events."""

@@ -1,0 +1,1 @@
+"""Workflow instances with unique business keys."""

@@ -1,0 +1,248 @@
+"""What a workflow instance is, and how it is kept."""
+
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from ... import keys
+from ...core.transaction import Reader, Scope
+from ...errors import AlreadyExists, InvalidArgument, NotFound, StaleRevision
+from ...limits import BUSINESS_KEY_BYTES
+from ...records.audit import Problem, rows_of
+from ...records.kind import Index, Kind, Record, Stored, register
+
+ACTIVE = ("pending", "running", "waiting")
+TERMINAL = ("completed", "failed", "cancelled")
+STATUSES = frozenset((*ACTIVE, *TERMINAL))
+UNIQUE = ("workflow", "version", "global")
+
+
+class Context(msgspec.Struct, frozen=True, gc=False):
+    """What a run started with, and what its steps gave; `initial` is never changed."""
+
+    initial: Mapping[str, Any] = {}
+    steps: Mapping[str, Any] = {}
+
+    def with_step(self, name: str, result: Any) -> "Context":
+        """A copy with a step's result, which replaces an earlier one of the same name."""
+        return Context(self.initial, {**self.steps, name: result})
+
+
+class HistoryEntry(msgspec.Struct, frozen=True):
+    """One step that happened, as the engine above keeps it."""
+
+    step: str
+    event: str
+    at: datetime
+    updates: Mapping[str, Any] | None = None
+
+
+class _Identified(Record, frozen=True):
+    id: str
+    workflow: str
+
+
+class Instance(_Identified, frozen=True, kw_only=True):
+    """One run of a workflow."""
+
+    workflow_version: int = 1
+    status: str = "pending"
+    current_step: str | None = None
+    context: Context = Context()
+    step_configs: Mapping[str, Any] = {}
+    active_steps: frozenset[str] = frozenset()
+    completed_steps: frozenset[str] = frozenset()
+    metadata: Mapping[str, Any] = {}
+    history: tuple[HistoryEntry, ...] = ()
+    business_key: str | None = None
+    unique: str | None = None
+    """The scope in which `start` asked for no other active run of this business key."""
+    labels: Mapping[str, str] = {}
+
+    @property
+    def active(self) -> bool:
+        return self.status in ACTIVE
+
+
+_FIELDS = (
+    "id", "workflow", "workflow_version", "status", "current_step", "context.initial", "context.steps",
+    "step_configs", "active_steps", "completed_steps", "metadata", "history", "business_key", "unique", "labels",
+)  # fmt: skip
+
+
+class _InstanceKind(Kind[Instance]):
+    name = "instances"
+    letter = b"i"
+    fields = _FIELDS
+    indexes = (
+        Index(b"s", lambda record: (keys.path(record.status),), newest=True),
+        Index(b"w", lambda record: (keys.path(record.workflow),), newest=True),
+        Index(
+            b"k", lambda record: () if record.business_key is None else (keys.path(record.business_key),), newest=True
+        ),
+        Index(b"l", lambda record: [keys.path(*label) for label in record.labels.items()], newest=True),
+        Index(b"u", lambda record: (b"",), by_id=False, newest=True),
+    )
+
+    def path(self, record: Instance) -> tuple[str, ...]:
+        return (record.id,)
+
+    def pack(self, record: Instance) -> list[Any]:
+        return [
+            record.id, record.workflow, record.workflow_version, record.status, record.current_step,
+            record.context.initial, record.context.steps, record.step_configs,
+            sorted(record.active_steps), sorted(record.completed_steps), record.metadata,
+            [[entry.step, entry.event, entry.at, entry.updates] for entry in record.history],
+            record.business_key, record.unique, record.labels,
+        ]  # fmt: skip
+
+    def unpack(self, fields: list[Any], revision: int, created_at: datetime, updated_at: datetime) -> Instance:
+        (
+            id, workflow, version, status, step, initial, steps, configs, active, completed, metadata, entries,
+            business_key, unique, labels,
+        ) = fields  # fmt: skip
+        # One keyword more and CPython 3.11 hands them over as a dict, which takes three times as long.
+        record = Instance(
+            id, workflow, status=status, current_step=step, context=Context(initial, steps), step_configs=configs,
+            active_steps=frozenset(active), completed_steps=frozenset(completed), metadata=metadata,
+            history=tuple([HistoryEntry(*entry) for entry in entries]) if entries else (),
+            business_key=business_key, unique=unique, labels=labels,
+            revision=revision, created_at=created_at, updated_at=updated_at,
+        )  # fmt: skip
+        return record if version == 1 else msgspec.structs.replace(record, workflow_version=version)
+
+    def counters(self, record: Instance) -> Iterable[bytes]:
+        return (b"s" + keys.path(record.status), b"w" + keys.path(record.workflow, record.status))
+
+    def ended(self, record: Instance) -> bool:
+        return record.status in TERMINAL
+
+    async def audit(self, reader: Reader, part: int, records: dict[bytes, Stored[Instance]]) -> list[Problem]:
+        """Whether the rows of business keys say who is active, and no other."""
+        scope = reader.scope
+        wanted = {key for one in records.values() if (key := active_key(scope, one.record)) is not None}
+        found = {row.key for row in await rows_of(reader, part, scope.key(keys.ACTIVE))}
+        return [
+            *(Problem("active-missing", f"row {key!r} is missing", self.name, part=part) for key in wanted - found),
+            *(Problem("active-stale", f"row {key!r} has no record", self.name, part=part) for key in found - wanted),
+        ]
+
+
+def active_prefix(scope: Scope, business_key: str) -> bytes:
+    """Where the rows of a business key's active instances are."""
+    return scope.key(keys.ACTIVE, keys.path(business_key))
+
+
+def active_key(scope: Scope, record: Instance) -> bytes | None:
+    """The row that says that this instance is active under its business key; None where it must have none."""
+    if record.business_key is None or not record.active:
+        return None
+    tail = keys.path(record.workflow, record.workflow_version, record.id)
+    return active_prefix(scope, record.business_key) + tail
+
+
+INSTANCES = register(_InstanceKind())
+BY_STATUS, BY_WORKFLOW, BY_KEY, BY_LABEL, BY_TIME = INSTANCES.indexes
+
+
+def check_status(status: Any, what: str = "status") -> str:
+    if not isinstance(status, str) or status not in STATUSES:
+        allowed = ", ".join((*ACTIVE, *TERMINAL))
+        raise InvalidArgument(f"unknown {what} {status!r}; one of {allowed}", what=what, value=status)
+    return status
+
+
+def check_unique(unique: Any) -> None:
+    if unique is not None and unique not in UNIQUE:
+        raise InvalidArgument(
+            f"unknown unique {unique!r}; one of {', '.join(UNIQUE)}, or None", what="unique", value=unique
+        )
+
+
+def _names(values: Any, what: str) -> None:
+    if isinstance(values, str | bytes) or not isinstance(values, Collection):
+        raise InvalidArgument(f"{what} must be a set of names", what=what, value=values)
+    for value in values:
+        keys.name(value, what)
+
+
+def check(record: Instance) -> Instance:
+    """The instance as it will be read again. Raises `InvalidArgument` for a field that is not allowed."""
+    if not isinstance(record, Instance):
+        raise InvalidArgument(f"use an Instance, not {type(record).__name__}", what="instance", value=record)
+    keys.name(record.id, "id")
+    keys.name(record.workflow, "workflow")
+    keys.check_number(record.workflow_version, "workflow_version", least=1)
+    check_status(record.status)
+    check_unique(record.unique)
+    if record.current_step is not None:
+        keys.name(record.current_step, "current_step")
+    _names(record.active_steps, "active_steps")
+    _names(record.completed_steps, "completed_steps")
+    if not isinstance(record.context, Context):
+        raise InvalidArgument("context must be a Context", what="context", value=record.context)
+    mappings: tuple[tuple[str, Any], ...] = (
+        ("context.initial", record.context.initial),
+        ("context.steps", record.context.steps),
+        ("step_configs", record.step_configs),
+        ("metadata", record.metadata),
+        ("labels", record.labels),
+    )
+    for what, value in mappings:
+        if not isinstance(value, Mapping):
+            raise InvalidArgument(f"{what} must be a mapping", what=what, value=value)
+    for name, label in record.labels.items():
+        keys.name(name, "label")
+        keys.name(label, f"label {name!r}")
+    if not isinstance(record.history, tuple | list):
+        raise InvalidArgument("history must be a tuple of HistoryEntry", what="history", value=record.history)
+    for entry in record.history:
+        if not isinstance(entry, HistoryEntry):
+            raise InvalidArgument("history must hold HistoryEntry", what="history", value=entry)
+    _check_business_key(record)
+    frozen = isinstance(record.active_steps, frozenset) and isinstance(record.completed_steps, frozenset)
+    if frozen and isinstance(record.history, tuple):
+        return record
+    return msgspec.structs.replace(
+        record,
+        active_steps=frozenset(record.active_steps),
+        completed_steps=frozenset(record.completed_steps),
+        history=tuple(record.history),
+    )
+
+
+def _check_business_key(record: Instance) -> None:
+    if record.business_key is None:
+        return
+    keys.name(record.business_key, "business_key", BUSINESS_KEY_BYTES)
+    if keys.root(record.id) != keys.root(record.business_key):
+        raise InvalidArgument(
+            f"id {record.id!r} and business key {record.business_key!r} must share what is before the first '/';"
+            " make the id with stateroom.new_id(business_key)",
+            what="business_key",
+            value=record.business_key,
+        )
+
+
+def check_revision(expected: int | None, record: Instance | None, id: str) -> None:
+    if expected is None:
+        return
+    keys.check_number(expected, "expected_revision")
+    actual = 0 if record is None else record.revision
+    if expected == actual:
+        return
+    if expected == 0:
+        raise AlreadyExists(f"instance {id!r} exists, at revision {actual}", kind="instances", id=id)
+    raise StaleRevision(
+        f"instance {id!r} has revision {actual}, not {expected}; read it again",
+        kind="instances",
+        id=id,
+        actual=actual,
+        expected=expected,
+    )
+
+
+def missing(id: str) -> NotFound:
+    return NotFound(f"no instance {id!r}", kind="instances", id=id)

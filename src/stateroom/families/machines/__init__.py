@@ -1,0 +1,1 @@
+"""State-machine snapshots, their histories and the rules that `define` sets."""

@@ -1,0 +1,308 @@
+"""What a machine's snapshot and its last failure are, and how they are kept."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from ... import keys
+from ...clock import from_micros, to_micros
+from ...codec import seal, unseal
+from ...core.transaction import Reader, Scope, Transaction
+from ...engine import Row
+from ...errors import AlreadyExists, Damaged, InvalidArgument, NotFound, StaleRevision
+from ...feed.feed import EVENTS
+from ...limits import INLINE_BYTES, SWEEP_ROWS
+from ...records.audit import Problem, rows_of
+from ...records.dependents import affordable, leave_sweep
+from ...records.kind import HELD, Index, Kind, Record, Stored, register
+from ...records.layout import decode_body, encode_body
+from ...values import wrapper
+from ...values.omitted import OMITTED
+from .rules import audit as audit_definitions
+
+
+class _Named(Record, frozen=True):
+    machine: str
+    name: str
+    state: str
+    payload: Any
+
+
+class Snapshot(_Named, frozen=True, kw_only=True):
+    """The state of one machine, and how it came there."""
+
+    previous_state: str | None = None
+    """The state before the last save; None after the first."""
+    event: str | None = None
+    event_payload: Any = None
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """The last thing that went wrong with a machine, beside its good snapshot; `at` is aware UTC.
+
+    `state` and `payload` are those of the snapshot at that time; None where there was none yet. In changes of the feed
+    a part that is over 8 KiB of a failure over 64 KiB is `OMITTED`.
+    """
+
+    machine: str
+    name: str
+    reason: Any
+    event: str | None
+    state: str | None
+    payload: Any
+    info: Any
+    at: datetime
+    event_payload: Any = None
+
+
+_FIELDS = ("machine", "name", "state", "payload", "previous_state", "event", "event_payload")
+
+
+class _MachineKind(Kind[Snapshot]):
+    name = "machines"
+    letter = b"m"
+    fields = _FIELDS
+    shape = (str, str)
+    indexes = (Index(b"s", lambda record: (keys.path(record.state),)),)
+
+    def path(self, record: Snapshot) -> tuple[str, str]:
+        return record.machine, record.name
+
+    def owner(self, path: Sequence[Any]) -> str:
+        return str(path[1])
+
+    def pack(self, record: Snapshot) -> list[Any]:
+        return [
+            record.machine, record.name, record.state, record.payload, record.previous_state, record.event,
+            record.event_payload,
+        ]  # fmt: skip
+
+    def unpack(self, fields: list[Any], revision: int, created_at: datetime, updated_at: datetime) -> Snapshot:
+        machine, name, state, payload, previous, event, event_payload = fields
+        return Snapshot(
+            machine, name, state, payload, previous_state=previous, event=event, event_payload=event_payload,
+            revision=revision, created_at=created_at, updated_at=updated_at,
+        )  # fmt: skip
+
+    def counters(self, record: Snapshot) -> Iterable[bytes]:
+        return b"m" + keys.path(record.machine), b"s" + keys.path(record.machine, record.state)
+
+    async def audit(self, reader: Reader, part: int, records: dict[bytes, Stored[Snapshot]]) -> list[Any]:
+        problems = await audit_definitions(reader, part)
+        problems += await _audit_history(reader, part, records)
+        for row in await rows_of(reader, part, reader.scope.key(keys.MACHINE_FAILURE)):
+            try:
+                await _open_failure(reader, row)
+            except Damaged as error:
+                problems.append(Problem(error.code, f"a failure: {error.message}", "machines", part=part))
+        return problems
+
+
+MACHINES = register(_MachineKind())
+
+
+def missing(machine: str, name: str) -> NotFound:
+    return NotFound(f"no snapshot of machine {machine!r}, name {name!r}", kind="machines", id=f"{machine}/{name}")
+
+
+def check_revision(expected: int | None, record: Snapshot | None, machine: str, name: str) -> None:
+    """Raise `AlreadyExists` or `StaleRevision` unless the record has the revision that is expected; 0: none."""
+    if expected is None:
+        return
+    keys.check_number(expected, "expected_revision")
+    actual = 0 if record is None else record.revision
+    if expected == actual:
+        return
+    id = f"{machine}/{name}"
+    if expected == 0:
+        raise AlreadyExists(f"machine {id!r} exists, at revision {actual}", kind="machines", id=id)
+    raise StaleRevision(
+        f"machine {id!r} has revision {actual}, not {expected}; load it again",
+        kind="machines",
+        id=id,
+        actual=actual,
+        expected=expected,
+    )
+
+
+# --- history: rows of its own, since it outlives what the feed retains ---
+
+
+def history_prefix(scope: Scope, stored: Stored[Snapshot]) -> bytes:
+    """Where the history of one machine is; its nonce keeps a machine that is made again from inheriting it."""
+    record = stored.record
+    return scope.key(keys.MACHINE_HISTORY, keys.path(record.machine, record.name) + stored.nonce)
+
+
+async def add_history(tx: Transaction, stored: Stored[Snapshot], keep: int) -> None:
+    """Keep this revision, and forget those beyond the newest `keep`, in the same batch."""
+    record = stored.record
+    root = keys.root(record.name)
+    prefix = history_prefix(tx.scope, stored)
+    if keep:
+        key = prefix + keys.number(record.revision)
+        body = encode_body(tx.scope, MACHINES, record, record.revision, stored.created, stored.updated)
+        tx.put(root, key, seal(key, await wrapper.keep(tx, root, key, body, 1)))
+    if record.revision > keep:
+        beyond = prefix + keys.number(record.revision - keep + 1)
+        for row in affordable(await tx.scan(root, prefix, beyond, limit=SWEEP_ROWS)):
+            await _forget(tx, root, row)
+
+
+async def drop_history(tx: Transaction, stored: Stored[Snapshot]) -> None:
+    """Remove the whole history: at once where it is short, else by a sweep."""
+    root = keys.root(stored.record.name)
+    start = history_prefix(tx.scope, stored)
+    stop = start + keys.END * 9
+    rows = await tx.scan(root, start, stop, limit=SWEEP_ROWS)
+    if len(rows) == SWEEP_ROWS or len(affordable(rows)) < len(rows):
+        leave_sweep(tx, root, start, stop, holding=True)
+        return
+    for row in rows:
+        await _forget(tx, root, row)
+
+
+async def _forget(tx: Transaction, root: str, row: Row) -> None:
+    await wrapper.drop(tx, root, unseal(row.key, row.value))
+    tx.delete(root, row.key)
+
+
+async def read_history(
+    reader: Reader, stored: Stored[Snapshot], below: int, keep: int, limit: int
+) -> list[tuple[int, Snapshot]]:
+    """Revisions under `below`, newest first, of the newest `keep`."""
+    record = stored.record
+    root = keys.root(record.name)
+    prefix = history_prefix(reader.scope, stored)
+    low = prefix + keys.number(max(0, record.revision - keep + 1))
+    rows = await reader.scan(root, low, prefix + keys.number(below), limit=limit, reverse=True)
+    found = []
+    for row in rows:
+        snapshot = await wrapper.current(reader, root, row, lambda one: _open_history(reader, root, record, one))
+        if snapshot is not None:  # else it was purged meanwhile, or is behind the newest `keep` now
+            found.append((int.from_bytes(row.key[-8:], "big"), snapshot))
+    return found
+
+
+async def _open_history(reader: Reader, root: str, record: Snapshot, row: Row) -> Snapshot:
+    body = await wrapper.fetch(reader, root, row.key, unseal(row.key, row.value))
+    return decode_body(reader.scope, MACHINES, (record.machine, record.name), body)[0]
+
+
+async def _audit_history(reader: Reader, part: int, records: dict[bytes, Stored[Snapshot]]) -> list[Problem]:
+    scope = reader.scope
+    owners = {history_prefix(scope, stored): stored for stored in records.values()}
+    swept = [note.key[len(scope.key(keys.SWEEP)) :] for note in await rows_of(reader, part, scope.key(keys.SWEEP))]
+    newest: dict[bytes, int] = {}
+    problems: list[Problem] = []
+    for row in await rows_of(reader, part, scope.key(keys.MACHINE_HISTORY)):
+        prefix, revision = row.key[:-8], int.from_bytes(row.key[-8:], "big")
+        stored = owners.get(prefix)
+        if stored is None:
+            if not any(prefix.startswith(range) for range in swept):
+                problems.append(Problem("history-stale", f"history row {row.key!r} has no machine", "machines"))
+            continue
+        newest[prefix] = revision
+        try:
+            past = await _open_history(reader, keys.root(stored.record.name), stored.record, row)
+        except Damaged as error:
+            problems.append(Problem(error.code, f"history row {row.key!r}: {error.message}", "machines", part=part))
+            continue
+        if past.revision != revision or (revision == stored.record.revision and past != stored.record):
+            problems.append(Problem("history-differs", f"history row {row.key!r} is not that revision", "machines"))
+    for prefix, revision in newest.items():
+        if revision != owners[prefix].record.revision:
+            problems.append(Problem("history-missing", f"history {prefix!r} ends at {revision}", "machines"))
+    return problems
+
+
+# --- failures: one row beside the snapshot, which they leave as it is ---
+
+
+def failure_key(scope: Scope, machine: str, name: str) -> bytes:
+    return scope.key(keys.MACHINE_FAILURE, keys.path(machine, name))
+
+
+async def load_failure(reader: Reader, machine: str, name: str) -> Failure | None:
+    """The last failure; None where there is none."""
+    root = keys.root(name)
+    row = await reader.get(root, failure_key(reader.scope, machine, name))
+    return await wrapper.current(reader, root, row, lambda one: _open_failure(reader, one))
+
+
+async def _open_failure(reader: Reader, row: Row) -> Failure:
+    prefix = reader.scope.key(keys.MACHINE_FAILURE)
+    _, name = keys.parse(row.key[len(prefix) :], (str, str))
+    body = await wrapper.fetch(reader, keys.root(str(name)), row.key, unseal(row.key, row.value))
+    return _unpack(reader.scope.codec.decode(body))
+
+
+async def store_failure(tx: Transaction, failure: Failure) -> list[Any]:
+    """Replace the last failure; gives what the feed says of it, without what is too large for it."""
+    root = keys.root(failure.name)
+    key = failure_key(tx.scope, failure.machine, failure.name)
+    packed = _pack(failure)
+    body = tx.scope.codec.encode(packed)
+    await _drop_row(tx, root, key)
+    tx.put(root, key, seal(key, await wrapper.keep(tx, root, key, body, 1)))
+    if len(body) <= INLINE_BYTES:
+        return packed
+    large = [at for at in range(_PARTS, len(packed)) if len(tx.scope.codec.encode(packed[at])) > INLINE_BYTES // 8]
+    return [large, *(None if at in large else packed[at] for at in range(1, len(packed)))]
+
+
+async def drop_failure(tx: Transaction, machine: str, name: str) -> bool:
+    """Remove the last failure; False where there is none."""
+    return await _drop_row(tx, keys.root(name), failure_key(tx.scope, machine, name))
+
+
+async def _drop_row(tx: Transaction, root: str, key: bytes) -> bool:
+    row = await tx.get(root, key)
+    if row is None:
+        return False
+    await wrapper.drop(tx, root, unseal(key, row.value))
+    tx.delete(root, key)
+    return True
+
+
+_PARTS = 6  # from here on the packed fields are the caller's, of any size
+
+
+def _pack(failure: Failure) -> list[Any]:
+    at = to_micros(failure.at)
+    names = [failure.machine, failure.name, failure.event, failure.state, at]
+    return [[], *names, failure.reason, failure.payload, failure.info, failure.event_payload]
+
+
+def _unpack(packed: list[Any]) -> Failure:
+    large, machine, name, event, state, at, *parts = packed
+    reason, payload, info, event_payload = (
+        OMITTED if index in large else part for index, part in enumerate(parts, _PARTS)
+    )
+    return Failure(machine, name, reason, event, state, payload, info, from_micros(at), event_payload)
+
+
+EVENTS["machines"] = _unpack
+HELD[keys.MACHINE_HISTORY] = HELD[keys.MACHINE_FAILURE] = lambda row: unseal(row.key, row.value)
+
+
+def check_names(machine: str, name: str) -> None:
+    """Raise `InvalidArgument` for a machine or name that is not allowed."""
+    keys.name(machine, "machine")
+    keys.name(name, "name")
+
+
+def check_event(event: str | None) -> None:
+    """Raise `InvalidArgument` for an event that is no name."""
+    if event is not None:
+        keys.name(event, "event")
+
+
+def check_keep(keep: int) -> int:
+    """`keep` if it is a number of revisions; else `InvalidArgument`."""
+    try:
+        return keys.check_number(keep, "keep_history")
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{error.message}; 0 keeps none", what="keep_history", value=keep) from error

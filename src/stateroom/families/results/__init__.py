@@ -1,0 +1,1 @@
+"""Values of DAG functions: stored, streamed, computed once by `memo`."""

@@ -1,0 +1,1 @@
+"""Consistent cuts of a run that write what changed, and the collector that makes them."""

@@ -1,0 +1,264 @@
+"""Collecting savepoints: each entity says how far it has come, and a savepoint is written when all have passed it.
+
+After Runbox' StateStore and Entity. Unlike there, a write that failed is tried again, and an entity that never comes is
+shown by `pending` and can be given up by `abandon`, instead of holding everything in memory for ever.
+"""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from inspect import isawaitable
+from typing import Any, TypeVar
+
+from ... import keys
+from ...core.bridge import run_now
+from ...core.transaction import Scope, Transaction, transact
+from ...errors import InvalidArgument, NotInitialized
+from .layers import merged
+from .record import Run, SavepointRecord, find_run, layers_of, newest, no_savepoint, write_run
+from .schedule import Schedule, as_schedule
+from .writing import Encoded, encode_all, save_whole
+
+R = TypeVar("R")
+Transform = Callable[[Any], Any]
+
+
+class _Member:
+    """What both kinds of entity share."""
+
+    def __init__(self, core: "_Core", id: str, state: Any, timestamp: int) -> None:
+        self._core = core
+        self.id = id
+        self.state = state
+        self.timestamp = timestamp
+        """When its state was last updated, in milliseconds."""
+        self.next_savepoint = core.schedule.next(timestamp)
+        """The time that is saved once it is reached; None: never."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id!r} at {self.timestamp}, next savepoint {self.next_savepoint}>"
+
+    def update(self, t: int, state: Any) -> None:
+        """Set state and time, in memory only. Raises `InvalidArgument` for a time that is no int or negative."""
+        self.timestamp = keys.check_number(t, "t")
+        self.state = state
+
+
+class Entity(_Member):
+    """One stateful component of a run; made by a `Collector`."""
+
+    def ack(self, t: int, transform: Transform | None = None) -> None:
+        """Say that all before `t` is done, before the message at `t` is handled.
+
+        Where `t` has reached `next_savepoint`, the state goes into every open savepoint up to `t` that lacks this
+        entity and into the newest one that is due; then complete savepoints are written. `transform` (state to state)
+        runs only when the state really goes into one, and changes nothing else; what it raises comes through, and
+        nothing was saved. What a write raises comes through as well; the savepoint stays pending and the next `ack`
+        of any entity tries again.
+        """
+        self._core.run(self._core.ack(self, t, transform))
+
+
+class AsyncEntity(_Member):
+    """One stateful component of a run; made by an `AsyncCollector`."""
+
+    async def ack(self, t: int, transform: Transform | None = None) -> None:
+        """As `Entity.ack`; `transform` may be a coroutine function."""
+        async with self._core.turn:
+            await self._core.ack(self, t, transform)
+
+
+class _Core:
+    """Collecting, on either face."""
+
+    def __init__(self, scope: Scope, run: str, schedule: Schedule | None) -> None:
+        keys.name(run, "run")
+        self.scope = scope
+        self.name = run
+        self.given = schedule
+        self.schedule = schedule or Schedule(None)
+        self.timestamp: int | None = None
+        self.lock = threading.RLock()
+        self.turn = asyncio.Lock()
+        self._members: dict[str, _Member] = {}
+        self._open: dict[int, dict[str, Encoded]] = {}
+        self._closed: set[int] = set()
+
+    def run(self, work: Any) -> Any:
+        with self.lock:
+            return run_now(work)
+
+    async def start(self, at: int, states: Any, kind: Any) -> dict[str, Any]:
+        keys.check_number(at, "at")
+        found = dict(states) if isinstance(states, Mapping) else None
+        if found is None:
+            raise InvalidArgument(f"states is a {type(states).__name__}; give a dict of id to state", what="states")
+        encode_all(self.scope, found, "states")
+
+        async def body(tx: Transaction) -> Run:
+            head = await find_run(tx, self.name)
+            if head is None:
+                if self.given is None:
+                    raise NotInitialized(
+                        f"run {self.name!r} was never initialised; call init first, or give a schedule", run=self.name
+                    )
+                head = Run(at, self.given.every_ms)
+                write_run(tx, self.name, head)
+            return head
+
+        head = await transact(self.scope, body)
+        return self._register(at, found, head, kind)
+
+    async def resume(self, update: Callable[[dict[str, Any]], Any] | None, kind: Any) -> dict[str, Any]:
+        reader = self.scope.reader
+        head, stored = await find_run(reader, self.name), await newest(reader, self.name)
+        if head is None or stored is None:
+            raise no_savepoint(self.name)
+        found: dict[str, Any] = {}
+        codec = self.scope.codec
+        async for ids, states in merged(await layers_of(reader, stored.record), lambda chunk: chunk.values(codec)):
+            found.update(zip(ids, states, strict=True))
+        if update is not None:
+            changed = await self._result(update(found))
+            found = found if changed is None else dict(changed)
+            encode_all(self.scope, found, "entities")
+        return self._register(stored.record.timestamp, found, head, kind)
+
+    def _register(self, at: int, states: dict[str, Any], head: Run, kind: Any) -> dict[str, Any]:
+        if self._members:
+            raise InvalidArgument("this collector was started already; make another", what="collector")
+        self.schedule = head.schedule if self.given is None else self.given
+        self.timestamp = at
+        self._members = {id: kind(self, id, state, at) for id, state in states.items()}
+        first = self.schedule.next(at)
+        if first is not None and self._members:
+            self._open[first] = {}
+        return dict(self._members)
+
+    async def ack(self, member: _Member, t: int, transform: Transform | None) -> None:
+        keys.check_number(t, "t")
+        due = member.next_savepoint
+        if due is not None and t >= due:
+            await self._collect(member, t, transform)
+            member.next_savepoint = self.schedule.next(t)
+        await self._write()
+
+    async def _collect(self, member: _Member, t: int, transform: Transform | None) -> None:
+        targets = [at for at, saved in self._open.items() if at <= t and member.id not in saved]
+        newest = self.schedule.previous(t)
+        if newest is not None and newest not in self._open and newest not in self._closed:
+            targets.append(newest)
+        if not targets:
+            return
+        state = member.state if transform is None else await self._result(transform(member.state))
+        # Encoded now: the state may be changed in place before the other entities have come.
+        encoded = Encoded(encode_all(self.scope, {member.id: state})[member.id])
+        for at in targets:
+            self._open.setdefault(at, {}).setdefault(member.id, encoded)
+
+    async def _write(self) -> None:
+        for at in sorted(self._open):
+            saved = self._open[at]
+            if len(saved) < len(self._members):
+                continue
+
+            async def finish(body: Callable[[Transaction], Awaitable[SavepointRecord]]) -> SavepointRecord:
+                return await transact(self.scope, body)
+
+            await save_whole(self.scope, self.scope.reader, finish, self.name, at, saved)
+            self._close(at)
+            self.timestamp = at if self.timestamp is None else max(at, self.timestamp)
+
+    def _close(self, at: int) -> None:
+        del self._open[at]
+        self._closed.add(at)
+        ahead = [member.next_savepoint for member in self._members.values() if member.next_savepoint is not None]
+        # Nobody can come back to what all have passed.
+        self._closed = {one for one in self._closed if ahead and one >= min(ahead)}
+
+    async def _result(self, value: Any) -> Any:
+        return await value if self.scope.suspends and isawaitable(value) else value
+
+    def pending(self) -> dict[int, set[str]]:
+        ids = self._members.keys()
+        return {at: set(ids - saved.keys()) for at, saved in sorted(self._open.items())}
+
+    def abandon(self, timestamp: int) -> bool:
+        keys.check_number(timestamp, "timestamp")
+        if timestamp not in self._open:
+            return False
+        self._close(timestamp)
+        return True
+
+
+def _core(store: Any, run: str, schedule: Any, *, suspends: bool) -> _Core:
+    scope = getattr(store, "_scope", None)
+    if not isinstance(scope, Scope) or scope.suspends is not suspends:
+        kind = "an AsyncStore" if suspends else "a Store"
+        raise InvalidArgument(f"store is a {type(store).__name__}; give {kind}", what="store")
+    return _Core(scope, run, None if schedule is None else as_schedule(schedule))
+
+
+class _Collector:
+    """What both kinds of collector share."""
+
+    def __init__(self, core: _Core) -> None:
+        self._core = core
+
+    @property
+    def timestamp(self) -> int | None:
+        """The time of the newest savepoint that was written here, else where it started or resumed."""
+        return self._core.timestamp
+
+    def pending(self) -> dict[int, set[str]]:
+        """Savepoints that are open, with the ids that are missing; none are missing where writing failed."""
+        with self._core.lock:
+            return self._core.pending()
+
+    def abandon(self, timestamp: int) -> bool:
+        """Give an open savepoint up; it is not opened again. False where it was not open."""
+        with self._core.lock:
+            return self._core.abandon(timestamp)
+
+
+class Collector(_Collector):
+    """Gathers one state of each entity of a run at agreed times, and saves them as savepoints.
+
+    `schedule`: when they are due; omitted: that of `store.savepoints.init`. Thread-safe.
+    """
+
+    def __init__(self, store: Any, run: str, schedule: Schedule | int | None = None) -> None:
+        super().__init__(_core(store, run, schedule, suspends=False))
+
+    def start(self, at: int, states: Mapping[str, Any]) -> dict[str, Entity]:
+        """Register entities that start at a time with these states; the first savepoint is the next that is due.
+
+        A run that was not initialised is, if a schedule was given; else `NotInitialized`. Raises `InvalidArgument`.
+        """
+        found: dict[str, Entity] = self._core.run(self._core.start(at, states, Entity))
+        return found
+
+    def resume(self, update: Callable[[dict[str, Any]], dict[str, Any] | None] | None = None) -> dict[str, Entity]:
+        """Register the entities of the newest savepoint. Raises `NoSavepoint` where there is none.
+
+        `update` may change what was loaded, or return another dict: to add, drop or upgrade entities.
+        """
+        found: dict[str, Entity] = self._core.run(self._core.resume(update, Entity))
+        return found
+
+
+class AsyncCollector(_Collector):
+    """As `Collector`, over an `AsyncStore`; what reads or writes is a coroutine."""
+
+    def __init__(self, store: Any, run: str, schedule: Schedule | int | None = None) -> None:
+        super().__init__(_core(store, run, schedule, suspends=True))
+
+    async def start(self, at: int, states: Mapping[str, Any]) -> dict[str, AsyncEntity]:
+        """As `Collector.start`."""
+        async with self._core.turn:
+            return await self._core.start(at, states, AsyncEntity)
+
+    async def resume(self, update: Callable[[dict[str, Any]], Any] | None = None) -> dict[str, AsyncEntity]:
+        """As `Collector.resume`; `update` may be a coroutine function."""
+        async with self._core.turn:
+            return await self._core.resume(update, AsyncEntity)

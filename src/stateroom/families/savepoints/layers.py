@@ -1,0 +1,235 @@
+"""Layers over one another: how a savepoint is read.
+
+The lowest layer of a savepoint has all entities, each above it what one `update` changed. They are read side by side,
+chunk by chunk of the lowest, so that a load holds some chunks at a time, whatever the savepoint has.
+"""
+
+import sys
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ...core.transaction import Reader
+from ...errors import Damaged
+from ...values import objects, wrapper
+from ...values.objects import READ_BYTES
+from .chunks import HASH_BYTES, Chunk, LayerHead, PageHead, open_chunk
+
+REMOVED: Any = object()
+"""Stands for the state of an entity that a layer removes."""
+
+_HASHES = 256  # hash objects of one read
+Decode = Callable[[Chunk], Iterable[Any]]
+"""From a chunk to its states, in the order of its ids."""
+
+
+class Page(NamedTuple):
+    """The chunks of a page: their first ids, their sizes, their references and those of their hashes."""
+
+    firsts: list[str]
+    sizes: list[int]
+    refs: tuple[bytes, ...]
+    hashes: tuple[bytes, ...]
+
+
+class Layer:
+    """One layer of a savepoint."""
+
+    def __init__(self, reader: Reader, root: str, ref: bytes, head: LayerHead, pages: tuple[bytes, ...]) -> None:
+        self._reader = reader
+        self._root = root
+        self.ref = ref
+        self.head = head
+        self._pages = pages
+
+    async def page(self, number: int) -> Page:
+        """One page. Raises `Damaged`."""
+        (content,) = await objects.contents(self._reader, self._root, [self._pages[number]])
+        refs, body = objects.split(content)
+        head = msgspec.msgpack.decode(body, type=PageHead)
+        return Page(head.firsts, head.sizes, refs[::2], refs[1::2])
+
+    async def chunk(self, page: Page, number: int) -> Chunk:
+        """One chunk of a page."""
+        return open_chunk(await _content(self._reader, self._root, page.refs[number], page.sizes[number]))
+
+    async def each(self) -> AsyncIterator[Chunk]:
+        """All chunks in order, some read at a time."""
+        for number in range(len(self._pages)):
+            page = await self.page(number)
+            begin = size = 0
+            for at, more in enumerate(page.sizes):
+                if size and size + more > READ_BYTES:
+                    for content in await self._contents(page, begin, at):
+                        yield open_chunk(content)
+                    begin, size = at, 0
+                size += more
+            for content in await self._contents(page, begin, len(page.refs)):
+                yield open_chunk(content)
+
+    async def _contents(self, page: Page, begin: int, end: int) -> list[bytes]:
+        refs = page.refs[begin:end]
+        if all(ref[:1] == objects.LEAF for ref in refs):
+            return await objects.contents(self._reader, self._root, refs)
+        sizes = page.sizes[begin:end]
+        return [await _content(self._reader, self._root, *one) for one in zip(refs, sizes, strict=True)]
+
+    async def find(self, id: str) -> Any:
+        """The encoded state of an entity, REMOVED, or None where this layer says nothing of it."""
+        number = bisect_right(self.head.firsts, id) - 1
+        if number < 0:
+            return None
+        page = await self.page(number)
+        chunk = await self.chunk(page, bisect_right(page.firsts, id) - 1)
+        return REMOVED if id in chunk.removed else chunk.state(id)
+
+    async def told(self, ids: Sequence[str], hashes: Mapping[str, int]) -> dict[str, bool]:
+        """Of some sorted ids those that this layer tells of: True where it has them, False where it removes them."""
+        told: dict[str, bool] = {}
+        begin = 0
+        while begin < len(ids):
+            number = bisect_right(self.head.firsts, ids[begin]) - 1
+            last = number + 1 >= len(self.head.firsts)
+            end = len(ids) if last else bisect_left(ids, self.head.firsts[number + 1], begin)
+            if number >= 0:
+                await self._told(await self.page(number), ids[begin:end], hashes, told)
+            begin = end
+        return told
+
+    async def _told(self, page: Page, ids: Sequence[str], hashes: Mapping[str, int], told: dict[str, bool]) -> None:
+        wanted: dict[int, list[str]] = {}
+        for id in ids:
+            wanted.setdefault(bisect_right(page.firsts, id) - 1, []).append(id)
+        numbers = list(wanted)
+        for at in range(0, len(numbers), _HASHES):
+            some = numbers[at : at + _HASHES]
+            contents = await objects.contents(self._reader, self._root, [page.hashes[one] for one in some])
+            for number, content in zip(some, contents, strict=True):
+                end = 4 + HASH_BYTES * int.from_bytes(content[:4], "big")
+                for known, present in ((_sorted(content[4:end]), True), (_sorted(content[end:]), False)):
+                    for id in wanted[number] if known else ():
+                        hashed = hashes[id]
+                        place = bisect_left(known, hashed)
+                        if place < len(known) and known[place] == hashed:
+                            told[id] = present
+
+
+def _sorted(hashes: bytes) -> "array[int]":
+    numbers = array("Q")
+    numbers.frombytes(hashes)
+    if sys.byteorder == "little":
+        numbers.byteswap()
+    return numbers
+
+
+async def _content(reader: Reader, root: str, ref: bytes, size: int) -> bytes:
+    if ref[:1] == objects.LEAF:
+        return (await objects.contents(reader, root, [ref]))[0]
+    return await wrapper.fetch(reader, root, b"", wrapper.wrapper(size, ref))
+
+
+async def open_layers(reader: Reader, root: str, refs: Sequence[bytes]) -> list[Layer]:
+    """Some layers, in one read. Raises `Damaged`."""
+    found = []
+    for ref, content in zip(refs, await objects.contents(reader, root, refs), strict=True):
+        pages, body = objects.split(content)
+        try:
+            head = msgspec.msgpack.decode(body, type=LayerHead)
+        except msgspec.DecodeError as error:
+            raise Damaged("a layer of a savepoint cannot be read", kind="savepoints") from error
+        found.append(Layer(reader, root, ref, head, pages))
+    return found
+
+
+class _Ahead:
+    """The entries of an upper layer, given out up to an id at a time."""
+
+    def __init__(self, layer: Layer, decode: Decode) -> None:
+        self._chunks = layer.each()
+        self._decode = decode
+        self._entries: list[tuple[str, Any]] = []
+        self._ended = False
+
+    async def upto(self, stop: str | None) -> list[tuple[str, Any]]:
+        """What comes before `stop` and was not given out yet; None: the rest."""
+        while not self._ended and (stop is None or not self._entries or self._entries[-1][0] < stop):
+            chunk = await anext(self._chunks, None)
+            if chunk is None:
+                self._ended = True
+            else:
+                entries = [*zip(chunk.ids, self._decode(chunk), strict=True), *((id, REMOVED) for id in chunk.removed)]
+                self._entries += sorted(entries, key=_id) if chunk.removed else entries
+        end = len(self._entries) if stop is None else bisect_left(self._entries, stop, key=_id)
+        given, self._entries = self._entries[:end], self._entries[end:]
+        return given
+
+
+def _id(entry: tuple[str, Any]) -> str:
+    return entry[0]
+
+
+async def merged(
+    layers: Sequence[Layer], decode: Decode, last: Sequence[tuple[str, Any]] = ()
+) -> AsyncIterator[tuple[list[str], list[Any]]]:
+    """All entities, sorted by id, in runs: ids and states. `last`: entries over all layers, sorted by id."""
+    lowest, uppers = layers[0], [_Ahead(layer, decode) for layer in layers[1:]]
+    removing = any(layer.head.removed for layer in layers) or any(state is REMOVED for _, state in last)
+    held: Chunk | None = None
+    place = 0
+    async for chunk in lowest.each():
+        if held is not None:
+            stop = chunk.ids[0] if chunk.ids else ""
+            end = bisect_left(last, stop, place, key=_id)
+            yield _laid_over(held, decode, [await upper.upto(stop) for upper in uppers], last[place:end], removing)
+            place = end
+        held = chunk
+    rest = [await upper.upto(None) for upper in uppers]
+    yield _laid_over(held, decode, rest, last[place:], removing)
+
+
+async def whole(layers: Sequence[Layer], decode: Decode) -> dict[str, Any]:
+    """All entities at once, sorted by id: one layer after the other, which costs less than laying over each chunk."""
+    found: dict[str, Any] = {}
+    base = 0
+    for number, layer in enumerate(layers):
+        async for chunk in layer.each():
+            found.update(zip(chunk.ids, decode(chunk), strict=True))
+            for id in chunk.removed:
+                found.pop(id, None)
+        if number == 0:
+            base = len(found)
+    changed = len(found) != base or any(layer.head.removed for layer in layers)
+    return dict(sorted(found.items(), key=_id)) if changed else found
+
+
+def _laid_over(
+    chunk: Chunk | None,
+    decode: Decode,
+    uppers: list[list[tuple[str, Any]]],
+    last: Sequence[tuple[str, Any]],
+    removing: bool,
+) -> tuple[list[str], list[Any]]:
+    ids = [] if chunk is None else chunk.ids
+    states = [] if chunk is None else list(decode(chunk))
+    if not last and not any(uppers):
+        return ids, states
+    entities = dict(zip(ids, states, strict=True))
+    before = len(entities)
+    for upper in uppers:
+        entities.update(upper)
+    entities.update(last)
+    grown = len(entities) > before
+    if removing:
+        entities = {id: state for id, state in entities.items() if state is not REMOVED}
+    if grown:
+        ids = sorted(entities)
+        return ids, [entities[id] for id in ids]
+    return list(entities), list(entities.values())
+
+
+def encoded(chunk: Chunk) -> Iterable[bytes]:
+    """States as they are stored: a `Decode` that decodes nothing."""
+    return (state for _, state in chunk.each())

@@ -1,0 +1,253 @@
+"""Entries of the feed as the changes that a reader is given."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from .. import keys
+from ..clock import EPOCH, from_micros
+from ..core.transaction import PENDING, Reader, Scope
+from ..errors import Damaged, StoreError
+from ..records.entry import NO_POINTER, Entry, decode_run, feed_prefix, place_at
+from ..records.kind import KINDS, Kind
+from ..records.layout import decode_body
+from ..values import wrapper
+
+PLAIN: dict[str, Callable[[Any], Any]] = {}
+"""What builds the object of a family that is no record, from the value it was stored as."""
+
+EVENTS: dict[str, Callable[[Any], Any]] = {}
+"""What builds the events of a family's changes, from the values they were stored as; others stay as they are."""
+
+
+class Change(msgspec.Struct, frozen=True, gc=False):
+    """One change."""
+
+    position: str
+    """Just after it: resuming here gives the next one."""
+    before: str
+    """Just before it: resuming here gives it again."""
+    op: str
+    """"create", "update", "delete" or "emit"."""
+    family: str
+    id: str
+    """The string that decides the part."""
+    key: tuple[str | int, ...]
+    """The full key."""
+    record: Any
+    """The record after the change; None for a deletion; the emitted object for an emit."""
+    previous: Any
+    """The record before it, where there was one and the feed still has it."""
+    events: tuple[Any, ...]
+    """What was given as events with the change."""
+    at: datetime
+    error: StoreError | None = None
+    """Set where the record cannot be decoded here; then `record` is None. It blocks nothing else."""
+
+
+Seen = tuple[int, bytes, Entry, StoreError | None, str, str]
+"""A matching entry: part, place (version and index as the end of its key), the entry, why it cannot be read if it
+cannot, and the positions before and after it."""
+
+Looked = dict[tuple[int, bytes], Entry]
+"""Entries by their part and place."""
+
+
+def place_in(key: bytes) -> tuple[int, int]:
+    """Version and index at the end of an entry's key."""
+    return int.from_bytes(key[-10:-2], "big"), int.from_bytes(key[-2:], "big")
+
+
+async def record_of(reader: Reader, entry: Entry) -> Any:
+    """The object in an entry, as changes show it. Raises `Damaged` or `Undecodable`."""
+    wrapped = entry.wrapped
+    if wrapped is None:
+        return None
+    scope = reader.scope
+    if wrapped[:1] == wrapper.INLINE:  # what every small record is: no detour
+        bound = b"" if scope.codec.key_ring is None else entry_bound(scope, entry)
+        body = scope.codec.reveal(bound, wrapped[1:])
+    else:
+        body = await wrapper.fetch(reader, keys.root(entry.id), entry_bound(scope, entry), wrapped)
+    kind = KINDS.get(entry.family)
+    if kind is not None:
+        return kind.shown(decode_body(scope, kind, entry.path, body)[0])
+    value = scope.codec.decode(body)
+    return PLAIN[entry.family](value) if entry.family in PLAIN else value
+
+
+def plain_bound(scope: Scope, family: str, id: str) -> bytes:
+    """What the value of an entry without a record is bound to."""
+    return feed_prefix(scope) + keys.path(family, id)
+
+
+def entry_bound(scope: Scope, entry: Entry) -> bytes:
+    """What the value and the events of an entry are bound to."""
+    kind = KINDS.get(entry.family)
+    if kind is None:
+        return plain_bound(scope, entry.family, entry.id)
+    return kind.prefix(scope) + keys.path(*entry.path)
+
+
+def before_of(at: tuple[int, int], entry: Entry) -> tuple[int, int] | None:
+    """Where the record's entry before this one stands; None where there is none."""
+    version, index = entry.before
+    if version == PENDING:  # written by the same commit
+        return at[0], index
+    return None if entry.before == NO_POINTER else entry.before
+
+
+async def _entries_before(reader: Reader, seen: Sequence[Seen], passed: Looked) -> list[Entry | None]:
+    """The same records' entries before some: None where there was none, or it is not retained or not readable.
+
+    What was looked at (`passed` and `seen`) is not read again, and the rest of each part is read at once.
+    """
+    known = dict(passed)
+    backs: list[Entry | None] = []
+    missing: dict[int, list[tuple[int, bytes]]] = {}
+    for part, at, entry, error, _, _ in seen:
+        version, index = entry.before
+        back = None
+        if version:
+            place = place_at(version, index) if version != PENDING else at[:8] + index.to_bytes(2, "big")
+            back = known.get((part, place))
+            if back is None:
+                missing.setdefault(part, []).append((len(backs), place))
+        backs.append(back)
+        if error is None:
+            known[part, at] = entry
+    prefix = feed_prefix(reader.scope)
+    wanted = [(part, [prefix + place for _, place in spots]) for part, spots in missing.items()]
+    for spots, rows in zip(missing.values(), await reader.peek_many(wanted), strict=True):
+        there = [(number, row) for (number, _), row in zip(spots, rows, strict=True) if row is not None]
+        entries, errors = decode_run(reader.scope, [row for _, row in there])
+        for (number, row), entry in zip(there, entries, strict=True):
+            if row.key[-10:] not in errors:
+                backs[number] = entry
+    return backs
+
+
+async def changes_of(reader: Reader, seen: Sequence[Seen], passed: Looked) -> tuple[Change, ...]:
+    """Entries as changes; `passed`: those that were looked at and did not match."""
+    backs = await _entries_before(reader, seen, passed)
+    changes = _plain_changes(reader.scope, seen, backs)
+    for number, change in enumerate(changes):
+        if change is None:
+            changes[number] = await _change(reader, seen[number], backs[number])
+    return tuple(changes)  # type: ignore[arg-type]
+
+
+class _Times(dict[int, datetime]):
+    """Moments by their microseconds: the same ones come again, as a change's and as its records'."""
+
+    def __missing__(self, micros: int) -> datetime:
+        made = self[micros] = EPOCH + timedelta(0, 0, micros)  # `from_micros` in place
+        return made
+
+
+def _plain_changes(scope: Scope, seen: Sequence[Seen], backs: Sequence[Entry | None]) -> list[Change | None]:
+    """Entries as changes, where all values are small, in clear and readable, as most are; None for others."""
+    changes: list[Change | None] = []
+    if scope.codec.key_ring is not None:
+        return [None] * len(seen)
+    add, times = changes.append, _Times()
+    decode = scope.codec.quick
+    records = _Openers(decode, times)
+    for (_, _, entry, error, before, after), back in zip(seen, backs, strict=True):
+        op, family, id, path, _, at, wrapped, told = entry
+        try:
+            record = None if wrapped is None else records[family](wrapped)
+            # Decoded once more where it was the record of the change before: who changes one must not see it there.
+            earlier = None if back is None else back.wrapped
+            previous = None if earlier is None else records[family](earlier)
+            events = () if told is None else _plain_events(decode, family, told)
+            add(Change(after, before, op, family, id, path, record, previous, events, times[at], error))
+        except Exception:  # noqa: BLE001 - `_change` finds out, and says it
+            add(None)
+    return changes
+
+
+Decode = Callable[[bytes], Any]
+
+
+class _Openers(dict[str, Decode]):
+    """For each family, what gives the object in a wrapper as `record_of` does, and raises whatever where it cannot."""
+
+    def __init__(self, decode: Decode, times: _Times) -> None:
+        self._decode, self._times = decode, times
+
+    def __missing__(self, family: str) -> Decode:
+        kind = KINDS.get(family)
+        made = self[family] = self._plain(PLAIN.get(family)) if kind is None else self._record(kind)
+        return made
+
+    def _plain(self, build: Callable[[Any], Any] | None) -> Decode:
+        decode = self._decode
+
+        def opened(wrapped: bytes) -> Any:
+            value = decode(_inline(wrapped))
+            return value if build is None else build(value)
+
+        return opened
+
+    def _record(self, kind: Kind[Any]) -> Decode:
+        decode, times, unpack, layout = self._decode, self._times, kind.unpack, kind.layout
+        shown = None if type(kind).shown is Kind.shown else kind.shown
+
+        def opened(wrapped: bytes) -> Any:
+            if wrapped[0]:  # `_inline` in place
+                raise ValueError
+            found, revision, created, updated, *fields = decode(wrapped[1:])
+            if found != layout:
+                raise ValueError
+            record = unpack(fields, revision, times[created], times[updated])
+            return record if shown is None else shown(record)
+
+        return opened
+
+
+def _plain_events(decode: Decode, family: str, wrapped: bytes) -> tuple[Any, ...]:
+    """As `_events`, likewise."""
+    values, build = decode(_inline(wrapped)), EVENTS.get(family)
+    return tuple(values) if build is None else tuple(map(build, values))
+
+
+def _inline(wrapped: bytes) -> bytes:
+    if wrapped[:1] != wrapper.INLINE:
+        raise ValueError
+    return wrapped[1:]
+
+
+async def _change(reader: Reader, one: Seen, back: Entry | None) -> Change:
+    """One entry as a change, whatever there is in it."""
+    _, _, entry, error, before, after = one
+    record = previous = None
+    events: tuple[Any, ...] = ()
+    try:
+        if error is None and entry.wrapped is not None:
+            record = await record_of(reader, entry)
+        if entry.events is not None:
+            events = await _events(reader, entry)
+    except Damaged as found:
+        error = found
+    if back is not None and back.wrapped is not None:
+        with contextlib.suppress(Damaged):
+            previous = await record_of(reader, back)
+    return Change(
+        after, before, entry.op, entry.family, entry.id, entry.path, record, previous, events,
+        from_micros(entry.at), error,
+    )  # fmt: skip
+
+
+async def _events(reader: Reader, entry: Entry) -> tuple[Any, ...]:
+    """What was given as events with a change of a record."""
+    if entry.events is None:
+        return ()
+    scope = reader.scope
+    bound = KINDS[entry.family].prefix(scope) + keys.path(*entry.path)
+    values = scope.codec.decode(await wrapper.fetch(reader, keys.root(entry.id), bound, entry.events))
+    build = EVENTS.get(entry.family)
+    return tuple(values) if build is None else tuple(map(build, values))

@@ -1,0 +1,243 @@
+"""The feed: every change of every family, in commit order, with no gap.
+
+After etcd's watch: ordered, unique, atomic, reliable, resumable; what is gone is said aloud (`Compacted`).
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from .. import keys
+from ..clock import to_micros
+from ..core.operation import Family, M, operation, reading
+from ..core.transaction import Reader, Scope, Transaction
+from ..errors import Compacted, InvalidArgument
+from ..records.entry import NO_POINTER, Entry, encode, feed_prefix
+from ..records.pages import check_limit
+from ..values import wrapper
+from . import positions
+from .changes import EVENTS, PLAIN, Change, before_of, changes_of, entry_bound, place_in, plain_bound, record_of
+from .positions import BEGINNING, LATEST, Place, Vector
+from .reading import LOOKED_AT, Filter, find_entries, make_filter
+
+__all__ = [
+    "EVENTS",
+    "FAMILIES",
+    "PLAIN",
+    "Change",
+    "Changes",
+    "Feed",
+    "Filter",
+    "Follower",
+    "append_plain",
+    "before_of",
+    "check_floors",
+    "entry_bound",
+    "floor_key",
+    "floors",
+    "make_filter",
+    "place_in",
+    "read_changes",
+    "record_of",
+    "survey",
+]
+
+FAMILIES = ("instances", "machines", "results", "savepoints", "executions", "execution_events")
+"""The families whose changes are in the feed; no emitted type may have these names."""
+
+_LAST = 0xFFFF
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """Some changes, and where to go on: after the last change that was looked at."""
+
+    items: tuple[Change, ...]
+    next: str
+
+
+def floor_key(scope: Scope) -> bytes:
+    """The row that says up to where a part's feed was pruned: 8 bytes of version and 2 of index."""
+    return scope.key(b"G")
+
+
+async def floors(reader: Reader) -> Vector:
+    """Up to where each part was pruned."""
+    return [place_in(floor) for floor in (await survey(reader)).floors]
+
+
+class Survey(NamedTuple):
+    """How far each part has come, and up to where it was pruned."""
+
+    versions: list[int]
+    floors: list[bytes]
+
+
+async def survey(reader: Reader) -> Survey:
+    """Look at every part, with one read each, or one call of an engine that can."""
+    wanted = (b"", floor_key(reader.scope))
+    found = await reader.peek_many([(part, wanted) for part in range(reader.scope.parts)])
+    versions = [0 if head is None else head.version for head, _ in found]
+    return Survey(versions, [bytes(10) if floor is None else floor.value for _, floor in found])
+
+
+async def check_floors(reader: Reader, place: Place, low: Sequence[bytes]) -> None:
+    """Raise `Compacted` where something after a place is no longer retained."""
+    if any(place.at(part) < floor for part, floor in enumerate(low)):
+        raise Compacted(
+            "changes after this position are no longer retained; read the records, then the feed from `first`",
+            first=await positions.write(reader.scope, [place_in(floor) for floor in low]),
+        )
+
+
+class Follower:
+    """A reader of the feed that goes on where it stopped, and remembers what it need not look at again."""
+
+    def __init__(self, scope: Scope, after: str, wanted: Filter) -> None:
+        self._scope = scope
+        self._reader = scope.reader
+        self._after = after
+        self._wanted = wanted
+        self._place: Place | None = None
+        self._read_to = [-1] * scope.parts
+        """The version of each part at which nothing was left to look at."""
+        self.versions: list[int] = []
+        """Those of the last look."""
+        self._idle = False
+        """Whether that found nothing."""
+
+    @property
+    def position(self) -> str:
+        """After the last change looked at."""
+        return self._after if self._place is None else self._place.text
+
+    async def read(self, limit: int, wait: float) -> Changes:
+        """One read; see `Feed.read`."""
+        scope = self._scope
+        deadline = scope.clock.monotonic() + wait
+        first = at_once = True
+        if self._idle and wait > 0:  # returns at once where something has moved since the last look
+            await scope.engine.wait(None, sum(self.versions), wait)
+        while True:
+            now = await survey(self._reader)
+            self.versions = now.versions
+            if self._place is None:
+                at_once = self._after in (BEGINNING, LATEST)
+                self._place = await self._begin(now)
+            elif first:
+                at_once = False
+            await check_floors(self._reader, self._place, now.floors)
+            found, looked = await self._look(self._place, now.versions, limit)
+            if found is None:
+                continue
+            left = deadline - scope.clock.monotonic()
+            if found or (first and (looked or at_once)) or left <= 0 or wait <= 0:
+                self._after = self._place.text
+                self._idle = not looked
+                return Changes(found, self._after)
+            first = False
+            if looked < LOOKED_AT:
+                await scope.engine.wait(None, sum(now.versions), left)
+
+    async def _begin(self, now: Survey) -> Place:
+        """Where a position stands. Raises `InvalidArgument`."""
+        scope = self._scope
+        if self._after == LATEST:
+            vector = [(version, _LAST) for version in now.versions]
+            self._read_to = list(now.versions)
+        elif self._after == BEGINNING:
+            vector = [place_in(floor) for floor in now.floors]
+        else:
+            vector = await positions.read(scope, self._after)
+        return positions.place_of(scope, await positions.identity(scope), vector)
+
+    async def _look(self, place: Place, versions: list[int], limit: int) -> tuple[tuple[Change, ...] | None, int]:
+        """Look at entries in order until `limit` match, `LOOKED_AT` were seen or there are no more.
+
+        Gives the changes and how many entries were looked at; None: look again, the oldest that is retained moved on.
+        """
+        parts = [part for part, version in enumerate(versions) if version > self._read_to[part]]
+        if not parts:
+            return (), 0
+        start = {part: place.at(part) for part in parts}
+        there = await find_entries(self._reader, place, parts, limit, self._wanted)
+        found = await changes_of(self._reader, there.seen, there.passed) if there.looked else ()
+        # Only now: what was pruned since we began is missing in what we found, or all that we should have found.
+        key = floor_key(self._scope)
+        rows = [row for (row,) in await self._reader.peek_many([(part, [key]) for part in parts])]
+        low = {part: bytes(10) if row is None else row.value for part, row in zip(parts, rows, strict=True)}
+        if any(start[part] < low[part] for part in parts):
+            for part in parts:
+                place.move(part, start[part])
+            if self._after != BEGINNING:
+                await check_floors(self._reader, place, (await survey(self._reader)).floors)
+            for part in parts:
+                place.move(part, max(start[part], low[part]))
+            return None, 0
+        if there.ended:
+            for part in parts:
+                self._read_to[part] = versions[part]
+        return found, there.looked
+
+
+async def read_changes(reader: Reader, after: str, wanted: Filter, limit: int, wait: float) -> Changes:
+    """One read of the feed; see `Feed.read`."""
+    return await Follower(reader.scope, after, wanted).read(limit, wait)
+
+
+class Feed(Family[M]):
+    """``store.feed``: read what changed, and add changes of your own."""
+
+    @reading
+    async def read(
+        self,
+        tx: Reader,
+        after: str = BEGINNING,
+        *,
+        families: Collection[str] | None = None,
+        ops: Collection[str] | None = None,
+        ids: Collection[Any] | None = None,
+        limit: int = 100,
+        wait: float = 0.0,
+    ) -> Changes:
+        """Changes after a position, at most `limit` (1 to 1000) of those that match, in commit order of each part.
+
+        Returns at once if there is a match, if `after` is BEGINNING or LATEST, or if changes that do not match were
+        skipped; else it waits up to `wait` seconds, and only a match wakes it. `ids` matches a change's `id` or its
+        whole `key`. Raises `Compacted` for a position older than what is retained, `InvalidArgument`.
+        """
+        check_limit(limit)
+        if isinstance(wait, bool) or not isinstance(wait, int | float) or not 0 <= wait < 1e9:
+            raise InvalidArgument(f"wait is {wait!r}; use seconds, 0 or more", what="wait", value=wait)
+        if wait and isinstance(tx, Transaction):
+            raise InvalidArgument("the feed cannot be waited for inside a transaction", what="wait", value=wait)
+        return await Follower(self._scope, after, make_filter(families, ops, ids)).read(limit, wait)
+
+    @reading
+    async def latest(self, tx: Reader) -> str:
+        """The position after the newest change."""
+        database = await positions.identity(self._scope)  # first: where it is made now, that is a commit of its own
+        return positions.place_of(self._scope, database, await positions.latest(self._scope.reader)).text
+
+    @operation
+    async def emit(self, tx: Transaction, type: str, object: Any, id: str | None = None) -> None:
+        """Add a change of your own: op "emit", family `type`, record `object`; `id` (or the type) decides the part.
+
+        Raises `InvalidArgument` for a type with the name of a family.
+        """
+        keys.name(type, "type")
+        if type in FAMILIES:
+            raise InvalidArgument(f"{type!r} is the name of a family; choose another type", what="type", value=type)
+        owner = type if id is None else id
+        keys.name(owner, "id")
+        await append_plain(tx, "emit", type, owner, (owner,), object)
+
+
+async def append_plain(tx: Transaction, op: str, family: str, id: str, path: tuple[str | int, ...], value: Any) -> None:
+    """Add an entry that belongs to no record."""
+    scope = tx.scope
+    root = keys.root(id)
+    data = scope.codec.encode(value)
+    wrapped = await wrapper.keep(tx, root, plain_bound(scope, family, id), data, 1)
+    at = to_micros(scope.clock.now())
+    tx.append(root, feed_prefix(scope), encode(scope, Entry(op, family, id, path, NO_POINTER, at, wrapped, None)))

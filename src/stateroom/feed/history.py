@@ -1,0 +1,165 @@
+"""A record's history: its entries in the feed, followed back from the record."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+from .. import keys
+from ..clock import to_micros
+from ..core.transaction import PENDING, Reader, Scope, Transaction
+from ..engine import Row, stamped
+from ..errors import Damaged, InvalidArgument, NotFound, Timeout
+from ..records.entry import Entry, decode, feed_prefix
+from ..records.kind import Kind, Record
+from ..records.pages import BY_ENTRY, Page, check_limit, fingerprint, read_cursor, write_cursor
+from ..records.reading import load
+from ..values import wrapper
+from . import positions
+from .feed import before_of, place_in, record_of
+from .positions import BEGINNING, LATEST
+
+T = TypeVar("T", bound=Record)
+
+
+async def _entry(reader: Reader, root: str, at: tuple[int, int]) -> Entry | None:
+    """The entry at a place; None where it is no longer retained."""
+    if at[0] == PENDING and isinstance(reader, Transaction):
+        return decode(reader.scope, reader.appended(at[1]))
+    part = reader.scope.part(root)
+    row = (await reader.peek(part, [stamped(feed_prefix(reader.scope), *at)]))[0]
+    return None if row is None else decode(reader.scope, row.value)
+
+
+async def chain(reader: Reader, root: str, at: tuple[int, int] | None) -> AsyncIterator[tuple[tuple[int, int], Entry]]:
+    """Entries from a place back to the creation, or to what is no longer retained."""
+    while at is not None:
+        entry = await _entry(reader, root, at)
+        if entry is None:
+            return
+        yield at, entry
+        at = (PENDING, entry.before[1]) if entry.before[0] == PENDING == at[0] else before_of(at, entry)
+
+
+async def _record(reader: Reader, root: str, at: tuple[int, int], entry: Entry) -> Any:
+    """The record in an entry of a chain; None where the entry, and so a large value, was pruned meanwhile."""
+    scope = reader.scope
+    if at[0] == PENDING:
+        own = Row(feed_prefix(scope), b"", PENDING)  # where it will stand is not known yet
+        return await wrapper.current(reader, root, own, lambda _: record_of(reader, entry))
+    while True:
+        try:
+            return await record_of(scope.reader, entry)
+        except Damaged as error:
+            now = await _entry(scope.reader, root, at) if error.fields.get("missing") else entry
+            if now is None:
+                return None
+            if now == entry:
+                raise
+            entry = now
+
+
+async def page(reader: Reader, kind: Kind[T], path: Sequence[str], limit: int, cursor: str | None) -> Page[T]:
+    """A record's revisions, newest first, within what the feed retains; `NotFound` where there is no record."""
+    check_limit(limit)
+    query = fingerprint(reader.scope.prefix, kind.name, "history", path)
+    root = keys.root(kind.owner(path))
+    if cursor is None:
+        stored = await load(reader, kind, path)
+        if stored is None:
+            raise NotFound(f"no {kind.name} {'/'.join(path)!r}", kind=kind.name, id="/".join(path))
+        at: tuple[int, int] | None = stored.pointer
+    else:
+        at = read_cursor(cursor, query, BY_ENTRY)
+    items: list[T] = []
+    async for spot, entry in chain(reader, root, at):
+        if len(items) == limit:
+            return Page(tuple(items), write_cursor(query, spot))
+        record = await _record(reader, root, spot, entry)
+        if record is None:  # as all that is older
+            break
+        items.append(record)
+    return Page(tuple(items))
+
+
+async def as_of(scope: Scope, kind: Kind[T], path: Sequence[str], when: str | datetime) -> T:
+    """The record as it was at a position or time, within what the feed retains. Raises `NotFound`."""
+    root = keys.root(kind.owner(path))
+    before = await _limit(scope, root, when)
+    missing = NotFound(
+        f"{kind.name} {'/'.join(path)!r} was not there then, or that is no longer retained",
+        kind=kind.name,
+        id="/".join(path),
+    )
+    stored = await load(scope.reader, kind, path)
+    if stored is not None and before(stored.pointer, stored.updated):  # it is so still, whatever is retained
+        return kind.shown(stored.record)
+    start = stored.pointer if stored is not None else await _last_entry(scope, kind, path, None)
+    while start is not None:
+        oldest = start
+        async for at, entry in chain(scope.reader, root, start):
+            if before(at, entry.at):
+                if entry.op == "delete":
+                    raise missing
+                record: T | None = await _record(scope.reader, root, at, entry)
+                if record is None:
+                    raise missing
+                return record
+            oldest = at
+        start = await _last_entry(scope, kind, path, oldest)  # of a record that had this id before
+    raise missing
+
+
+async def _limit(scope: Scope, root: str, when: str | datetime) -> Callable[[tuple[int, int], int], bool]:
+    """Whether what stands at a place, and was written at a time, is not after `when`."""
+    if isinstance(when, datetime):
+        micros = to_micros(when, "when")
+        return lambda at, written: written <= micros
+    if when == LATEST:
+        return lambda at, written: True
+    if when == BEGINNING:
+        return lambda at, written: False
+    if not isinstance(when, str):
+        raise InvalidArgument(f"when is {when!r}; use a position or an aware datetime", what="when", value=when)
+    last = (await positions.read(scope, when))[scope.part(root)]
+    return lambda at, written: at <= last
+
+
+async def _last_entry(
+    scope: Scope, kind: Kind[Any], path: Sequence[str], before: tuple[int, int] | None
+) -> tuple[int, int] | None:
+    """The newest entry of an id before a place: nothing points there, so its part's feed is gone through backwards."""
+    prefix = feed_prefix(scope)
+    part = scope.part(keys.root(kind.owner(path)))
+    stop = prefix + keys.END if before is None else stamped(prefix, *before)
+    while True:
+        rows = await scope.reader.scan_part(part, prefix, stop, limit=500, reverse=True)
+        for row in rows:
+            try:
+                entry = decode(scope, row.value)
+            except Damaged:  # `check` reports it; it says nothing of this record
+                continue
+            if entry.family == kind.name and entry.path == tuple(path):
+                return place_in(row.key)
+        if len(rows) < 500:
+            return None
+        stop = rows[-1].key
+
+
+async def wait_for(
+    scope: Scope, kind: Kind[T], path: Sequence[str], predicate: Callable[[T], bool], timeout: float
+) -> T:
+    """The record once it is there and `predicate` holds for it. Raises `Timeout`."""
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 <= timeout < 1e9:
+        raise InvalidArgument(f"timeout is {timeout!r}; use seconds, 0 or more", what="timeout", value=timeout)
+    part = scope.part(keys.root(kind.owner(path)))
+    deadline = scope.clock.monotonic() + timeout
+    while True:
+        head = (await scope.reader.peek(part, [b""]))[0]
+        stored = await load(scope.reader, kind, path)
+        if stored is not None and predicate(stored.record):
+            return stored.record
+        left = deadline - scope.clock.monotonic()
+        if left <= 0:
+            state = "is not there" if stored is None else f"is at revision {stored.record.revision}"
+            raise Timeout(f"{kind.name} {'/'.join(path)!r} {state} after {timeout} s")
+        await scope.engine.wait(part, head.version if head is not None else 0, left)

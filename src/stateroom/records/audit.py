@@ -1,0 +1,37 @@
+"""What `check` reports."""
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from .. import keys
+from ..core.transaction import Reader
+from ..engine import Row
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Something that does not hold. `code` is stable; `message` says what, where and what to do."""
+
+    code: str
+    message: str
+    family: str = ""
+    id: str = ""
+    part: int = 0
+
+
+_RUN = 1000
+
+AUDITS: list[Callable[[Reader, int], Awaitable[list[Problem]]]] = []
+"""What looks at the rows of one part that belong to no record: timers, leases. Families add theirs."""
+
+
+async def rows_of(reader: Reader, part: int, start: bytes, stop: bytes | None = None) -> list[Row]:
+    """All rows under a prefix, or of a range, in one part."""
+    stop = start + keys.END if stop is None else stop
+    found: list[Row] = []
+    while True:
+        rows = await reader.scan_part(part, start, stop, limit=_RUN)
+        found += rows
+        if len(rows) < _RUN:
+            return found
+        start = rows[-1].key + b"\0"

@@ -1,0 +1,187 @@
+"""Rows that hang on a record: keyed by its id and the nonce of its creation, so a recreated id inherits nothing."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import ormsgpack
+
+from .. import keys
+from ..codec import seal, unseal
+from ..core.transaction import Reader, Scope, Transaction, transact
+from ..engine import Row, read_counter, write_counter
+from ..errors import Conflict
+from ..limits import SWEEP_ROWS, TRIES
+from ..values import wrapper
+from .audit import Problem, rows_of
+from .kind import HELD, Kind, Stored
+from .layout import nonce_of
+
+HELD[keys.EVENTS] = lambda row: unseal(row.key, row.value)
+
+_LARGE_AT_ONCE = 16
+"""Values in chunks that are given up in one batch: each touches rows for all of its chunks."""
+
+
+def prefix(scope: Scope, tag: bytes, kind: Kind[Any], stored: Stored[Any]) -> bytes:
+    """Where the dependents of a record are."""
+    return scope.prefix + tag + kind.letter + keys.path(*kind.path(stored.record)) + stored.nonce
+
+
+async def append(tx: Transaction, kind: Kind[Any], stored: Stored[Any], values: Sequence[bytes], first: int) -> None:
+    """Store dependents numbered from `first`; `length` must have given the number before it."""
+    root = keys.root(kind.owner(kind.path(stored.record)))
+    rows = prefix(tx.scope, keys.EVENTS, kind, stored)
+    for number, value in enumerate(values, first):
+        key = rows + keys.number(number)
+        tx.put(root, key, seal(key, await wrapper.keep(tx, root, key, value, 1)))
+    if values:
+        tx.put(root, prefix(tx.scope, keys.HEADS, kind, stored), write_counter(first + len(values) - 1))
+
+
+async def length(tx: Reader, kind: Kind[Any], stored: Stored[Any]) -> int:
+    """How many dependents a record has; remembered in a transaction, so that two writers never take one number."""
+    root = keys.root(kind.owner(kind.path(stored.record)))
+    row = await tx.get(root, prefix(tx.scope, keys.HEADS, kind, stored))
+    return read_counter(row.value if row is not None else None)
+
+
+async def read(tx: Reader, kind: Kind[Any], stored: Stored[Any]) -> list[bytes] | None:
+    """All dependents in the order they were written; None where the record was removed while they were read.
+
+    Raises `Conflict` in a transaction where that was noticed.
+    """
+    root = keys.root(kind.owner(kind.path(stored.record)))
+    begin = start = prefix(tx.scope, keys.EVENTS, kind, stored)
+    stop = start + keys.END * 9
+    values: list[bytes] = []
+    while True:
+        rows = await tx.scan(root, start, stop, limit=SWEEP_ROWS)
+        for row in rows:
+            value = await wrapper.current(tx, root, row, lambda one: _value(tx, root, one))
+            if value is None:
+                return None
+            values.append(value)
+        if len(rows) < SWEEP_ROWS:
+            break
+        start = rows[-1].key + b"\0"
+    # One scan that begins with the first of them has seen all, as only a removal takes any away, in order.
+    at_once = bool(rows) and rows[0].key == begin + keys.number(1)
+    if at_once or isinstance(tx, Transaction):  # whose commit looks at the record
+        return values
+    (now,) = await tx.peek(tx.scope.part(root), [stored.row.key])
+    return values if now is not None and nonce_of(now) == stored.nonce else None
+
+
+async def _value(reader: Reader, root: str, row: Row) -> bytes:
+    return await wrapper.fetch(reader, root, row.key, unseal(row.key, row.value))
+
+
+async def drop(tx: Transaction, kind: Kind[Any], stored: Stored[Any]) -> None:
+    """Remove a record's dependents with it: at once when they are few, else by a sweep row."""
+    root = keys.root(kind.owner(kind.path(stored.record)))
+    count = await length(tx, kind, stored)
+    if not count:
+        return
+    tx.delete(root, prefix(tx.scope, keys.HEADS, kind, stored))
+    start = prefix(tx.scope, keys.EVENTS, kind, stored)
+    stop = start + keys.END * 9
+    rows = await tx.scan(root, start, stop, limit=SWEEP_ROWS) if count <= SWEEP_ROWS else []
+    if len(rows) < count or len(affordable(rows)) < count:
+        leave_sweep(tx, root, start, stop, holding=True)
+        return
+    for row in rows:
+        wrapped = unseal(row.key, row.value)
+        if wrapped[:1] != wrapper.INLINE:
+            tx.expect(row.key, row)
+            await wrapper.drop(tx, root, wrapped)
+    tx.clear(root, start, stop)
+
+
+async def audit(reader: Reader, part: int, kind: Kind[Any], records: Iterable[Stored[Any]]) -> list[Problem]:
+    """Whether all dependents of a kind hang on a record, numbered from 1 without a gap, up to what its head says."""
+    scope = reader.scope
+    rows, heads = scope.key(keys.EVENTS, kind.letter), scope.key(keys.HEADS, kind.letter)
+    wanted: dict[bytes, int] = {}
+    for stored in records:
+        wanted[keys.path(*kind.path(stored.record)) + stored.nonce] = 0
+    swept = [note.key[len(scope.key(keys.SWEEP)) :] for note in await rows_of(reader, part, scope.key(keys.SWEEP))]
+    problems: list[Problem] = []
+    for row in await rows_of(reader, part, rows):
+        owner, number = row.key[len(rows) : -8], int.from_bytes(row.key[-8:], "big")
+        if owner in wanted:
+            wanted[owner] += 1
+            if number != wanted[owner]:
+                problems.append(Problem("dependent-missing", f"{row.key!r} follows {wanted[owner] - 1}", kind.name))
+                wanted[owner] = number
+        elif row.key[:-8] not in swept:
+            problems.append(Problem("dependent-stale", f"{row.key!r} has no record", kind.name, part=part))
+    found = {row.key[len(heads) :]: read_counter(row.value) for row in await rows_of(reader, part, heads)}
+    for owner in found.keys() | wanted.keys():
+        if found.get(owner, 0) != wanted.get(owner, 0):
+            message = f"the head of {owner!r} says {found.get(owner, 0)}, not {wanted.get(owner, 0)}"
+            problems.append(Problem("dependent-head", message, kind.name, part=part))
+    return problems
+
+
+def leave_sweep(tx: Transaction, root: str, start: bytes, stop: bytes, *, holding: bool = False) -> None:
+    """Leave a note of a range that nothing refers to any more, for `sweep` to empty in small batches.
+
+    `holding`: each row is the sealed wrapper of a value, which is given up with it.
+    """
+    key = tx.scope.key(keys.SWEEP, start)
+    tx.put(root, key, seal(key, ormsgpack.packb([root, start, stop, holding])))
+
+
+def affordable(rows: Sequence[Row]) -> list[Row]:
+    """The first of some rows that are sealed wrappers: as many as one batch can give up, few of them being large."""
+    found: list[Row] = []
+    large = 0
+    for row in rows:
+        large += unseal(row.key, row.value)[:1] != wrapper.INLINE
+        if large > _LARGE_AT_ONCE:
+            break
+        found.append(row)
+    return found
+
+
+async def sweep(scope: Scope, *, max_rows: int = 1_000_000) -> int:
+    """Empty the ranges that deletions left behind, in batches of at most 1,000 rows; gives the rows removed."""
+    removed = 0
+    while removed < max_rows:
+        notes = await scope.reader.scan(None, scope.key(keys.SWEEP), scope.key(keys.SWEEP, keys.END), limit=16)
+        if not notes:
+            return removed
+        for note in notes:
+            removed += await _sweep_one(scope, note.key, note.value, max_rows - removed)
+            if removed >= max_rows:
+                return removed
+    return removed
+
+
+async def _sweep_one(scope: Scope, note: bytes, value: bytes, max_rows: int) -> int:
+    root, start, stop, holding = ormsgpack.unpackb(unseal(note, value))
+    removed = 0
+    while removed < max_rows:
+        rows = await scope.reader.scan(root, start, stop, limit=min(SWEEP_ROWS, max_rows - removed))
+        if holding:
+            rows = affordable(rows)
+
+        async def batch(tx: Transaction, found: Sequence[Row] = tuple(rows)) -> None:
+            for row in found:
+                if holding:
+                    tx.expect(row.key, row)  # another sweeper may have given it up already
+                    await wrapper.drop(tx, root, unseal(row.key, row.value))
+                tx.delete(root, row.key)
+            if not found:
+                tx.delete(root, note)
+
+        try:
+            await transact(scope, batch, tries=1 if holding else TRIES)
+        except Conflict:
+            if not holding:
+                raise
+            continue  # look again at what is left
+        if not rows:
+            break
+        removed += len(rows)
+    return removed

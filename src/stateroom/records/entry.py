@@ -1,0 +1,104 @@
+"""An entry of the feed as it is stored: what changed, and where the same record's entry before it stands.
+
+The record after the change is in the entry, the one before is in the entry before: so nothing is stored twice, and
+following the pointers gives a record's history.
+"""
+
+import struct
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+from zlib import crc32
+
+import ormsgpack
+
+from ..codec import seal, unseal
+from ..codec.seal import FORMAT, SEAL_BYTES
+from ..core.transaction import Scope
+from ..engine import Row
+from ..errors import Damaged, StoreError
+
+_SEAL = struct.Struct(">BI")
+_PLACE = struct.Struct(">QH")
+
+OPS = ("create", "update", "delete", "emit")
+
+NO_POINTER = (0, 0)
+"""A record's first entry points nowhere."""
+
+
+class Entry(NamedTuple):
+    """One change as stored."""
+
+    op: str
+    family: str
+    id: str
+    path: tuple[str | int, ...]
+    before: tuple[int, int]
+    """Version and index of the record's entry before this; version `PENDING`: of the same commit; 0: none."""
+    at: int
+    wrapped: bytes | None
+    """The record after the change, as `blobs.keep` gave it."""
+    events: bytes | None
+    """What was given as events with the change, kept likewise."""
+
+    @property
+    def wrappers(self) -> tuple[bytes, ...]:
+        """What this entry refers to."""
+        return tuple(one for one in (self.wrapped, self.events) if one is not None)
+
+
+_entry: Callable[[Any], Entry] = partial(tuple.__new__, Entry)
+
+UNREADABLE = Entry("update", "", "", (), NO_POINTER, 0, None, None)
+"""What stands in the place of an entry that cannot be read."""
+
+
+def place_at(version: int, index: int) -> bytes:
+    """Version and index as the end of an entry's key."""
+    return _PLACE.pack(version, index)
+
+
+def feed_prefix(scope: Scope) -> bytes:
+    """The prefix of the feed's rows in a namespace."""
+    return scope.key(b"F")
+
+
+def encode(scope: Scope, entry: Entry) -> bytes:
+    """The bytes of an entry."""
+    op, family, id, path, before, at, wrapped, events = entry
+    packed = ormsgpack.packb([OPS.index(op), family, id, list(path), before[0], before[1], at, wrapped, events])
+    return seal(feed_prefix(scope), packed)
+
+
+def decode(scope: Scope, stored: bytes) -> Entry:
+    """What `encode` was given. Raises `Damaged`."""
+    packed = unseal(feed_prefix(scope), stored)
+    try:
+        op, family, id, path, version, index, at, wrapped, events = ormsgpack.unpackb(packed)
+        return Entry(OPS[op], family, id, tuple(path), (version, index), at, wrapped, events)
+    except (ValueError, TypeError, IndexError) as error:
+        raise Damaged("an entry of the feed cannot be read", kind="feed") from error
+
+
+def decode_run(scope: Scope, rows: Sequence[Row]) -> tuple[list[Entry], dict[bytes, StoreError]]:
+    """The entries in some rows, with `UNREADABLE` for each that is not, and why, by its place."""
+    entries: list[Entry] = []
+    errors: dict[bytes, StoreError] = {}
+    add, ops, unpack, head = entries.append, OPS, ormsgpack.unpackb, _SEAL.unpack_from
+    bound = crc32(feed_prefix(scope))
+    for row in rows:  # `decode` in place, for this is done for every entry
+        stored = row[1]
+        packed = stored[SEAL_BYTES:]
+        try:
+            if head(stored) != (FORMAT, crc32(packed, bound)):
+                raise ValueError
+            op, family, id, path, version, index, at, wrapped, events = unpack(packed)
+            add(_entry((ops[op], family, id, tuple(path), (version, index), at, wrapped, events)))
+        except (ValueError, TypeError, IndexError, struct.error):
+            try:
+                add(decode(scope, stored))
+            except Damaged as error:  # it is delivered as what it is, and blocks nothing behind it
+                add(UNREADABLE)
+                errors[row[0][-10:]] = error
+    return entries, errors

@@ -1,0 +1,71 @@
+"""Pages of a query, and the cursors that go on with it."""
+
+import base64
+import binascii
+from collections.abc import Iterator
+from typing import Annotated, Any, Final, Generic, TypeVar
+from zlib import crc32
+
+import msgspec
+
+from ..errors import InvalidArgument
+from ..keys import check_number
+from ..limits import PAGE_ITEMS
+
+T = TypeVar("T")
+C = TypeVar("C")
+
+_Natural = Annotated[int, msgspec.Meta(ge=0)]
+_Index = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
+
+# What a cursor says: the query's fingerprint, and a place in its order. Made here, for a type that two threads meet
+# first at the same time is not safe to decode.
+BY_NAME: Final = msgspec.msgpack.Decoder(tuple[int, bytes])
+BY_TIME: Final = msgspec.msgpack.Decoder(tuple[int, tuple[_Natural, _Natural, bytes]])
+BY_ENTRY: Final = msgspec.msgpack.Decoder(tuple[int, tuple[_Natural, _Index]])
+BY_NUMBER: Final = msgspec.msgpack.Decoder(tuple[int, _Natural])
+
+
+class Page(msgspec.Struct, Generic[T], frozen=True):
+    """Some of what a query found, in its order."""
+
+    items: tuple[T, ...] = ()
+    cursor: str | None = None
+    """Goes on after the last item; None at the end."""
+    undecodable: int = 0
+    """How many records were left out because they cannot be decoded here; `stateroom doctor` lists them."""
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+def check_limit(limit: int) -> int:
+    """`limit` if it is 1 to 1000; else `InvalidArgument`."""
+    return check_number(limit, "limit", least=1, most=PAGE_ITEMS)
+
+
+def fingerprint(*what: Any) -> int:
+    """A number that differs when a cursor is used with another query."""
+    return crc32(repr(what).encode())
+
+
+def write_cursor(query: int, position: Any) -> str:
+    """An opaque cursor."""
+    return base64.urlsafe_b64encode(msgspec.msgpack.encode([query, position])).decode().rstrip("=")
+
+
+def read_cursor(cursor: str, query: int, order: msgspec.msgpack.Decoder[tuple[int, C]]) -> C:
+    """The position in a cursor. Raises `InvalidArgument` for a cursor of another query, or none at all."""
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        found, position = order.decode(base64.b64decode(padded, b"-_", validate=True))
+    except (ValueError, TypeError, AttributeError, binascii.Error, msgspec.DecodeError) as error:
+        raise InvalidArgument("this is not a cursor of Stateroom", what="cursor", value=cursor) from error
+    if found != query:
+        raise InvalidArgument(
+            "this cursor belongs to another query: use it with the filters it came from", what="cursor", value=cursor
+        )
+    return position

@@ -1,0 +1,171 @@
+"""Pruning the feed: a prefix of each part goes, and the floor that stays says so to whoever comes too late."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+
+from .. import keys
+from ..clock import from_micros, to_micros
+from ..core.transaction import Scope, Transaction, backoff
+from ..engine import Row, stamped
+from ..errors import Conflict, Damaged
+from ..feed import positions
+from ..feed.feed import floor_key, floors, place_in
+from ..feed.positions import BEGINNING, Vector
+from ..limits import INT64_MAX, TRIES
+from ..records.entry import Entry, decode, feed_prefix
+from ..values import wrapper
+from ..watch.checkpoints import Checkpoint, all_checkpoints
+from .policy import Policy, micros
+
+RUN = 500
+"""Entries that go in one batch, at most."""
+
+LARGE = 16
+"""Of them so many with a large value: each touches more rows."""
+
+
+class Pin(msgspec.Struct, frozen=True):
+    """A checkpoint that holds back changes which are old enough to go."""
+
+    name: str
+    position: str
+    updated_at: datetime
+    """When the checkpoint was last set."""
+    since: datetime
+    """Of when the oldest change is that it holds back."""
+    until: datetime | None
+    """When that change goes all the same, and the consumer gets `Compacted`; None: never."""
+
+
+class Limits:
+    """Which entries may go now."""
+
+    def __init__(self, policy: Policy, now: int, low: Vector) -> None:
+        older, pinned = micros(policy.older_than) or 0, micros(policy.max_pinned)
+        self.old = now - older
+        self.expired = None if pinned is None else now - max(pinned, older)
+        self.low = low
+        """The lowest checkpoint in each part."""
+
+    def free(self, part: int, at: tuple[int, int], age: int) -> bool:
+        """Whether an entry may go."""
+        if age > self.old:
+            return False
+        return at <= self.low[part] or (self.expired is not None and age <= self.expired)
+
+
+async def vector_of(scope: Scope, checkpoint: Checkpoint) -> Vector:
+    """Where a checkpoint stands: BEGINNING holds everything."""
+    if checkpoint.position == BEGINNING:
+        return positions.beginning(scope)
+    return await positions.read(scope, checkpoint.position)
+
+
+async def limits(scope: Scope, policy: Policy) -> Limits:
+    """Which entries may go now."""
+    low: Vector = [(INT64_MAX, 0)] * scope.parts
+    for checkpoint in await all_checkpoints(scope.reader):
+        vector = await vector_of(scope, checkpoint)
+        low = [min(pair) for pair in zip(low, vector, strict=True)]
+    return Limits(policy, to_micros(scope.clock.now()), low)
+
+
+async def pins(scope: Scope, policy: Policy) -> list[Pin]:
+    """Who holds back what is old enough to go."""
+    found: list[Pin] = []
+    old = Limits(policy, to_micros(scope.clock.now()), []).old
+    floor = await floors(scope.reader)
+    for checkpoint in await all_checkpoints(scope.reader):
+        vector = await vector_of(scope, checkpoint)
+        ages = [await _age_after(scope, part, max(vector[part], floor[part])) for part in range(scope.parts)]
+        held = [age for age in ages if age is not None and age <= old]
+        if held:
+            since = from_micros(min(held))
+            until = None if policy.max_pinned is None else since + policy.max_pinned
+            found.append(Pin(checkpoint.name, checkpoint.position, checkpoint.updated_at, since, until))
+    return found
+
+
+async def _age_after(scope: Scope, part: int, at: tuple[int, int]) -> int | None:
+    """Of when the first readable entry after a place is."""
+    rows = await _entries(scope, part, at)
+    return next((entry.at for _, entry in _opened(scope, rows) if entry is not None), None)
+
+
+async def _entries(scope: Scope, part: int, after: tuple[int, int]) -> list[Row]:
+    prefix = feed_prefix(scope)
+    return await scope.reader.scan_part(part, stamped(prefix, *after) + b"\0", prefix + keys.END, limit=RUN)
+
+
+def _opened(scope: Scope, rows: Sequence[Row]) -> list[tuple[Row, Entry | None]]:
+    found: list[tuple[Row, Entry | None]] = []
+    for row in rows:
+        try:
+            found.append((row, decode(scope, row.value)))
+        except Damaged:  # goes with its neighbours: nobody can say how old it is
+            found.append((row, None))
+    return found
+
+
+async def due(scope: Scope, part: int, allowed: Limits, after: tuple[int, int]) -> list[tuple[Row, Entry | None]]:
+    """The next entries of a part that may go, at most `RUN`."""
+    found: list[tuple[Row, Entry | None]] = []
+    readable = large = 0
+    rows = await _entries(scope, part, after)
+    for row, entry in _opened(scope, rows):
+        if entry is not None:
+            if not allowed.free(part, place_in(row.key), entry.at):
+                return found[:readable]
+            large += any(one is not None and one[:1] != wrapper.INLINE for one in (entry.wrapped, entry.events))
+            if large > LARGE:
+                return found[:readable]
+        elif place_in(row.key) > allowed.low[part] and allowed.expired is None:
+            return found[:readable]
+        found.append((row, entry))
+        readable = len(found) if entry is not None else readable
+    # What cannot be read goes with what comes after it, and a whole run of it alone.
+    return found if not readable and len(rows) == RUN else found[:readable]
+
+
+async def prune(scope: Scope, part: int, allowed: Limits, most: int) -> int:
+    """Remove one run of entries and raise the floor in the same batch; gives how many went. Raises `Conflict`."""
+    key = floor_key(scope)
+    for attempt in range(1, TRIES + 1):
+        (floor,) = await scope.reader.peek(part, [key])
+        going = await due(scope, part, allowed, (0, 0) if floor is None else place_in(floor.value))
+        going = going[:most]
+        if not going:
+            break
+        tx = Transaction(scope, any_root=True)
+        tx.expect(key, floor)
+        tx.clear("", going[0][0].key, going[-1][0].key + b"\0")
+        tx.put("", key, going[-1][0].key[-10:])
+        for _, entry in going:
+            if entry is not None:
+                for wrapped in filter(None, (entry.wrapped, entry.events)):
+                    await wrapper.drop(tx, keys.root(entry.id), wrapped)
+        try:
+            await scope.engine.commit(part, tx.batch())
+        except Conflict:  # the count of some chunk has changed
+            if attempt == TRIES:
+                raise
+            await scope.pause(backoff(attempt))
+        else:
+            return len(going)
+    return 0
+
+
+async def count_due(scope: Scope, allowed: Limits) -> tuple[int, list[str]]:
+    """How many entries may go, and what a few of them are about."""
+    total = 0
+    examples: list[str] = []
+    for part, floor in enumerate(await floors(scope.reader)):
+        at = floor
+        while going := await due(scope, part, allowed, at):
+            total += len(going)
+            named = (f"{entry.op} {entry.family} {entry.id}" for _, entry in going if entry is not None)
+            examples += [text for text, _ in zip(named, range(5 - len(examples)), strict=False)]
+            at = place_in(going[-1][0].key)
+    return total, examples

@@ -1,0 +1,118 @@
+"""What a retention policy says, and where it is kept: as data beside what it is about."""
+
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import ormsgpack
+
+from .. import keys
+from ..codec import seal, unseal
+from ..core.transaction import Reader, Scope, Transaction
+from ..engine import Row
+from ..errors import InvalidArgument
+from ..limits import INT64_MAX
+
+AGES = ("terminal_older_than", "older_than", "max_pinned")
+
+RULES: dict[str, tuple[str, ...]] = {
+    "instances": ("terminal_older_than", "older_than", "keep_latest"),
+    "executions": ("terminal_older_than", "older_than", "keep_latest"),
+    "machines": ("terminal_older_than", "older_than", "keep_latest"),
+    "results": ("older_than", "keep_latest"),
+    "savepoints": ("older_than", "keep_latest"),
+    "feed": ("older_than", "max_pinned"),
+    "once": ("older_than",),
+}
+"""What a policy of each family may say; it must say one of them, and for the feed `older_than`."""
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """What of a family may go. A record goes when all that its policy says is true of it.
+
+    `family`: a record family, "feed", or "once" (the idempotency keys of `transact`).
+
+    `terminal_older_than`: it became terminal that long ago, however often it was rewritten since. Terminal are the
+    statuses and states that the family calls so; of machines the final states of a definition, counted from the last
+    save. `older_than`: it was last changed that long ago, whatever its state.
+
+    `keep_latest`: it is not among so many that were changed last: of instances those of its workflow, of executions of
+    its job, of machines those of its machine, of results of its DAG, of savepoints the newest of its run. Of instances,
+    executions and machines only terminal records are counted and go, unless there is an `older_than` alone with it.
+
+    `max_pinned`, for the feed: how old a change becomes that a checkpoint still holds back. None: as old as it takes.
+    """
+
+    family: str
+    terminal_older_than: timedelta | None = msgspec.field(default=None)
+    older_than: timedelta | None = None
+    keep_latest: int | None = None
+    max_pinned: timedelta | None = None
+
+    @property
+    def why(self) -> str:
+        """What it says, for people."""
+        said = [(name, getattr(self, name)) for name in (*AGES, "keep_latest") if getattr(self, name) is not None]
+        return ", ".join(f"{name} {value}" for name, value in said)
+
+
+def check_policy(policy: Any) -> Policy:
+    """`policy` if it makes sense; else `InvalidArgument`."""
+    if not isinstance(policy, Policy):
+        raise InvalidArgument(f"use a Policy, not {type(policy).__name__}", what="policy", value=policy)
+    if not isinstance(policy.family, str) or policy.family not in RULES:
+        raise InvalidArgument(
+            f"no policy can be set for {policy.family!r}; one of {', '.join(RULES)}", what="family", value=policy.family
+        )
+    allowed = RULES[policy.family]
+    for name in (*AGES, "keep_latest"):
+        if getattr(policy, name) is not None:
+            if name not in allowed:
+                raise InvalidArgument(
+                    f"{name} means nothing for {policy.family}; use {', '.join(allowed)}", what=name, value=policy
+                )
+            _check_value(name, getattr(policy, name))
+    needed = ("older_than",) if policy.family == "feed" else allowed
+    if all(getattr(policy, name) is None for name in needed):
+        raise InvalidArgument(f"a policy for {policy.family} needs {' or '.join(needed)}", what="policy", value=policy)
+    return policy
+
+
+def _check_value(name: str, value: Any) -> None:
+    if name == "keep_latest":
+        keys.check_number(value, name, least=1)
+    elif not isinstance(value, timedelta) or value < timedelta(0):
+        raise InvalidArgument(f"{name} is {value!r}; use a timedelta, not negative", what=name, value=value)
+
+
+def micros(age: timedelta | None) -> int | None:
+    """An age in microseconds, at most as many as there ever are."""
+    return None if age is None else min(age // timedelta(microseconds=1), INT64_MAX)
+
+
+def policy_key(scope: Scope, family: str) -> bytes:
+    """The row of a family's policy; in the part of `keys.POLICY_ROOT`."""
+    return scope.key(keys.POLICY, keys.path(family))
+
+
+def write_policy(tx: Transaction, policy: Policy) -> None:
+    """Keep a checked policy."""
+    key = policy_key(tx.scope, policy.family)
+    ages = [micros(getattr(policy, name)) for name in AGES]
+    tx.put(keys.POLICY_ROOT, key, seal(key, ormsgpack.packb([*ages, policy.keep_latest])))
+
+
+def open_policy(scope: Scope, row: Row) -> Policy:
+    """The policy in a row. Raises `Damaged`."""
+    *ages, keep = ormsgpack.unpackb(unseal(row.key, row.value))
+    family = row.key[len(scope.key(keys.POLICY)) : -1].decode()
+    terminal, older, pinned = (None if age is None else timedelta(microseconds=age) for age in ages)
+    return Policy(family, terminal_older_than=terminal, older_than=older, keep_latest=keep, max_pinned=pinned)
+
+
+async def policies(reader: Reader) -> list[Policy]:
+    """Every policy, by family."""
+    scope = reader.scope
+    start, stop = scope.key(keys.POLICY), scope.key(keys.POLICY, keys.END)
+    rows = await reader.scan(keys.POLICY_ROOT, start, stop, limit=100)
+    return [open_policy(scope, row) for row in rows]

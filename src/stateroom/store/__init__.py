@@ -1,0 +1,1 @@
+"""The front doors: `Store` and `AsyncStore`, transactions as users see them, opening and moving databases."""

@@ -1,0 +1,77 @@
+"""Whole databases: copy and restore."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from ..codec import Codec
+from ..core.bridge import run_now
+from ..database.backup import check_path
+from ..database.copying import Copied, copy_database
+from ..engines import urls
+from ..errors import InvalidArgument, NotFound
+from .opening import open
+from .store import Store
+
+
+def copy(
+    source_url: "str | os.PathLike[str]",
+    target_url: "str | os.PathLike[str]",
+    *,
+    verify: bool = True,
+    codec: Codec | None = None,
+    key_ring: Any = None,
+    parts: int | None = None,
+) -> Copied:
+    """Move everything from one database into a new or empty one, on whatever engines; both are left as they are.
+
+    Records, histories, events, leases and checkpoints come along; a consumer may see changes again and misses none.
+    `verify` compares digests of both sides afterwards. A SQLite source is copied from a snapshot, so writers may go on;
+    any other must rest. Raises `NotFound`, `AlreadyExists` (the target holds something), `Conflict` (the source
+    changed), `Damaged`.
+    """
+    if urls.resolve(source_url) == urls.resolve(target_url):
+        raise InvalidArgument("source and target are the same", what="target_url", value=str(target_url))
+    with (
+        open(source_url, create=False, codec=codec, key_ring=key_ring) as source,
+        _rested(source) as still,
+        open(target_url, codec=codec, key_ring=key_ring, parts=parts) as target,
+    ):
+        return copy_stores(still, target, verify=verify)
+
+
+@contextlib.contextmanager
+def _rested(source: Store) -> Iterator[Store]:
+    """A store that nobody writes to: a snapshot of the source where its engine makes one quickly, else the source."""
+    if not hasattr(source._engine, "backup"):
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="stateroom-") as folder:
+        path = os.path.join(folder, "snapshot.db")
+        source.backup(path)
+        with open(path, codec=source._scope.codec) as still:
+            yield still
+
+
+def copy_stores(source: Store, target: Store, *, verify: bool = True) -> Copied:
+    """Copy between two open stores; see `copy`."""
+    return run_now(copy_database(source._scope, target._scope, verify=verify))
+
+
+def restore(
+    path: "str | os.PathLike[str]",
+    url: "str | os.PathLike[str]",
+    *,
+    codec: Codec | None = None,
+    key_ring: Any = None,
+) -> Copied:
+    """Bring a backup into a new or empty database; an encrypted one needs its `key_ring`.
+
+    Raises `NotFound`, `AlreadyExists`, `Damaged`.
+    """
+    check_path(path)
+    if not os.path.exists(path):
+        raise NotFound(f"no backup at {os.fspath(path)}", kind="backup", id=os.fspath(path))
+    return copy(path, url, codec=codec, key_ring=key_ring)

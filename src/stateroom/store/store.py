@@ -1,0 +1,357 @@
+"""The two front doors: `Store` blocks, `AsyncStore` is awaited; both do the same on any engine."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Collection
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from .. import keys
+from ..clock import Clock
+from ..codec import Codec
+from ..core.bridge import Inline, bridged, run_now
+from ..core.operation import Blocking, M, Suspending
+from ..core.transaction import Scope, Transaction
+from ..database.backup import backup
+from ..database.check import check
+from ..database.rekey import Rekeyed, rekey
+from ..database.stats import Stats, stats
+from ..engine import AsyncEngine, Engine
+from ..errors import AlreadyExists, Closed
+from ..families.leases import Lease
+from ..feed.feed import Change
+from ..feed.positions import BEGINNING
+from ..records.audit import Problem
+from ..records.dependents import sweep
+from ..watch.loop import Loop, make_options
+from ..watch.watcher import AsyncWatcher, Watcher
+from . import transactions
+from .transactions import BlockingTransaction, Families, OpenTransaction, SuspendingTransaction
+
+R = TypeVar("R")
+
+
+class _Gone:
+    """Stands where the engine was, once a store is closed."""
+
+    def __init__(self, parts: int) -> None:
+        self.parts = parts
+
+    def __getattr__(self, name: str) -> Any:
+        raise Closed("this store is closed; open it again")
+
+
+W = TypeVar("W", bound=Watcher | AsyncWatcher)
+
+
+class _Base(Families[M]):
+    """What both front doors share."""
+
+    _watchers: dict[str, Any]
+
+    def __init__(self, face: M, url: str, *, owner: bool) -> None:
+        self._face = face
+        self._scope = face.scope
+        self._owner = owner
+        self._closed = False
+        self._watchers = {}
+        self.url = url
+        """What was opened, with any password left out."""
+
+    def __repr__(self) -> str:
+        state = " closed" if self._closed else ""
+        return f"<{type(self).__name__} {self.url!r} namespace={self._scope.namespace!r}{state}>"
+
+    def _add(self, name: str, watcher: W) -> W:
+        if name in self._watchers and self._watchers[name].live:
+            raise AlreadyExists(f"watcher {name!r} is live in this store; stop it first", kind="watchers", id=name)
+        self._watchers[name] = watcher
+        return watcher
+
+    def _shut(self) -> AsyncEngine | None:
+        """Close this door; gives the engine if it is ours to close."""
+        if self._closed:
+            return None
+        self._closed = True
+        engine: AsyncEngine = self._scope.engine
+        gone: Any = _Gone(self._scope.parts)
+        self._scope.leave(gone)
+        return engine if self._owner else None
+
+
+class Store(_Base[Blocking]):
+    """A store whose calls block. Thread-safe and fork-safe; a context manager. Made by `stateroom.open`."""
+
+    def __init__(
+        self, engine: Engine, url: str, *, namespace: str, codec: Codec, clock: Clock, owner: bool = True
+    ) -> None:
+        super().__init__(Blocking(Scope(Inline(engine), engine, namespace, codec, clock)), url, owner=owner)
+        self._engine = engine
+
+    def namespace(self, name: str) -> "Store":
+        """The same database for another tenant, fully isolated. Raises `InvalidArgument`."""
+        self._check_open()
+        scope = self._scope
+        return Store(self._engine, self.url, namespace=name, codec=scope.codec, clock=scope.clock, owner=False)
+
+    def transaction(  # pyright: ignore[reportIncompatibleMethodOverride] - a transaction has none of its own
+        self, *, lease: Lease | None = None, any_root: bool = False
+    ) -> BlockingTransaction:
+        """All or nothing at exit; an exception discards everything; raises `Conflict` where others came first.
+
+        `lease`: commits only while its token is current (`LostLease`). `any_root`: more than one root, on an embedded
+        store only (`InvalidArgument`).
+        """
+        self._check_open()
+        return BlockingTransaction(self._scope, lease, any_root)
+
+    def transact(
+        self, function: Callable[[OpenTransaction[Blocking]], R], *, tries: int = 20, once: str | None = None
+    ) -> R:
+        """Run a function in a transaction, again after each `Conflict` up to `tries` times; so it must be pure.
+
+        `once`: an idempotency key in the root that it changes; done before, the stored return value comes back and
+        nothing is done.
+        """
+        self._check_open()
+        transactions.check_function(function)
+
+        async def body(tx: Transaction) -> R:
+            return function(OpenTransaction(Blocking(self._scope, tx), tx, None))
+
+        return run_now(transactions.transact(self._scope, body, tries, once))
+
+    def watch(
+        self,
+        name: str,
+        handler: Callable[[Change], object],
+        *,
+        families: Collection[str] | None = None,
+        ops: Collection[str] | None = None,
+        start: str = BEGINNING,
+        batch: int = 100,
+        on_error: str = "block",
+        max_retries: int = 3,
+        backoff: tuple[float, float] = (0.2, 180),
+        ephemeral: bool = False,
+        checkpoint_every: int = 1,
+    ) -> Watcher:
+        """A watcher, not started: `handler` is called with every change that matches, at least once, in order.
+
+        A stored checkpoint of this name beats `start`. After an error: "block" tries for ever, "skip" 1 + `max_retries`
+        times and then leaves a dead letter, with pauses from the first to the second number of seconds of `backoff`.
+        `checkpoint_every`: changes between checkpoints; 0: only by `.checkpoint()`. `ephemeral`: no checkpoint, no
+        lease. Otherwise one watcher of a name is active at a time, over all processes.
+        Raises `AlreadyExists` when the name is live in this store, `InvalidArgument`.
+        """
+        self._check_open()
+        keys.name(name, "name")
+        options = make_options(
+            families=families, ops=ops, start=start, batch=batch, on_error=on_error, max_retries=max_retries,
+            backoff=backoff, ephemeral=ephemeral, checkpoint_every=checkpoint_every,
+        )  # fmt: skip
+        return self._add(name, Watcher(Loop(self._scope, name, handler, options)))
+
+    def watchers(self) -> tuple[Watcher, ...]:
+        """The watchers that were made here and are not stopped."""
+        return tuple(watcher for watcher in self._watchers.values() if watcher.live)
+
+    def check(self) -> list[Problem]:
+        """Whether indexes, counters, dependents and feed agree with the records; none: empty."""
+        self._check_open()
+        return run_now(check(self._scope))
+
+    def stats(self) -> Stats:
+        """What the namespace holds, from counters: the same cost however much there is."""
+        self._check_open()
+        return run_now(stats(self._scope))
+
+    def rekey(self) -> Rekeyed:
+        """Encrypt everything, in every namespace, under the key ring's current key, while others read and write."""
+        self._check_open()
+        return run_now(rekey(self._scope))
+
+    def backup(self, path: "str | os.PathLike[str]") -> None:
+        """Write the whole database, every namespace, to a new SQLite file while others go on.
+
+        Raises `InvalidArgument` where there is something at `path` already.
+        """
+        self._check_open()
+        run_now(backup(self._scope, path))
+
+    def compact(self) -> int:
+        """Empty what deletions left behind and give free space back to the disk; gives the bytes the file shrank by."""
+        self._check_open()
+        run_now(sweep(self._scope))
+        shrink = getattr(self._scope.direct, "compact", None)
+        return 0 if shrink is None else int(shrink())
+
+    def close(self) -> None:
+        """Close the store; a second call does nothing; later calls raise `Closed`."""
+        for watcher in () if self._closed else self.watchers():
+            watcher.stop()
+        if not self._closed:
+            self.retention.stop()
+        engine = self._shut()
+        if engine is not None:
+            run_now(engine.close())
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed("this store is closed; open it again")
+
+    def __enter__(self) -> Self:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncStore(_Base[Suspending]):
+    """A store whose calls are awaited. Made by `stateroom.open_async`, or over an open `Store`."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        direct: Engine | None,
+        url: str,
+        *,
+        namespace: str,
+        codec: Codec,
+        clock: Clock,
+        owner: bool = True,
+    ) -> None:
+        scope = Scope(engine, direct, namespace, codec, clock)
+        scope.suspends = True
+        super().__init__(Suspending(scope), url, owner=owner)
+
+    @classmethod
+    def over(cls, store: Store) -> "AsyncStore":
+        """The same database for an event loop; `store` goes on owning the engine."""
+        store._check_open()
+        scope, engine = store._scope, store._engine
+        return cls(
+            *bridged(engine), store.url, namespace=scope.namespace, codec=scope.codec, clock=scope.clock, owner=False
+        )
+
+    def namespace(self, name: str) -> "AsyncStore":
+        """The same database for another tenant, fully isolated. Raises `InvalidArgument`."""
+        self._check_open()
+        scope = self._scope
+        return AsyncStore(
+            scope.engine, scope.direct, self.url, namespace=name, codec=scope.codec, clock=scope.clock, owner=False
+        )
+
+    def transaction(  # pyright: ignore[reportIncompatibleMethodOverride] - a transaction has none of its own
+        self, *, lease: Lease | None = None, any_root: bool = False
+    ) -> SuspendingTransaction:
+        """As `Store.transaction`, for ``async with``."""
+        self._check_open()
+        return SuspendingTransaction(self._scope, lease, any_root)
+
+    async def transact(
+        self,
+        function: Callable[[OpenTransaction[Suspending]], Awaitable[R]],
+        *,
+        tries: int = 20,
+        once: str | None = None,
+    ) -> R:
+        """As `Store.transact`; the function is a coroutine function."""
+        self._check_open()
+        transactions.check_function(function)
+
+        async def body(tx: Transaction) -> R:
+            return await function(OpenTransaction(Suspending(self._scope, tx), tx, None))
+
+        return await transactions.transact(self._scope, body, tries, once)
+
+    def watch(
+        self,
+        name: str,
+        handler: Callable[[Change], object],
+        *,
+        families: Collection[str] | None = None,
+        ops: Collection[str] | None = None,
+        start: str = BEGINNING,
+        batch: int = 100,
+        on_error: str = "block",
+        max_retries: int = 3,
+        backoff: tuple[float, float] = (0.2, 180),
+        ephemeral: bool = False,
+        checkpoint_every: int = 1,
+    ) -> AsyncWatcher:
+        """A watcher, not started: `handler` is called with every change that matches, at least once, in order.
+
+        A stored checkpoint of this name beats `start`. After an error: "block" tries for ever, "skip" 1 + `max_retries`
+        times and then leaves a dead letter, with pauses from the first to the second number of seconds of `backoff`.
+        `checkpoint_every`: changes between checkpoints; 0: only by `.checkpoint()`. `ephemeral`: no checkpoint, no
+        lease. Otherwise one watcher of a name is active at a time, over all processes.
+        Raises `AlreadyExists` when the name is live in this store, `InvalidArgument`.
+        """
+        self._check_open()
+        keys.name(name, "name")
+        options = make_options(
+            families=families, ops=ops, start=start, batch=batch, on_error=on_error, max_retries=max_retries,
+            backoff=backoff, ephemeral=ephemeral, checkpoint_every=checkpoint_every,
+        )  # fmt: skip
+        return self._add(name, AsyncWatcher(Loop(self._scope, name, handler, options)))
+
+    def watchers(self) -> tuple[AsyncWatcher, ...]:
+        """The watchers that were made here and are not stopped."""
+        return tuple(watcher for watcher in self._watchers.values() if watcher.live)
+
+    async def check(self) -> list[Problem]:
+        """As `Store.check`."""
+        self._check_open()
+        return await check(self._scope)
+
+    async def stats(self) -> Stats:
+        """What the namespace holds, from counters: the same cost however much there is."""
+        self._check_open()
+        return await stats(self._scope)
+
+    async def rekey(self) -> Rekeyed:
+        """Encrypt everything, in every namespace, under the key ring's current key, while others read and write."""
+        self._check_open()
+        return await rekey(self._scope)
+
+    async def backup(self, path: "str | os.PathLike[str]") -> None:
+        """Write the whole database, every namespace, to a new SQLite file while others go on.
+
+        Raises `InvalidArgument` where there is something at `path` already.
+        """
+        self._check_open()
+        await backup(self._scope, path)
+
+    async def compact(self) -> int:
+        """Empty what deletions left behind and give free space back to the disk; gives the bytes the file shrank by."""
+        self._check_open()
+        await sweep(self._scope)
+        shrink = getattr(self._scope.direct, "compact", None)
+        return 0 if shrink is None else int(await asyncio.to_thread(shrink))
+
+    async def close(self) -> None:
+        """Close the store; a second call does nothing; later calls raise `Closed`."""
+        for watcher in () if self._closed else self.watchers():
+            await watcher.stop()
+        if not self._closed:
+            await self.retention.stop()
+        engine = self._shut()
+        if engine is not None:
+            await engine.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed("this store is closed; open it again")
+
+    async def __aenter__(self) -> Self:
+        self._check_open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,255 @@
+"""Transactions as users see them: all families on one open transaction, leases that fence it, keys that do it once."""
+
+from collections.abc import Awaitable, Callable
+from functools import cached_property
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from .. import keys
+from ..clock import to_micros
+from ..codec import seal, unseal
+from ..core.bridge import run_now
+from ..core.operation import Blocking, M, Suspending
+from ..core.transaction import Scope, Transaction, backoff
+from ..errors import Conflict, InvalidArgument
+from ..families.executions.family import Executions
+from ..families.instances.family import Instances
+from ..families.leases import Lease, Leases, check_time, fence, look, lost
+from ..families.machines.family import Machines
+from ..families.results.family import Results
+from ..families.savepoints.family import Savepoints
+from ..families.timers import Timers
+from ..records.kind import HELD
+from ..retention.family import Retention
+from ..values import wrapper
+from ..watch.checkpoints import Checkpoints
+from ..watch.dead_letters import DeadLetters
+from ..watch.watcher import WatchedFeed
+
+R = TypeVar("R")
+
+HELD[keys.ONCE] = lambda row: unseal(row.key, row.value)
+
+
+class Families(Generic[M]):
+    """Every family, on one face."""
+
+    _face: M
+
+    @cached_property
+    def instances(self) -> Instances[M]:
+        """Workflow instances."""
+        return Instances(self._face)
+
+    @cached_property
+    def executions(self) -> Executions[M]:
+        """Guarded executions with their own events."""
+        return Executions(self._face)
+
+    @cached_property
+    def machines(self) -> Machines[M]:
+        """State-machine snapshots."""
+        return Machines(self._face)
+
+    @cached_property
+    def results(self) -> Results[M]:
+        """Values of DAG functions."""
+        return Results(self._face)
+
+    @cached_property
+    def timers(self) -> Timers[M]:
+        """Durable timers."""
+        return Timers(self._face)
+
+    @cached_property
+    def savepoints(self) -> Savepoints[M]:
+        """Consistent cuts of runs."""
+        return Savepoints(self._face)
+
+    @cached_property
+    def leases(self) -> Leases[M]:
+        """Ownership with fencing tokens."""
+        return Leases(self._face)
+
+    @cached_property
+    def feed(self) -> WatchedFeed[M]:
+        """Every change, in order."""
+        return WatchedFeed(self._face)
+
+    @cached_property
+    def checkpoints(self) -> Checkpoints[M]:
+        """Consumers' positions in the feed."""
+        return Checkpoints(self._face)
+
+    @cached_property
+    def dead_letters(self) -> DeadLetters[M]:
+        """Changes that watchers gave up on."""
+        return DeadLetters(self._face)
+
+    @cached_property
+    def retention(self) -> Retention[M]:
+        """What may go when, and what takes it away."""
+        return Retention(self._face)
+
+    def watch(self, *args: Any, **kwargs: Any) -> Any:
+        """Refused on a transaction."""
+        raise InvalidArgument("watch cannot be used inside a transaction", what="watch")
+
+    @property
+    def transaction(self) -> Any:
+        """Refused on a transaction: one cannot be nested in another."""
+        raise InvalidArgument("a transaction cannot be nested; use the one you are in", what="transaction")
+
+
+class AlreadyDone(BaseException):
+    """Unwinds a function whose idempotency key was used before; no handler of errors is meant to see it."""
+
+    def __init__(self, value: Any) -> None:
+        super().__init__()
+        self.value = value
+
+
+class Once:
+    """An idempotency key: the return value is kept in the root of what the function changed."""
+
+    def __init__(self, tx: Transaction, key: str) -> None:
+        self._tx = tx
+        self._key = key
+        self._checked = False
+        tx.on_first_read = self._check
+
+    async def _check(self, root: str) -> None:
+        self._checked = True
+        key = self._row(root)
+        row = await self._tx.get(root, key)
+        if row is not None:
+            value = await wrapper.fetch(self._tx, root, key, unseal(key, row.value))
+            raise AlreadyDone(self._tx.scope.codec.decode(value))
+
+    def _row(self, root: str) -> bytes:
+        """The key's row; the root is in it, so that a copy to another number of parts finds its way."""
+        return self._tx.scope.key(keys.ONCE, keys.path(root, self._key))
+
+    async def keep(self, value: Any) -> None:
+        """Store the return value in the same commit."""
+        root = keys.root(self._key) if self._tx.root is None else self._tx.root
+        if not self._checked:
+            self._tx.on_first_read = None
+            await self._check(root)
+        key = self._row(root)
+        data = self._tx.scope.codec.encode(value)
+        self._tx.put(root, key, seal(key, await wrapper.keep(self._tx, root, key, data, 1)))
+        at = keys.number(to_micros(self._tx.scope.clock.now()))
+        self._tx.put(root, self._tx.scope.key(keys.ONCE_AT, at + keys.path(root, self._key)), b"")
+
+
+async def commit(tx: Transaction, lease: Lease | None) -> None:
+    """Commit a user's transaction. Raises `Conflict`, or `LostLease` where its lease was taken, given up or revoked."""
+    if lease is not None:
+        await check_time(tx, lease)
+    try:
+        await tx.commit()
+    except Conflict as error:
+        if lease is not None:  # whatever else changed too: its token decides what the caller is told
+            held = await look(tx.scope, lease.key)
+            if held.token != lease.token or held.owner is None:
+                raise lost(lease.key, held) from error
+        raise
+
+
+class OpenTransaction(Families[M]):
+    """What ``with store.transaction() as tx`` gives: the store's families, on one transaction."""
+
+    def __init__(self, face: M, tx: Transaction, lease: Lease | None) -> None:
+        self._face = face
+        self._tx = tx
+        self._lease = lease
+
+
+class BlockingTransaction:
+    """``with store.transaction() as tx``."""
+
+    def __init__(self, scope: Scope, lease: Lease | None, any_root: bool) -> None:
+        self._tx = Transaction(scope, any_root=check_any_root(scope, any_root))
+        self._lease = lease
+
+    def __enter__(self) -> OpenTransaction[Blocking]:
+        if self._lease is not None:
+            run_now(fence(self._tx, self._lease))
+        return OpenTransaction(Blocking(self._tx.scope, self._tx), self._tx, self._lease)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._tx.closed = True
+            return
+        run_now(commit(self._tx, self._lease))
+
+
+class SuspendingTransaction:
+    """``async with store.transaction() as tx``; may be entered and left in different tasks."""
+
+    def __init__(self, scope: Scope, lease: Lease | None, any_root: bool) -> None:
+        self._tx = Transaction(scope, any_root=check_any_root(scope, any_root))
+        self._lease = lease
+
+    async def __aenter__(self) -> OpenTransaction[Suspending]:
+        if self._lease is not None:
+            await fence(self._tx, self._lease)
+        return OpenTransaction(Suspending(self._tx.scope, self._tx), self._tx, self._lease)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._tx.closed = True
+            return
+        await commit(self._tx, self._lease)
+
+
+def check_any_root(scope: Scope, any_root: bool) -> bool:
+    """`any_root` where it can be kept; else `InvalidArgument`."""
+    if any_root and scope.parts > 1:
+        raise InvalidArgument(
+            f"any_root needs an embedded store; this one has {scope.parts} parts, and a transaction is in one",
+            what="any_root",
+            value=any_root,
+        )
+    return any_root
+
+
+def check_function(function: Any) -> None:
+    """Raise `InvalidArgument` for what cannot be called."""
+    if not callable(function):
+        raise InvalidArgument(
+            f"{function!r} cannot be called; give a function of a transaction", what="function", value=function
+        )
+
+
+async def transact(scope: Scope, function: Callable[[Transaction], Awaitable[R]], tries: int, once: str | None) -> R:
+    """Run a function in a transaction, again after each `Conflict`; `once`: at most once for that key."""
+    keys.check_number(tries, "tries", least=1)
+    if once is not None:
+        keys.name(once, "once")
+    attempt = 0
+    while True:
+        tx = Transaction(scope)
+        kept = None if once is None else Once(tx, once)
+        try:
+            result = await function(tx)
+            if kept is not None:
+                await kept.keep(result)
+            await tx.commit()
+        except AlreadyDone as done:
+            value: R = done.value
+            return value
+        except Conflict:
+            attempt += 1
+            if attempt >= tries:
+                raise
+            await scope.pause(backoff(attempt))
+        else:
+            return result
+        finally:
+            tx.closed = True

@@ -1,0 +1,251 @@
+"""Content-addressed objects in a part, with reference counts: what large values and savepoints are made of.
+
+An object is a *leaf* (bytes) or a *node* (references to other objects, and bytes of its own). Its reference is a byte
+of kind and the 32-byte digest of its content; a content's row is never rewritten, so whoever reads it finds this
+content or nothing. The count of references is a row of its own, so that sharing costs 8 bytes and not a chunk.
+
+A node holds one reference on a child for each time it names it. An object whose count falls to 0 goes in the same
+batch, and with it what only it referred to; beyond `FREED_OBJECTS` of them a row of `uploads` holds the references
+until they are freed bit by bit.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import ormsgpack
+
+from .. import keys
+from ..codec import seal, unseal
+from ..core.transaction import Reader, Scope, Transaction, transact
+from ..engine import read_counter, write_counter
+from ..errors import Damaged, UnsupportedFormat
+
+CHUNK_BYTES = 256 << 10
+"""Bytes of a leaf of a large value: larger ones gain nothing, smaller ones make more rows to count."""
+
+READ_BYTES = 4 << 20
+"""Bytes of leaves that one read asks for: what a reader holds in memory at a time."""
+
+FANOUT = 1024
+"""References in one node of a value's tree: 33 KiB for 256 MiB of value."""
+
+FREED_OBJECTS = 1000
+"""Objects that one transaction removes at most; each is three keys of its batch."""
+
+LEAF, NODE = b"\x00", b"\x01"
+REF_BYTES = 33
+_FORMAT = b"\x01"  # before a content; the digest in the key is its checksum
+_ASKED = 500  # keys of one read
+_MOVED = 12  # objects of one batch between databases: each may have 512 KiB
+
+
+class Object(NamedTuple):
+    """An object to be stored: its reference, its content, and what a node refers to."""
+
+    ref: bytes
+    content: bytes
+    children: tuple[bytes, ...] = ()
+
+
+def leaf(scope: Scope, content: bytes) -> Object:
+    """Bytes as an object."""
+    return Object(LEAF + scope.codec.digest(content), content)
+
+
+def node(scope: Scope, children: Sequence[bytes], body: bytes = b"") -> Object:
+    """References, and bytes that go with them, as an object."""
+    content = len(children).to_bytes(4, "big") + b"".join(children) + body
+    return Object(NODE + scope.codec.digest(content), content, tuple(children))
+
+
+def split(content: bytes) -> tuple[tuple[bytes, ...], bytes]:
+    """The references and the own bytes in a node's content."""
+    end = 4 + REF_BYTES * int.from_bytes(content[:4], "big")
+    return split_refs(content[4:end]), content[end:]
+
+
+def split_refs(joined: bytes) -> tuple[bytes, ...]:
+    """References that were joined."""
+    return tuple(joined[at : at + REF_BYTES] for at in range(0, len(joined), REF_BYTES))
+
+
+def content_key(scope: Scope, ref: bytes) -> bytes:
+    """Where an object's content is."""
+    return scope.key(keys.CHUNK, ref)
+
+
+def count_key(scope: Scope, ref: bytes) -> bytes:
+    """Where the count of references to an object is."""
+    return scope.key(keys.CHUNK_COUNT, ref)
+
+
+def opened(scope: Scope, ref: bytes, stored: bytes) -> bytes:
+    """The content in a row. Raises `Damaged` when it is not what the reference says."""
+    key = content_key(scope, ref)
+    if stored[:1] != _FORMAT:
+        raise UnsupportedFormat(
+            f"a chunk of format {stored[:1].hex()}; this version reads {_FORMAT.hex()}",
+            found=stored[:1],
+            supported=_FORMAT,
+        )
+    content = scope.codec.reveal(key, stored[1:])
+    if not scope.codec.named(ref[1:], content):
+        raise Damaged("a chunk is not what its digest says; restore it from a backup", kind="chunk", key=key)
+    return content
+
+
+async def contents(reader: Reader, root: str, refs: Sequence[bytes]) -> list[bytes]:
+    """The contents of some objects, in their order, verified.
+
+    Raises `Damaged`; with ``missing=True`` where there is none, which a racing removal explains as well as damage.
+    """
+    scope = reader.scope
+    wanted = [content_key(scope, ref) for ref in refs]
+    rows = await reader.peek(scope.part(root), wanted) if wanted else []
+    found = []
+    for ref, key, row in zip(refs, wanted, rows, strict=True):
+        if row is None:
+            raise Damaged("a chunk is missing; `check` lists what refers to it", kind="chunk", key=key, missing=True)
+        found.append(opened(scope, ref, row.value))
+    return found
+
+
+async def count(reader: Reader, root: str, ref: bytes) -> int:
+    """How often an object is referred to; 0: it is not there. Not remembered."""
+    key = count_key(reader.scope, ref)
+    (row,) = await reader.peek(reader.scope.part(root), [key])
+    return 0 if row is None else read_counter(unseal(key, row.value))
+
+
+async def _counts(tx: Transaction, root: str, refs: Iterable[bytes]) -> dict[bytes, int]:
+    """Counts of some objects, which must be the same at commit."""
+    tx.enter(root)
+    scope, part = tx.scope, tx.scope.part(root)
+    wanted = {count_key(scope, ref): ref for ref in refs}
+    asked = list(wanted)
+    found: dict[bytes, int] = {}
+    for at in range(0, len(asked), _ASKED):
+        some = asked[at : at + _ASKED]
+        for key, row in zip(some, await tx.peek(part, some), strict=True):
+            tx.expect(key, row)
+            found[wanted[key]] = 0 if row is None else read_counter(unseal(key, row.value))
+    return found
+
+
+def _set_count(tx: Transaction, root: str, ref: bytes, number: int) -> None:
+    key = count_key(tx.scope, ref)
+    if number > 0:
+        tx.put(root, key, seal(key, write_counter(number)))
+    else:
+        tx.delete(root, key)
+        tx.delete(root, content_key(tx.scope, ref))
+
+
+async def store(tx: Transaction, root: str, objects: Sequence[Object]) -> None:
+    """Hold each object once more for each time it is named, and write those that are not there.
+
+    A new node takes over the references that the caller holds on its children; where it is there already they are
+    given up. So children come before their node.
+    """
+    scope = tx.scope
+    counts = await _counts(tx, root, (one.ref for one in objects))
+    spare: Counter[bytes] = Counter()
+    for one in objects:
+        if not counts[one.ref]:
+            key = content_key(scope, one.ref)
+            value = _FORMAT + scope.codec.protect(key, one.content)
+            tx.put(root, key, value)
+            tx.chunk_bytes += len(value)
+        else:
+            spare.update(one.children)
+        counts[one.ref] += 1
+    for ref, number in counts.items():
+        _set_count(tx, root, ref, number)
+    if spare:
+        await release(tx, root, spare)
+
+
+async def hold(tx: Transaction, root: str, ref: bytes, number: int) -> None:
+    """Add references to an object that is there."""
+    counts = await _counts(tx, root, (ref,))
+    _set_count(tx, root, ref, counts[ref] + number)
+
+
+async def release(tx: Transaction, root: str, refs: Mapping[bytes, int]) -> None:
+    """Give up references, and remove what nobody refers to any more.
+
+    The caller expects the row that it held them by. So where counts do not fit, either somebody else was faster and
+    the commit is refused, or `check` has reported it: there is nothing to say here.
+    """
+    scope, part = tx.scope, tx.scope.part(root)
+    going = Counter(refs)
+    while going:
+        if tx.chunks_freed + len(going) > FREED_OBJECTS:
+            leave(tx, root, going)
+            return
+        counts = await _counts(tx, root, going)
+        nodes = [ref for ref, number in going.items() if ref[:1] == NODE and 0 < counts[ref] <= number]
+        rows = await tx.peek(part, [content_key(scope, ref) for ref in nodes]) if nodes else []
+        below: Counter[bytes] = Counter()
+        for ref, row in zip(nodes, rows, strict=True):
+            if row is not None:
+                below.update(split(opened(scope, ref, row.value))[0])
+        for ref, number in going.items():
+            if counts[ref]:
+                _set_count(tx, root, ref, counts[ref] - number)
+                tx.chunks_freed += counts[ref] <= number
+        going = below
+
+
+def upload_key(scope: Scope, id: bytes) -> bytes:
+    """Where an upload, or what is left of a removal, holds its references."""
+    return scope.key(keys.UPLOAD, id)
+
+
+def write_upload(tx: Transaction, root: str, id: bytes, expires: int, refs: Iterable[bytes]) -> None:
+    """Hold references by a row: until `expires` (microseconds); 0: it is only there to be freed."""
+    key = upload_key(tx.scope, id)
+    tx.put(root, key, seal(key, ormsgpack.packb([expires, root, b"".join(refs)])))
+
+
+def read_upload(key: bytes, stored: bytes) -> tuple[int, str, tuple[bytes, ...]]:
+    """When an upload ends, its root, and the references it holds. Raises `Damaged`."""
+    expires, root, joined = ormsgpack.unpackb(unseal(key, stored))
+    return expires, root, split_refs(joined)
+
+
+def leave(tx: Transaction, root: str, refs: "Counter[bytes]") -> None:
+    """Leave references to be freed later: too many for one batch."""
+    every = list(refs.elements())
+    for at in range(0, len(every), FANOUT):
+        write_upload(tx, root, os.urandom(16), 0, every[at : at + FANOUT])
+
+
+async def transplant(reader: Reader, target: Scope, root: str, refs: Mapping[bytes, int]) -> None:
+    """Bring objects into another database as they are stored, with all they refer to, and hold each there."""
+    every = list(refs)
+    for at in range(0, len(every), _MOVED):
+        group = every[at : at + _MOVED]
+        there = await target.reader.peek(target.part(root), [count_key(target, ref) for ref in group])
+        new = [ref for ref, row in zip(group, there, strict=True) if row is None]
+        rows = await reader.peek(reader.scope.part(root), [content_key(reader.scope, ref) for ref in new])
+        values: dict[bytes, bytes] = {}
+        for ref, row in zip(new, rows, strict=True):
+            if row is None:
+                raise Damaged(
+                    "a chunk is missing; `check` lists what refers to it", kind="chunk", key=ref, missing=True
+                )
+            content = opened(reader.scope, ref, row.value)
+            values[ref] = row.value
+            if ref[:1] == NODE:
+                await transplant(reader, target, root, Counter(split(content)[0]))
+
+        async def body(tx: Transaction, group: list[bytes] = group, values: Mapping[bytes, bytes] = values) -> None:
+            for ref, number in (await _counts(tx, root, group)).items():
+                if not number:
+                    tx.put(root, content_key(target, ref), values[ref])
+                _set_count(tx, root, ref, number + refs[ref])
+
+        await transact(target, body)

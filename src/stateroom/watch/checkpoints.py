@@ -1,0 +1,114 @@
+"""Consumers' positions in the feed. A checkpoint is where a consumer stands, never state."""
+
+from datetime import datetime
+
+import msgspec
+import ormsgpack
+
+from .. import keys
+from ..clock import from_micros, to_micros
+from ..codec import seal, unseal
+from ..core.operation import Family, M, operation, reading
+from ..core.transaction import Reader, Scope, Transaction
+from ..engine import Row
+from ..errors import NotFound
+from ..feed import positions
+from ..feed.positions import BEGINNING, LATEST
+
+_RUN = 1000
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """A consumer's position, and when it was set (aware UTC)."""
+
+    name: str
+    position: str
+    updated_at: datetime
+
+
+def checkpoint_key(scope: Scope, name: str) -> bytes:
+    """The row of a consumer's checkpoint."""
+    return scope.key(keys.CHECKPOINT, keys.path(name))
+
+
+def _decode(scope: Scope, row: Row) -> Checkpoint:
+    position, at = ormsgpack.unpackb(unseal(row.key, row.value))
+    name = row.key[len(scope.key(keys.CHECKPOINT)) : -1].decode()
+    return Checkpoint(name, position, from_micros(at))
+
+
+def write_checkpoint(tx: Transaction, name: str, position: str) -> None:
+    """Write a checkpoint whose name and position were checked."""
+    key = checkpoint_key(tx.scope, name)
+    at = to_micros(tx.scope.clock.now())
+    tx.put(keys.root(name), key, seal(key, ormsgpack.packb([position, at])))
+
+
+async def read_checkpoint(reader: Reader, name: str) -> Checkpoint | None:
+    """A consumer's checkpoint, or None."""
+    row = (await reader.peek(reader.scope.part(keys.root(name)), [checkpoint_key(reader.scope, name)]))[0]
+    return None if row is None else _decode(reader.scope, row)
+
+
+async def all_checkpoints(reader: Reader) -> list[Checkpoint]:
+    """Every checkpoint of a namespace, by name."""
+    scope = reader.scope
+    start, stop = scope.key(keys.CHECKPOINT), scope.key(keys.CHECKPOINT, keys.END)
+    found: list[Checkpoint] = []
+    while True:
+        rows = await reader.scan(None, start, stop, limit=_RUN)
+        found += [_decode(scope, row) for row in rows]
+        if len(rows) < _RUN:
+            return found
+        start = rows[-1].key + b"\0"
+
+
+class Checkpoints(Family[M]):
+    """``store.checkpoints``: named positions, kept until they are deleted; the feed is not pruned past the lowest."""
+
+    @operation
+    async def set(self, tx: Transaction, name: str, position: str) -> Checkpoint:
+        """Set a consumer's position, also a lower one; LATEST means the newest change now.
+
+        Raises `InvalidArgument` for a blank name, or a position that is malformed or of another database.
+        """
+        keys.name(name, "name")
+        if position == LATEST:
+            position = await positions.write(tx.scope, await positions.latest(tx.scope.reader))
+        elif position != BEGINNING:
+            await positions.read(tx.scope, position)
+        write_checkpoint(tx, name, position)
+        return Checkpoint(name, position, tx.scope.clock.now())
+
+    @reading
+    async def get(self, tx: Reader, name: str) -> str:
+        """A consumer's position. Raises `NotFound`."""
+        found = await self._find(tx, name)
+        if found is None:
+            raise NotFound(f"no checkpoint {name!r}", kind="checkpoints", id=name)
+        return found.position
+
+    @reading
+    async def find(self, tx: Reader, name: str) -> str | None:
+        """A consumer's position, or None."""
+        found = await self._find(tx, name)
+        return None if found is None else found.position
+
+    @reading
+    async def list(self, tx: Reader) -> tuple[Checkpoint, ...]:
+        """Every checkpoint, by name."""
+        return tuple(await all_checkpoints(tx))
+
+    @operation
+    async def delete(self, tx: Transaction, name: str) -> bool:
+        """Forget a consumer; False if there is none. It no longer holds the feed back."""
+        keys.name(name, "name")
+        root, key = keys.root(name), checkpoint_key(tx.scope, name)
+        if await tx.get(root, key) is None:
+            return False
+        tx.delete(root, key)
+        return True
+
+    async def _find(self, tx: Reader, name: str) -> Checkpoint | None:
+        keys.name(name, "name")
+        return await read_checkpoint(tx, name)
