@@ -4,19 +4,19 @@ Two rows a lease: *token* (who, and the number; changed by acquire, release and 
 changed by renew). A fenced commit expects only the token's row, so that a renewal never disturbs it.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 import ormsgpack
 
-from .. import keys
+from .. import arguments, keys
 from ..clock import from_micros, to_micros
 from ..codec import seal, unseal
 from ..core.operation import Family, M, operation, reading
 from ..core.transaction import Reader, Scope, Transaction
 from ..engine import Row
-from ..errors import InvalidArgument, LostLease
+from ..errors import LostLease
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -85,10 +85,9 @@ async def revoke(tx: Transaction, key: str) -> None:
 
 
 def _check(lease: Any) -> None:
-    if not isinstance(lease, Lease):
-        raise InvalidArgument(f"lease must be a Lease, not {type(lease).__name__}", what="lease", value=lease)
-    keys.name(lease.key, "key")
-    keys.check_number(lease.token, "token")
+    arguments.instance(lease, "lease", Lease)
+    arguments.name(lease.key, "key")
+    arguments.number(lease.token, "token")
 
 
 async def fence(tx: Transaction, lease: Lease) -> None:
@@ -169,17 +168,16 @@ async def live_holders(reader: Reader, part: int, found: list[str]) -> list[bool
     return live
 
 
-def _ttl(seconds: Any) -> int:
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < 1e10:
-        raise InvalidArgument(f"ttl is {seconds!r}; use a number of seconds above 0", what="ttl", value=seconds)
-    return max(1, round(seconds * 1_000_000))
+def _until(tx: Transaction, ttl: float | timedelta) -> tuple[int, int]:
+    """Now, and when a lease that is taken now ends."""
+    now = to_micros(tx.scope.clock.now())
+    return now, arguments.later(now, arguments.microseconds(ttl, "ttl"), "ttl")
 
 
-async def acquire(tx: Transaction, key: str, owner: str, ttl: float) -> Lease:
+async def acquire(tx: Transaction, key: str, owner: str, ttl: float | timedelta) -> Lease:
     """See `Leases.acquire`."""
     held = await _held(tx, key)
-    now = to_micros(tx.scope.clock.now())
-    until = now + _ttl(ttl)
+    now, until = _until(tx, ttl)
     if held.owner is not None and held.owner != owner and held.until > now:
         raise lost(key, held)
     _write(tx, key, owner, held.token + 1)
@@ -187,9 +185,9 @@ async def acquire(tx: Transaction, key: str, owner: str, ttl: float) -> Lease:
     return Lease(key, owner, held.token + 1, from_micros(until))
 
 
-async def renew(tx: Transaction, lease: Lease, ttl: float) -> Lease:
+async def renew(tx: Transaction, lease: Lease, ttl: float | timedelta) -> Lease:
     """See `Leases.renew`."""
-    until = to_micros(tx.scope.clock.now()) + _ttl(ttl)
+    _, until = _until(tx, ttl)
     await fence(tx, lease)
     _write_until(tx, lease.key, lease.token, until)
     return Lease(lease.key, lease.owner, lease.token, from_micros(until))
@@ -208,18 +206,21 @@ class Leases(Family[M]):
     """``store.leases``: ownership with fencing tokens, across processes."""
 
     @operation
-    async def acquire(self, tx: Transaction, key: str, owner: str, ttl: float) -> Lease:
-        """Take a free or expired lease for `ttl` seconds, with a token higher than any before.
+    async def acquire(self, tx: Transaction, key: str, owner: str, ttl: float | timedelta) -> Lease:
+        """Take a free or expired lease for a time (seconds, or a timedelta), with a token higher than any before.
 
         The owner that holds it already gets a new token too. Raises `LostLease` with `holder` when another holds it.
         """
-        keys.name(key, "key")
-        keys.name(owner, "owner")
+        key = arguments.name(key, "key")
+        owner = arguments.name(owner, "owner")
         return await acquire(tx, key, owner, ttl)
 
     @operation
-    async def renew(self, tx: Transaction, lease: Lease, ttl: float) -> Lease:
-        """Hold it for `ttl` seconds from now. Raises `LostLease` when it was superseded or has expired."""
+    async def renew(self, tx: Transaction, lease: Lease, ttl: float | timedelta) -> Lease:
+        """Hold it for so long from now (seconds, or a timedelta).
+
+        Raises `LostLease` when it was superseded or has expired.
+        """
         return await renew(tx, lease, ttl)
 
     @operation
@@ -231,7 +232,7 @@ class Leases(Family[M]):
     @reading
     async def holder(self, tx: Reader, key: str) -> Lease | None:
         """Who holds a lease now; None when nobody does."""
-        keys.name(key, "key")
+        key = arguments.name(key, "key")
         scope = self._scope
         token_at, until_at = token_key(scope, key), until_key(scope, key)
         token, until = await tx.peek(scope.part(keys.root(key)), [token_at, until_at])

@@ -8,13 +8,13 @@ import os
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from .. import keys
+from .. import arguments, keys
 from ..clock import from_micros, to_micros
 from ..codec import seal, unseal
 from ..core.operation import Family, M, operation, reading
 from ..core.transaction import Reader, Scope, Transaction
 from ..engine import Row
-from ..errors import Damaged, InvalidArgument, Undecodable
+from ..errors import Damaged, Undecodable
 from ..records.audit import AUDITS, Problem, rows_of
 from ..records.kind import HELD, Record
 from ..records.layout import NONCE_BYTES
@@ -103,10 +103,8 @@ class Timers(Family[M]):
     @operation
     async def set(self, tx: Transaction, id: str, at: datetime, payload: Any = None) -> Timer:
         """Set a timer for a time (aware), or set it anew. Raises `InvalidArgument`."""
-        keys.name(id, "id")
-        if not isinstance(at, datetime):
-            raise InvalidArgument(f"at must be a datetime, not {type(at).__name__}", what="at", value=at)
-        due = to_micros(at, "at")
+        id = arguments.name(id, "id")
+        due = arguments.time(at, "at")
         root, key = keys.root(id), _key(tx.scope, id)
         now = to_micros(tx.scope.clock.now())
         body = tx.scope.codec.encode(payload)
@@ -129,7 +127,7 @@ class Timers(Family[M]):
         """
         check_limit(limit)
         scope = tx.scope
-        upto = to_micros(scope.clock.now() if now is None else now, "now")
+        upto = arguments.time(scope.clock.now() if now is None else now, "now")
         start, stop = scope.key(keys.TIMER_DUE), scope.key(keys.TIMER_DUE, keys.number(upto + _BIAS + 1))
         found: list[Timer] = []
         while len(found) < limit:
@@ -143,21 +141,19 @@ class Timers(Family[M]):
     @operation
     async def done(self, tx: Transaction, timer: Timer) -> bool:
         """Remove a timer that was handled; False where it was set anew, cancelled or removed since."""
-        if not isinstance(timer, Timer):
-            raise InvalidArgument(f"timer must be a Timer, not {type(timer).__name__}", what="timer", value=timer)
-        keys.name(timer.id, "id")
-        key = _key(tx.scope, timer.id)
-        found = await tx.get(keys.root(timer.id), key)
+        id = arguments.name(arguments.instance(timer, "timer", Timer).id, "id")
+        key = _key(tx.scope, id)
+        found = await tx.get(keys.root(id), key)
         row = None if found is None else _parse(key, found.value)
         if row is None or row.nonce != timer.nonce:
             return False
-        await _remove(tx, timer.id, key, row)
+        await _remove(tx, id, key, row)
         return True
 
     @operation
     async def cancel(self, tx: Transaction, id: str) -> bool:
         """Remove a timer; False if there is none."""
-        keys.name(id, "id")
+        id = arguments.name(id, "id")
         key = _key(tx.scope, id)
         found = await tx.get(keys.root(id), key)
         if found is None:

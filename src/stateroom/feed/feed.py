@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from .. import keys
+from .. import arguments, keys
 from ..clock import to_micros
 from ..core.operation import Family, M, operation, reading
 from ..core.transaction import Reader, Scope, Transaction
@@ -207,8 +207,7 @@ class Feed(Family[M]):
         whole `key`. Raises `Compacted` for a position older than what is retained, `InvalidArgument`.
         """
         check_limit(limit)
-        if isinstance(wait, bool) or not isinstance(wait, int | float) or not 0 <= wait < 1e9:
-            raise InvalidArgument(f"wait is {wait!r}; use seconds, 0 or more", what="wait", value=wait)
+        wait = arguments.seconds(wait, "wait")
         if wait and isinstance(tx, Transaction):
             raise InvalidArgument("the feed cannot be waited for inside a transaction", what="wait", value=wait)
         return await Follower(self._scope, after, make_filter(families, ops, ids)).read(limit, wait)
@@ -225,11 +224,10 @@ class Feed(Family[M]):
 
         Raises `InvalidArgument` for a type with the name of a family.
         """
-        keys.name(type, "type")
+        type = arguments.name(type, "type")
         if type in FAMILIES:
             raise InvalidArgument(f"{type!r} is the name of a family; choose another type", what="type", value=type)
-        owner = type if id is None else id
-        keys.name(owner, "id")
+        owner = type if id is None else arguments.name(id, "id")
         await append_plain(tx, "emit", type, owner, (owner,), object)
 
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
-from .. import keys
+from .. import arguments, keys
 from ..clock import to_micros
 from ..core.transaction import PENDING, Reader, Scope, Transaction
 from ..engine import Row, stamped
@@ -149,8 +149,7 @@ async def wait_for(
     scope: Scope, kind: Kind[T], path: Sequence[str], predicate: Callable[[T], bool], timeout: float
 ) -> T:
     """The record once it is there and `predicate` holds for it. Raises `Timeout`."""
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 <= timeout < 1e9:
-        raise InvalidArgument(f"timeout is {timeout!r}; use seconds, 0 or more", what="timeout", value=timeout)
+    timeout = arguments.seconds(timeout, "timeout")
     part = scope.part(keys.root(kind.owner(path)))
     deadline = scope.clock.monotonic() + timeout
     while True:

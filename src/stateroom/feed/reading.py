@@ -1,13 +1,13 @@
 """Going through the entries of the feed in commit order, in runs, and picking those that match."""
 
 import heapq
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from itertools import repeat
 from typing import Any, NamedTuple
 
 import msgspec
 
-from .. import keys
+from .. import arguments, keys
 from ..core.transaction import Reader
 from ..engine import Range, Row
 from ..errors import InvalidArgument, StoreError
@@ -49,22 +49,20 @@ EVERYTHING = Filter()
 
 def make_filter(families: Collection[str] | None, ops: Collection[str] | None, ids: Collection[Any] | None) -> Filter:
     """A checked filter. Raises `InvalidArgument` for a bare str, an unknown op or an id that is no name."""
-    given = {"families": families, "ops": ops, "ids": ids}
-    wanted: dict[str, frozenset[Any] | None] = {}
-    for what, some in given.items():
-        if isinstance(some, str | bytes) or not isinstance(some, Iterable | None):
-            raise InvalidArgument(f"{what} is {some!r}; give a collection of them", what=what, value=some)
-        each = None if some is None else [tuple(one) if isinstance(one, list) else one for one in some]
-        try:
-            wanted[what] = None if each is None else frozenset(each)
-        except TypeError as error:
-            raise InvalidArgument(f"{what} has what cannot be one: {each!r}", what=what, value=each) from error
-    for op in wanted["ops"] or ():
-        if op not in OPS:
-            raise InvalidArgument(f"unknown op {op!r}; one of {', '.join(OPS)}", what="ops", value=op)
-    for family in wanted["families"] or ():
-        keys.name(family, "family")
-    return Filter(wanted["families"], wanted["ops"], wanted["ids"])
+    return Filter(
+        None if families is None else frozenset(arguments.names(families, "families")),
+        None if ops is None else arguments.choices(ops, "ops", OPS, "ops"),
+        None if ids is None else _make_ids(ids),
+    )
+
+
+def _make_ids(ids: Collection[Any]) -> frozenset[Any]:
+    """Ids and whole keys, as changes have them."""
+    given = [tuple(id) if isinstance(id, list) else id for id in arguments.collection(ids, "ids", "ids and keys")]
+    try:
+        return frozenset([arguments.text(id, "ids") if isinstance(id, str) else id for id in given])
+    except TypeError as error:
+        raise InvalidArgument(f"ids has what cannot be one: {given!r}", what="ids", value=given) from error
 
 
 Picked = tuple[list[Seen], Looked]

@@ -4,15 +4,14 @@ import asyncio
 import logging
 import threading
 from contextlib import suppress
-from typing import Any
 
 import msgspec
 
-from .. import keys
+from .. import arguments, keys
 from ..core.bridge import run_now
 from ..core.operation import Family, M, operation, procedure, reading
 from ..core.transaction import Reader, Scope, Transaction
-from ..errors import AlreadyExists, Closed, InvalidArgument, LostLease, StoreError
+from ..errors import AlreadyExists, Closed, LostLease, StoreError
 from . import feed
 from .feed import Pin
 from .policy import Policy, check_policy, open_policy, policies, policy_key, write_policy
@@ -58,13 +57,14 @@ class Retention(Family[M]):
     @operation
     async def set(self, tx: Transaction, policy: Policy) -> Policy:
         """Keep a policy, in place of the one its family had. Raises `InvalidArgument`."""
-        write_policy(tx, check_policy(policy))
-        return policy
+        checked = check_policy(policy)
+        write_policy(tx, checked)
+        return checked
 
     @reading
     async def get(self, tx: Reader, family: str) -> Policy | None:
         """The policy of a family, or None."""
-        row = await tx.get(keys.POLICY_ROOT, policy_key(tx.scope, keys.name(family, "family").decode()))
+        row = await tx.get(keys.POLICY_ROOT, policy_key(tx.scope, arguments.name(family, "family")))
         return None if row is None else open_policy(tx.scope, row)
 
     @reading
@@ -75,7 +75,7 @@ class Retention(Family[M]):
     @operation
     async def delete(self, tx: Transaction, family: str) -> bool:
         """Forget a family's policy; False if there is none. From then on nothing of it goes."""
-        key = policy_key(tx.scope, keys.name(family, "family").decode())
+        key = policy_key(tx.scope, arguments.name(family, "family"))
         if await tx.get(keys.POLICY_ROOT, key) is None:
             return False
         tx.delete(keys.POLICY_ROOT, key)
@@ -118,8 +118,8 @@ class Retention(Family[M]):
         is a change in the feed. Expired results and uploads go in the same run. Where a bound is reached the next run
         begins with the next policy: none waits for ever for another. Raises `LostLease` while another process runs it.
         """
-        keys.check_number(max_records, "max_records", least=1)
-        check_seconds(max_seconds, "max_seconds")
+        max_records = arguments.number(max_records, "max_records", least=1)
+        max_seconds = arguments.seconds(max_seconds, "max_seconds", zero=False)
         return await run_once(self._scope, max_records, max_seconds)
 
     @procedure
@@ -128,7 +128,7 @@ class Retention(Family[M]):
 
         Another process that does the same is left to it. Raises `AlreadyExists` when it was started.
         """
-        check_seconds(every, "every")
+        every = arguments.seconds(every, "every", zero=False)
         await policies(self._scope.reader)  # on a closed store the caller is told, not a log
         if self._stopping is not None:
             raise AlreadyExists("retention runs already; stop it first", kind="retention")
@@ -159,12 +159,6 @@ class Retention(Family[M]):
             if self._wake is not None:
                 self._wake.set()
             await runner
-
-
-def check_seconds(value: Any, what: str) -> None:
-    """Raise `InvalidArgument` unless it is a number of seconds above 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
-        raise InvalidArgument(f"{what} is {value!r}; use a number of seconds above 0", what=what, value=value)
 
 
 async def _forever(scope: Scope, every: float, stopping: threading.Event, wake: asyncio.Event | None) -> None:

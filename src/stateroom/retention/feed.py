@@ -83,7 +83,8 @@ async def pins(scope: Scope, policy: Policy) -> list[Pin]:
         held = [age for age in ages if age is not None and age <= old]
         if held:
             since = from_micros(min(held))
-            until = None if policy.max_pinned is None else since + policy.max_pinned
+            pinned = micros(policy.max_pinned)
+            until = None if pinned is None else from_micros(min(held) + pinned)
             found.append(Pin(checkpoint.name, checkpoint.position, checkpoint.updated_at, since, until))
     return found
 

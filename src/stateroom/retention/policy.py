@@ -6,12 +6,11 @@ from typing import Any
 import msgspec
 import ormsgpack
 
-from .. import keys
+from .. import arguments, keys
 from ..codec import seal, unseal
 from ..core.transaction import Reader, Scope, Transaction
 from ..engine import Row
 from ..errors import InvalidArgument
-from ..limits import INT64_MAX
 
 AGES = ("terminal_older_than", "older_than", "max_pinned")
 
@@ -44,10 +43,10 @@ class Policy(msgspec.Struct, frozen=True):
     """
 
     family: str
-    terminal_older_than: timedelta | None = msgspec.field(default=None)
-    older_than: timedelta | None = None
+    terminal_older_than: timedelta | float | None = msgspec.field(default=None)
+    older_than: timedelta | float | None = None
     keep_latest: int | None = None
-    max_pinned: timedelta | None = None
+    max_pinned: timedelta | float | None = None
 
     @property
     def why(self) -> str:
@@ -58,36 +57,29 @@ class Policy(msgspec.Struct, frozen=True):
 
 def check_policy(policy: Any) -> Policy:
     """`policy` if it makes sense; else `InvalidArgument`."""
-    if not isinstance(policy, Policy):
-        raise InvalidArgument(f"use a Policy, not {type(policy).__name__}", what="policy", value=policy)
-    if not isinstance(policy.family, str) or policy.family not in RULES:
-        raise InvalidArgument(
-            f"no policy can be set for {policy.family!r}; one of {', '.join(RULES)}", what="family", value=policy.family
-        )
-    allowed = RULES[policy.family]
+    arguments.instance(policy, "policy", Policy)
+    checked: dict[str, Any] = {"family": arguments.choice(policy.family, "family", RULES)}
+    allowed = RULES[checked["family"]]
     for name in (*AGES, "keep_latest"):
-        if getattr(policy, name) is not None:
+        if (value := getattr(policy, name)) is not None:
             if name not in allowed:
                 raise InvalidArgument(
                     f"{name} means nothing for {policy.family}; use {', '.join(allowed)}", what=name, value=policy
                 )
-            _check_value(name, getattr(policy, name))
+            checked[name] = arguments.number(value, name, least=1) if name == "keep_latest" else _age(value, name)
     needed = ("older_than",) if policy.family == "feed" else allowed
     if all(getattr(policy, name) is None for name in needed):
         raise InvalidArgument(f"a policy for {policy.family} needs {' or '.join(needed)}", what="policy", value=policy)
-    return policy
+    return Policy(**checked)
 
 
-def _check_value(name: str, value: Any) -> None:
-    if name == "keep_latest":
-        keys.check_number(value, name, least=1)
-    elif not isinstance(value, timedelta) or value < timedelta(0):
-        raise InvalidArgument(f"{name} is {value!r}; use a timedelta, not negative", what=name, value=value)
+def _age(value: Any, what: str) -> timedelta:
+    return timedelta(microseconds=arguments.microseconds(value, what, zero=True))
 
 
-def micros(age: timedelta | None) -> int | None:
-    """An age in microseconds, at most as many as there ever are."""
-    return None if age is None else min(age // timedelta(microseconds=1), INT64_MAX)
+def micros(age: timedelta | float | None) -> int | None:
+    """An age in microseconds."""
+    return None if age is None else arguments.microseconds(age, "age", zero=True)
 
 
 def policy_key(scope: Scope, family: str) -> bytes:

@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from .. import keys
+from .. import arguments, keys
 from ..clock import Clock, SystemClock
 from ..codec import Codec
 from ..codec import default as default_codec
@@ -24,7 +24,7 @@ def _prepare(durability: str, codec: Codec | None, key_ring: Any, parts: int | N
             value=durability,
         )
     if parts is not None:
-        keys.check_number(parts, "parts", least=1, most=PARTS)
+        parts = arguments.number(parts, "parts", least=1, most=PARTS)
     chosen = default_codec if codec is None else codec
     if not isinstance(chosen, Codec):
         raise InvalidArgument(f"codec must be a Codec, not {type(codec).__name__}", what="codec", value=codec)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Collection
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from .. import keys
+from .. import arguments
 from ..clock import Clock
 from ..codec import Codec
 from ..core.bridge import Inline, bridged, run_now
@@ -145,7 +145,7 @@ class Store(_Base[Blocking]):
         Raises `AlreadyExists` when the name is live in this store, `InvalidArgument`.
         """
         self._check_open()
-        keys.name(name, "name")
+        name = arguments.name(name, "name")
         options = make_options(
             families=families, ops=ops, start=start, batch=batch, on_error=on_error, max_retries=max_retries,
             backoff=backoff, ephemeral=ephemeral, checkpoint_every=checkpoint_every,
@@ -292,7 +292,7 @@ class AsyncStore(_Base[Suspending]):
         Raises `AlreadyExists` when the name is live in this store, `InvalidArgument`.
         """
         self._check_open()
-        keys.name(name, "name")
+        name = arguments.name(name, "name")
         options = make_options(
             families=families, ops=ops, start=start, batch=batch, on_error=on_error, max_retries=max_retries,
             backoff=backoff, ephemeral=ephemeral, checkpoint_every=checkpoint_every,

@@ -5,7 +5,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from .. import keys
+from .. import arguments, keys
 from ..clock import to_micros
 from ..codec import seal, unseal
 from ..core.bridge import run_now
@@ -229,9 +229,8 @@ def check_function(function: Any) -> None:
 
 async def transact(scope: Scope, function: Callable[[Transaction], Awaitable[R]], tries: int, once: str | None) -> R:
     """Run a function in a transaction, again after each `Conflict`; `once`: at most once for that key."""
-    keys.check_number(tries, "tries", least=1)
-    if once is not None:
-        keys.name(once, "once")
+    tries = arguments.number(tries, "tries", least=1)
+    once = arguments.optional_name(once, "once")
     attempt = 0
     while True:
         tx = Transaction(scope)

@@ -5,7 +5,7 @@ from datetime import datetime
 import msgspec
 import ormsgpack
 
-from .. import keys
+from .. import arguments, keys
 from ..clock import from_micros, to_micros
 from ..codec import seal, unseal
 from ..core.operation import Family, M, operation, reading
@@ -72,7 +72,7 @@ class Checkpoints(Family[M]):
 
         Raises `InvalidArgument` for a blank name, or a position that is malformed or of another database.
         """
-        keys.name(name, "name")
+        name = arguments.name(name, "name")
         if position == LATEST:
             position = await positions.write(tx.scope, await positions.latest(tx.scope.reader))
         elif position != BEGINNING:
@@ -102,7 +102,7 @@ class Checkpoints(Family[M]):
     @operation
     async def delete(self, tx: Transaction, name: str) -> bool:
         """Forget a consumer; False if there is none. It no longer holds the feed back."""
-        keys.name(name, "name")
+        name = arguments.name(name, "name")
         root, key = keys.root(name), checkpoint_key(tx.scope, name)
         if await tx.get(root, key) is None:
             return False
@@ -110,5 +110,5 @@ class Checkpoints(Family[M]):
         return True
 
     async def _find(self, tx: Reader, name: str) -> Checkpoint | None:
-        keys.name(name, "name")
+        name = arguments.name(name, "name")
         return await read_checkpoint(tx, name)

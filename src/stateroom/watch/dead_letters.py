@@ -5,13 +5,13 @@ from datetime import datetime
 
 import msgspec
 
-from .. import keys
+from .. import arguments, keys
 from ..clock import from_micros, new_id, to_micros
 from ..codec import seal, unseal
 from ..core.operation import Family, M, operation, reading
 from ..core.transaction import Reader, Scope, Transaction
 from ..engine import Row, read_counter, write_counter
-from ..errors import InvalidArgument, NotFound
+from ..errors import NotFound
 from ..feed.feed import Change
 
 _RUN = 1000
@@ -104,8 +104,7 @@ class DeadLetters(Family[M]):
     @reading
     async def list(self, tx: Reader, watcher: str | None = None) -> tuple[DeadLetter, ...]:
         """All letters, or those of one watcher, oldest first for each watcher."""
-        if watcher is not None:
-            keys.name(watcher, "watcher")
+        watcher = arguments.optional_name(watcher, "watcher")
         return tuple([letter async for letter in letters(tx, watcher)])
 
     @operation
@@ -128,7 +127,6 @@ class DeadLetters(Family[M]):
         return True
 
     async def _load(self, tx: Transaction, letter: DeadLetter) -> None:
-        if not isinstance(letter, DeadLetter):
-            raise InvalidArgument(f"use a DeadLetter, not {type(letter).__name__}", what="letter", value=letter)
+        arguments.instance(letter, "letter", DeadLetter)
         if await tx.get(keys.root(letter.watcher), _key(tx.scope, letter)) is None:
             raise NotFound(f"no dead letter {letter.id!r}", kind="dead_letters", id=letter.id)

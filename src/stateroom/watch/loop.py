@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from .. import keys
+from .. import arguments, keys
 from ..core.transaction import Scope, Transaction, transact
 from ..errors import Closed, Compacted, InvalidArgument, LostLease, StoreError
 from ..families.leases import Lease, acquire, fence, release, renew
@@ -79,11 +79,10 @@ def make_options(
     checkpoint_every: int,
 ) -> Options:
     """Checked options. Raises `InvalidArgument`."""
-    keys.check_number(batch, "batch", least=1, most=PAGE_ITEMS)
-    keys.check_number(max_retries, "max_retries")
-    keys.check_number(checkpoint_every, "checkpoint_every")
-    if on_error not in ("block", "skip"):
-        raise InvalidArgument(f"on_error is {on_error!r}; block or skip", what="on_error", value=on_error)
+    batch = arguments.number(batch, "batch", least=1, most=PAGE_ITEMS)
+    max_retries = arguments.number(max_retries, "max_retries")
+    checkpoint_every = arguments.number(checkpoint_every, "checkpoint_every")
+    on_error = arguments.choice(on_error, "on_error", ("block", "skip"))
     least, most = 0.0, 0.0
     try:
         least, most = backoff
@@ -92,8 +91,7 @@ def make_options(
         allowed = False
     if not allowed:
         raise InvalidArgument(f"backoff is {backoff!r}; use (least, most) seconds", what="backoff", value=backoff)
-    if not isinstance(start, str):
-        raise InvalidArgument(f"start is {start!r}; use a position", what="start", value=start)
+    start = arguments.text(start, "start")
     return Options(
         make_filter(families, ops, None), start, batch, on_error == "skip", max_retries, (least, most), ephemeral,
         checkpoint_every,

@@ -6,7 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Collection
 from typing import Any
 
-from .. import keys
+from .. import arguments
 from ..core.bridge import run_now
 from ..core.operation import M, iteration
 from ..core.transaction import Reader, Scope, Transaction, transact
@@ -45,11 +45,11 @@ class WatchedFeed(Feed[M]):
         an iterator begins then: take `latest()` where it must be the end as of now. Raises `Compacted`,
         `InvalidArgument`, `Closed`.
         """
-        keys.check_number(batch, "batch", least=1, most=PAGE_ITEMS)
+        batch = arguments.number(batch, "batch", least=1, most=PAGE_ITEMS)
         if isinstance(tx, Transaction):
             raise InvalidArgument("the feed cannot be followed inside a transaction", what="follow")
         scope, wanted = self._scope, make_filter(families, ops, ids)
-        stored = None if name is None else await read_checkpoint(scope.reader, keys.name(name, "name").decode())
+        stored = None if name is None else await read_checkpoint(scope.reader, arguments.name(name, "name"))
         follower = Follower(scope, start if stored is None else stored.position, wanted)
         while True:
             position = follower.position

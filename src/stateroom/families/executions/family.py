@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ... import keys
+from ... import arguments, keys
 from ...clock import to_micros
 from ...core.operation import Family, M, iteration, operation, procedure, reading
 from ...core.transaction import Reader, Transaction
@@ -83,7 +83,7 @@ class Executions(Family[M]):
 
         Raises `AlreadyExists`, `InvalidArgument`. Source: Bacalhau's CreateExecution.
         """
-        check_execution(execution)
+        execution = check_execution(execution)
         checked = check_events(events)
         if await load(tx, EXECUTIONS, (execution.id,), new=True) is not None:
             raise AlreadyExists(f"execution {execution.id!r} exists", kind="executions", id=execution.id)
@@ -97,7 +97,7 @@ class Executions(Family[M]):
 
         Raises `NotFound`, and unless it is `raw` `Undecodable`.
         """
-        keys.name(id, "id")
+        id = arguments.name(id, "id")
         record = await find(tx, EXECUTIONS, (id,), raw=raw)
         if record is None:
             raise _missing(id)
@@ -106,7 +106,7 @@ class Executions(Family[M]):
     @reading
     async def find(self, tx: Reader, id: str, *, raw: bool = False) -> Execution | None:
         """The execution under an id, or None; `raw` as in `get`."""
-        keys.name(id, "id")
+        id = arguments.name(id, "id")
         return await find(tx, EXECUTIONS, (id,), raw=raw)
 
     @operation
@@ -129,11 +129,11 @@ class Executions(Family[M]):
         may follow any that is not terminal, itself too. Raises `InvalidArgument` for a field that cannot be changed.
         Source: Bacalhau's UpdateExecutionState, without its merge that could not clear.
         """
-        keys.name(id, "id")
+        id = arguments.name(id, "id")
         condition = _Condition(
             check_states(expected_states, "expected_states"),
             check_states(unexpected_states, "unexpected_states"),
-            None if expected_revision is None else keys.check_number(expected_revision, "expected_revision"),
+            None if expected_revision is None else arguments.number(expected_revision, "expected_revision"),
         )
         checked = check_events(events)
         for name, value in changes.items():
@@ -146,8 +146,7 @@ class Executions(Family[M]):
         if before is None:
             check_execution(msgspec.structs.replace(Execution(id, "-"), **wanted))
             raise _missing(id)
-        after = msgspec.structs.replace(before.record, **wanted)
-        check_execution(after)
+        after = check_execution(msgspec.structs.replace(before.record, **wanted))
         condition.check(before.record)
         if before.record.state in TERMINAL:
             raise _wrong(before.record, frozenset(), "which is terminal", terminal=True)
@@ -156,7 +155,7 @@ class Executions(Family[M]):
     @operation
     async def delete(self, tx: Transaction, id: str) -> bool:
         """Remove an execution with its events, whatever its state; False if there is none. The feed says so."""
-        keys.name(id, "id")
+        id = arguments.name(id, "id")
         before = await load(tx, EXECUTIONS, (id,), raw=True)
         if before is None:
             return False
@@ -167,7 +166,7 @@ class Executions(Family[M]):
     @reading
     async def for_job(self, tx: Reader, job_id: str, *, limit: int | None = None) -> tuple[Execution, ...]:
         """A job's executions, newest change first; all of them, or the first `limit`."""
-        keys.name(job_id, "job_id")
+        job_id = arguments.name(job_id, "job_id")
         prefix = EXECUTIONS.index_prefix(tx.scope, EXECUTIONS.indexes[1], keys.path(job_id), newest=True)
         return await self._newest(tx, [prefix], lambda record: record.job_id == job_id, limit)
 
@@ -212,13 +211,13 @@ class Executions(Family[M]):
     @reading
     async def count(self, tx: Reader, state: str) -> int:
         """How many executions are in a state; reads one counter for each part."""
-        check_state(state)
+        state = check_state(state)
         return await tx.total([EXECUTIONS.counter(tx.scope, keys.path(state))])
 
     @operation
     async def add_events(self, tx: Transaction, id: str, *events: Event) -> None:
         """Append events, also to an execution that is terminal; its revision stays. Raises `NotFound`."""
-        keys.name(id, "id")
+        id = arguments.name(id, "id")
         checked = check_events(events)
         stored = await load(tx, EXECUTIONS, (id,))
         if stored is None:
@@ -230,7 +229,7 @@ class Executions(Family[M]):
     @reading
     async def events(self, tx: Reader, id: str) -> tuple[Event, ...]:
         """An execution's events in the order they were written; none yet: empty. Raises `NotFound`."""
-        keys.name(id, "id")
+        id = arguments.name(id, "id")
         while (stored := await load(tx, EXECUTIONS, (id,))) is not None:
             values = await dependents.read(tx, EXECUTIONS, stored)
             if values is not None:
@@ -240,19 +239,19 @@ class Executions(Family[M]):
     @procedure
     async def wait(self, id: str, predicate: Callable[[Execution], bool], *, timeout: float = 5.0) -> Execution:
         """The execution once it is there and `predicate` holds for it, woken by its changes. Raises `Timeout`."""
-        keys.name(id, "id")
+        id = arguments.name(id, "id")
         return await history.wait_for(self._scope, EXECUTIONS, (id,), predicate, timeout)
 
     @reading
     async def history(self, tx: Reader, id: str, *, limit: int = 100, cursor: str | None = None) -> Page[Execution]:
         """Its revisions, newest first, within what the feed retains. Raises `NotFound`."""
-        keys.name(id, "id")
+        id = arguments.name(id, "id")
         return await history.page(tx, EXECUTIONS, (id,), limit, cursor)
 
     @reading
     async def as_of(self, tx: Reader, id: str, when: str | datetime) -> Execution:
         """It as it was at a position or an aware datetime, within what the feed retains. Raises `NotFound`."""
-        keys.name(id, "id")
+        id = arguments.name(id, "id")
         return await history.as_of(tx.scope, EXECUTIONS, (id,), when)
 
     async def _save(
@@ -283,7 +282,7 @@ class Executions(Family[M]):
         self, tx: Reader, prefixes: list[bytes], matches: Callable[[Execution], bool], limit: int | None
     ) -> tuple[Execution, ...]:
         if limit is not None:
-            keys.check_number(limit, "limit", least=1)
+            limit = arguments.number(limit, "limit", least=1)
         query = Query(EXECUTIONS, tx, 0, matches)
         query.prefixes, query.newest = prefixes, True
         if limit is not None:
@@ -302,12 +301,11 @@ def _query(
     """A query that goes through the index of the narrowest filter that has one."""
     states = None if state_in is None else check_states(state_in, "state_in")
     if state is not None:
-        check_state(state)
+        state = check_state(state)
         states = frozenset({state}) if states is None else states & {state}
-    for what, value in (("job_id", job_id), ("node_id", node_id)):
-        if value is not None:
-            keys.name(value, what)
-    before = None if updated_before is None else to_micros(updated_before, "updated_before")
+    job_id = arguments.optional_name(job_id, "job_id")
+    node_id = arguments.optional_name(node_id, "node_id")
+    before = arguments.optional_time(updated_before, "updated_before")
 
     def matches(record: Execution) -> bool:
         return (

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from ... import keys
-from ...clock import from_micros, to_micros
+from ... import arguments, keys
+from ...clock import from_micros
 from ...core.transaction import Reader
 from ...errors import InvalidArgument
 from ...feed.feed import EVENTS, PLAIN
@@ -114,55 +114,42 @@ PLAIN["execution_events"] = EVENTS["executions"] = unpack_event
 
 
 def check_events(events: Iterable[Event]) -> tuple[Event, ...]:
-    if isinstance(events, Event):
-        events = (events,)
-    if not isinstance(events, Iterable):
-        raise InvalidArgument(f"events is {events!r}; give a collection of Event", what="events", value=events)
-    checked = tuple(events)
-    for event in checked:
-        if not isinstance(event, Event):
-            raise InvalidArgument(f"an event is {event!r}; use Event(message)", what="events", value=event)
-        if not isinstance(event.message, str) or not isinstance(event.topic, str):
-            raise InvalidArgument("an event's message and topic must be str", what="events", value=event)
-        if not isinstance(event.details, Mapping):
-            raise InvalidArgument("an event's details must be a mapping", what="events", value=event)
-        if event.at is not None:
-            to_micros(event.at, "at")
-    return checked
+    """Events as they are kept. Raises `InvalidArgument`."""
+    each = (events,) if isinstance(events, Event) else arguments.collection(events, "events", "Event")
+    return tuple([_check_event(event) for event in each])
+
+
+def _check_event(event: Event) -> Event:
+    if not isinstance(event, Event):
+        raise InvalidArgument(f"an event is {event!r}; use Event(message)", what="events", value=event)
+    message, topic = arguments.text(event.message, "message"), arguments.text(event.topic, "topic")
+    arguments.mapping(event.details, "details")
+    arguments.optional_time(event.at, "at")
+    return msgspec.structs.replace(event, message=message, topic=topic)
 
 
 def check_states(states: Iterable[str], what: str) -> frozenset[str]:
-    if isinstance(states, str | bytes) or not isinstance(states, Iterable):
-        raise InvalidArgument(f"{what} is {states!r}; give a collection of states", what=what, value=states)
-    given = tuple(states)
-    for state in given:
-        check_state(state, what)
-    return frozenset(given)
+    """States as they are kept. Raises `InvalidArgument`."""
+    return arguments.choices(states, what, STATES)
 
 
-def check_state(state: Any, what: str = "state") -> None:
-    if not isinstance(state, str) or state not in STATES:
-        raise InvalidArgument(f"unknown state {state!r}; one of {', '.join(sorted(STATES))}", what=what, value=state)
+def check_state(state: Any, what: str = "state") -> str:
+    """A state as it is kept. Raises `InvalidArgument`."""
+    return arguments.choice(state, what, STATES)
 
 
-def check_execution(record: Execution) -> None:
-    """Raise `InvalidArgument` for a field that is not allowed."""
+def check_execution(record: Execution) -> Execution:
+    """The execution as it will be read again. Raises `InvalidArgument` for a field that is not allowed."""
     if not isinstance(record, Execution):
         raise InvalidArgument(f"use an Execution, not {type(record).__name__}", what="execution", value=record)
-    keys.name(record.id, "id")
-    keys.name(record.job_id, "job_id")
-    if record.node_id is not None:
-        keys.name(record.node_id, "node_id")
-    check_state(record.state)
-    if not isinstance(record.desired_state, str) or record.desired_state not in DESIRED:
-        allowed = ", ".join(sorted(DESIRED))
-        raise InvalidArgument(
-            f"unknown desired_state {record.desired_state!r}; one of {allowed}",
-            what="desired_state",
-            value=record.desired_state,
-        )
-    if not isinstance(record.message, str):
-        raise InvalidArgument("message must be a str", what="message", value=record.message)
-    keys.check_number(record.partition_index, "partition_index")
-    if not isinstance(record.details, Mapping):
-        raise InvalidArgument("details must be a mapping", what="details", value=record.details)
+    arguments.mapping(record.details, "details")
+    return msgspec.structs.replace(
+        record,
+        id=arguments.name(record.id, "id"),
+        job_id=arguments.name(record.job_id, "job_id"),
+        node_id=arguments.optional_name(record.node_id, "node_id"),
+        state=check_state(record.state),
+        desired_state=arguments.choice(record.desired_state, "desired_state", DESIRED),
+        message=arguments.text(record.message, "message"),
+        partition_index=arguments.number(record.partition_index, "partition_index"),
+    )

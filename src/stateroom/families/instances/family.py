@@ -9,7 +9,7 @@ from datetime import datetime
 
 import msgspec
 
-from ... import keys
+from ... import arguments, keys
 from ...core.operation import Family, M, iteration, operation, procedure, reading
 from ...core.transaction import Reader, Transaction
 from ...errors import AlreadyExists, InvalidArgument, WrongState
@@ -84,7 +84,7 @@ class Instances(Family[M]):
         namespace), None (not checked). Raises `AlreadyExists` naming the other in `id`, also for a taken id;
         `WrongState` for a terminal status; `InvalidArgument`. Source: Hephaestus' start, made atomic.
         """
-        check_unique(unique)
+        unique = check_unique(unique)
         if isinstance(instance, Instance):
             instance = msgspec.structs.replace(instance, unique=unique)
         instance = check(instance)
@@ -107,11 +107,10 @@ class Instances(Family[M]):
         self, tx: Reader, business_key: str, *, workflow: str | None = None, workflow_version: int | None = None
     ) -> Instance | None:
         """The active instance with a business key; of several the one created last; None where there is none."""
-        keys.name(business_key, "business_key", BUSINESS_KEY_BYTES)
-        if workflow is not None:
-            keys.name(workflow, "workflow")
+        business_key = arguments.name(business_key, "business_key", BUSINESS_KEY_BYTES)
+        workflow = arguments.optional_name(workflow, "workflow")
         if workflow_version is not None:
-            keys.check_number(workflow_version, "workflow_version", least=1)
+            workflow_version = arguments.number(workflow_version, "workflow_version", least=1)
         newest: Stored[Instance] | None = None
         for id, other, version in await actives(tx, business_key):
             if workflow in (None, other) and workflow_version in (None, version):
@@ -126,7 +125,7 @@ class Instances(Family[M]):
 
         Raises `NotFound`, and unless it is `raw` `Undecodable`.
         """
-        keys.name(id, "id")
+        id = arguments.name(id, "id")
         record = await find(tx, INSTANCES, (id,), raw=raw)
         if record is None:
             raise missing(id)
@@ -135,18 +134,18 @@ class Instances(Family[M]):
     @reading
     async def find(self, tx: Reader, id: str, *, raw: bool = False) -> Instance | None:
         """The instance under an id, or None; `raw` as in `get`."""
-        keys.name(id, "id")
+        id = arguments.name(id, "id")
         return await find(tx, INSTANCES, (id,), raw=raw)
 
     @operation
     async def delete(self, tx: Transaction, id: str, *, expected_revision: int | None = None) -> bool:
         """Remove an instance; False if there is none. Raises `StaleRevision`."""
-        keys.name(id, "id")
+        id = arguments.name(id, "id")
         before = await load(tx, INSTANCES, (id,), raw=True)
         if before is None:
             return False
         if expected_revision is not None:
-            check_revision(keys.check_number(expected_revision, "expected_revision", least=1), before.record, id)
+            check_revision(arguments.number(expected_revision, "expected_revision", least=1), before.record, id)
         if before.record.active:
             await mark_active(tx, before.record, None)
         await remove(tx, INSTANCES, before)
@@ -158,7 +157,7 @@ class Instances(Family[M]):
 
         Raises `NotFound`, and `WrongState` with terminal=True when it has ended already. Source: Hephaestus' cancel.
         """
-        keys.name(id, "id")
+        id = arguments.name(id, "id")
         await tx.ahead(keys.root(id), (INSTANCES.prefix(tx.scope) + keys.path(id), *rows(tx.scope, id)))
         before = await load(tx, INSTANCES, (id,))
         if before is None:
@@ -182,7 +181,7 @@ class Instances(Family[M]):
         if workflow is None:
             tails = [b"s" + keys.path(one) for one in statuses]
         else:
-            keys.name(workflow, "workflow")
+            workflow = arguments.name(workflow, "workflow")
             tails = [b"w" + keys.path(workflow, one) for one in statuses]
         return await tx.total([INSTANCES.counter(tx.scope, tail) for tail in tails])
 
@@ -245,19 +244,19 @@ class Instances(Family[M]):
     @procedure
     async def wait(self, id: str, predicate: Callable[[Instance], bool], *, timeout: float = 5.0) -> Instance:
         """The instance once it is there and `predicate` holds for it, woken by its changes. Raises `Timeout`."""
-        keys.name(id, "id")
+        id = arguments.name(id, "id")
         return await history.wait_for(self._scope, INSTANCES, (id,), predicate, timeout)
 
     @reading
     async def history(self, tx: Reader, id: str, *, limit: int = 100, cursor: str | None = None) -> Page[Instance]:
         """Its revisions, newest first, within what the feed retains. Raises `NotFound`."""
-        keys.name(id, "id")
+        id = arguments.name(id, "id")
         return await history.page(tx, INSTANCES, (id,), limit, cursor)
 
     @reading
     async def as_of(self, tx: Reader, id: str, when: str | datetime) -> Instance:
         """It as it was at a position or an aware datetime, within what the feed retains. Raises `NotFound`."""
-        keys.name(id, "id")
+        id = arguments.name(id, "id")
         return await history.as_of(tx.scope, INSTANCES, (id,), when)
 
 

@@ -1,11 +1,11 @@
 """How instances are looked for: which index serves which filters."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from datetime import datetime
 
 import msgspec
 
-from ... import keys
+from ... import arguments, keys
 from ...clock import to_micros
 from ...core.transaction import Reader
 from ...errors import InvalidArgument
@@ -43,30 +43,22 @@ class Filters(msgspec.Struct):
     order: str
 
     def __post_init__(self) -> None:
-        for what in ("id", "workflow", "workflow_prefix", "business_key"):
-            value = getattr(self, what)
-            if value is not None:
-                keys.name(value, what)
+        self.id = arguments.optional_name(self.id, "id")
+        self.workflow = arguments.optional_name(self.workflow, "workflow")
+        self.workflow_prefix = arguments.optional_name(self.workflow_prefix, "workflow_prefix")
+        self.business_key = arguments.optional_name(self.business_key, "business_key")
         if self.workflow_version is not None:
-            keys.check_number(self.workflow_version, "workflow_version", least=1)
+            self.workflow_version = arguments.number(self.workflow_version, "workflow_version", least=1)
         if self.status is not None:
-            check_status(self.status)
+            self.status = check_status(self.status)
         if self.status_in is not None:
-            if isinstance(self.status_in, str | bytes) or not isinstance(self.status_in, Iterable):
-                raise InvalidArgument(
-                    "status_in must be a collection of statuses", what="status_in", value=self.status_in
-                )
-            self.status_in = tuple(self.status_in)
-            for status in self.status_in:
-                check_status(status, "status_in")
-        if self.order not in ("id", "updated"):
-            raise InvalidArgument(f"unknown order {self.order!r}; id or updated", what="order", value=self.order)
+            given = arguments.collection(self.status_in, "status_in", "statuses")
+            self.status_in = tuple([check_status(status, "status_in") for status in given])
+        self.order = arguments.choice(self.order, "order", ("id", "updated"))
         if self.label is not None:
             if not isinstance(self.label, tuple | list) or len(self.label) != 2:
                 raise InvalidArgument("label must be a pair (name, value)", what="label", value=self.label)
-            for one in self.label:
-                keys.name(one, "label")
-            self.label = (self.label[0], self.label[1])
+            self.label = (arguments.name(self.label[0], "label"), arguments.name(self.label[1], "label"))
 
     @property
     def statuses(self) -> frozenset[str] | None:
@@ -79,8 +71,8 @@ class Filters(msgspec.Struct):
     async def query(self, tx: Reader) -> Query[Instance]:
         """A query that goes through the index of the narrowest filter that has one."""
         statuses = self.statuses
-        after = None if self.updated_after is None else to_micros(self.updated_after, "updated_after")
-        before = None if self.updated_before is None else to_micros(self.updated_before, "updated_before")
+        after = arguments.optional_time(self.updated_after, "updated_after")
+        before = arguments.optional_time(self.updated_before, "updated_before")
 
         def matches(record: Instance) -> bool:
             updated = 0 if record.updated_at is None else to_micros(record.updated_at)

@@ -1,12 +1,12 @@
 """What a workflow instance is, and how it is kept."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from ... import keys
+from ... import arguments, keys
 from ...core.transaction import Reader, Scope
 from ...errors import AlreadyExists, InvalidArgument, NotFound, StaleRevision
 from ...limits import BUSINESS_KEY_BYTES
@@ -148,75 +148,61 @@ BY_STATUS, BY_WORKFLOW, BY_KEY, BY_LABEL, BY_TIME = INSTANCES.indexes
 
 
 def check_status(status: Any, what: str = "status") -> str:
-    if not isinstance(status, str) or status not in STATUSES:
-        allowed = ", ".join((*ACTIVE, *TERMINAL))
-        raise InvalidArgument(f"unknown {what} {status!r}; one of {allowed}", what=what, value=status)
-    return status
+    return arguments.choice(status, what, (*ACTIVE, *TERMINAL))
 
 
-def check_unique(unique: Any) -> None:
+def check_unique(unique: Any) -> str | None:
     if unique is not None and unique not in UNIQUE:
         raise InvalidArgument(
             f"unknown unique {unique!r}; one of {', '.join(UNIQUE)}, or None", what="unique", value=unique
         )
-
-
-def _names(values: Any, what: str) -> None:
-    if isinstance(values, str | bytes) or not isinstance(values, Collection):
-        raise InvalidArgument(f"{what} must be a set of names", what=what, value=values)
-    for value in values:
-        keys.name(value, what)
+    return None if unique is None else arguments.text(unique, "unique")
 
 
 def check(record: Instance) -> Instance:
     """The instance as it will be read again. Raises `InvalidArgument` for a field that is not allowed."""
     if not isinstance(record, Instance):
         raise InvalidArgument(f"use an Instance, not {type(record).__name__}", what="instance", value=record)
-    keys.name(record.id, "id")
-    keys.name(record.workflow, "workflow")
-    keys.check_number(record.workflow_version, "workflow_version", least=1)
-    check_status(record.status)
-    check_unique(record.unique)
-    if record.current_step is not None:
-        keys.name(record.current_step, "current_step")
-    _names(record.active_steps, "active_steps")
-    _names(record.completed_steps, "completed_steps")
-    if not isinstance(record.context, Context):
-        raise InvalidArgument("context must be a Context", what="context", value=record.context)
-    mappings: tuple[tuple[str, Any], ...] = (
-        ("context.initial", record.context.initial),
-        ("context.steps", record.context.steps),
-        ("step_configs", record.step_configs),
-        ("metadata", record.metadata),
-        ("labels", record.labels),
+    arguments.instance(record.context, "context", Context)
+    arguments.mapping(record.context.initial, "context.initial")
+    arguments.mapping(record.context.steps, "context.steps")
+    arguments.mapping(record.step_configs, "step_configs")
+    arguments.mapping(record.metadata, "metadata")
+    checked = msgspec.structs.replace(
+        record,
+        id=arguments.name(record.id, "id"),
+        workflow=arguments.name(record.workflow, "workflow"),
+        workflow_version=arguments.number(record.workflow_version, "workflow_version", least=1),
+        status=check_status(record.status),
+        unique=check_unique(record.unique),
+        current_step=arguments.optional_name(record.current_step, "current_step"),
+        active_steps=frozenset(arguments.names(record.active_steps, "active_steps")),
+        completed_steps=frozenset(arguments.names(record.completed_steps, "completed_steps")),
+        history=_check_history(record.history),
+        business_key=arguments.optional_name(record.business_key, "business_key", BUSINESS_KEY_BYTES),
+        labels={
+            arguments.name(name, "label"): arguments.name(label, f"label {name!r}")
+            for name, label in arguments.mapping(record.labels, "labels").items()
+        },
     )
-    for what, value in mappings:
-        if not isinstance(value, Mapping):
-            raise InvalidArgument(f"{what} must be a mapping", what=what, value=value)
-    for name, label in record.labels.items():
-        keys.name(name, "label")
-        keys.name(label, f"label {name!r}")
-    if not isinstance(record.history, tuple | list):
-        raise InvalidArgument("history must be a tuple of HistoryEntry", what="history", value=record.history)
-    for entry in record.history:
+    _check_business_key(checked)
+    return checked
+
+
+def _check_history(history: Any) -> tuple[HistoryEntry, ...]:
+    if not isinstance(history, tuple | list):
+        raise InvalidArgument("history must be a tuple of HistoryEntry", what="history", value=history)
+    for entry in history:
         if not isinstance(entry, HistoryEntry):
             raise InvalidArgument("history must hold HistoryEntry", what="history", value=entry)
-    _check_business_key(record)
-    frozen = isinstance(record.active_steps, frozenset) and isinstance(record.completed_steps, frozenset)
-    if frozen and isinstance(record.history, tuple):
-        return record
-    return msgspec.structs.replace(
-        record,
-        active_steps=frozenset(record.active_steps),
-        completed_steps=frozenset(record.completed_steps),
-        history=tuple(record.history),
-    )
+        if isinstance(entry.at, datetime) and entry.at.tzinfo is not None:
+            arguments.time(entry.at, "history.at")
+    return tuple(history)
 
 
 def _check_business_key(record: Instance) -> None:
     if record.business_key is None:
         return
-    keys.name(record.business_key, "business_key", BUSINESS_KEY_BYTES)
     if keys.root(record.id) != keys.root(record.business_key):
         raise InvalidArgument(
             f"id {record.id!r} and business key {record.business_key!r} must share what is before the first '/';"
@@ -229,7 +215,7 @@ def _check_business_key(record: Instance) -> None:
 def check_revision(expected: int | None, record: Instance | None, id: str) -> None:
     if expected is None:
         return
-    keys.check_number(expected, "expected_revision")
+    expected = arguments.number(expected, "expected_revision")
     actual = 0 if record is None else record.revision
     if expected == actual:
         return

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any
 
-from ... import keys
+from ... import arguments, keys
 from ...clock import from_micros, to_micros
 from ...codec import describe
 from ...core.operation import Family, M, iteration, operation, procedure, reading
@@ -27,7 +27,6 @@ from .record import (
     Failure,
     Snapshot,
     add_history,
-    check_event,
     check_names,
     check_revision,
     drop_failure,
@@ -65,11 +64,10 @@ class Machines(Family[M]):
         an event is a new payload. The last error stays. Raises `InvalidArgument`. Source: Finitomata's store; the
         check comes before the write, as in 0.41.
         """
-        check_names(machine, name)
-        keys.name(state, "state")
-        check_event(event)
-        if from_state is not None:
-            keys.name(from_state, "from_state")
+        machine, name = check_names(machine, name)
+        state = arguments.name(state, "state")
+        event = arguments.optional_name(event, "event")
+        from_state = arguments.optional_name(from_state, "from_state")
         root = keys.root(name)
         rows = rules.row_key(tx.scope, machine), MACHINES.prefix(tx.scope) + keys.path(machine, name)
         await tx.ahead(root, rows)
@@ -97,7 +95,7 @@ class Machines(Family[M]):
     @reading
     async def load(self, tx: Reader, machine: str, name: str) -> Snapshot:
         """The last snapshot; one in a final state too. Raises `NotFound`. Source: Finitomata's load."""
-        check_names(machine, name)
+        machine, name = check_names(machine, name)
         stored = await load(tx, MACHINES, (machine, name))
         if stored is None:
             raise missing(machine, name)
@@ -106,7 +104,7 @@ class Machines(Family[M]):
     @reading
     async def find(self, tx: Reader, machine: str, name: str) -> Snapshot | None:
         """The last snapshot, or None."""
-        check_names(machine, name)
+        machine, name = check_names(machine, name)
         stored = await load(tx, MACHINES, (machine, name))
         return None if stored is None else stored.record
 
@@ -128,8 +126,8 @@ class Machines(Family[M]):
         there is a snapshot the feed gets an update of it, unchanged, with the failure in `events`. Source:
         Finitomata's store_error.
         """
-        check_names(machine, name)
-        check_event(event)
+        machine, name = check_names(machine, name)
+        event = arguments.optional_name(event, "event")
         stored = await load(tx, MACHINES, (machine, name))
         state, payload = (None, None) if stored is None else (stored.record.state, stored.record.payload)
         at = from_micros(to_micros(tx.scope.clock.now()))
@@ -143,13 +141,13 @@ class Machines(Family[M]):
     @reading
     async def last_error(self, tx: Reader, machine: str, name: str) -> Failure | None:
         """The last failure, until `clear_error` or `purge`; a later success keeps it. Source: Finitomata's."""
-        check_names(machine, name)
+        machine, name = check_names(machine, name)
         return await load_failure(tx, machine, name)
 
     @operation
     async def clear_error(self, tx: Transaction, machine: str, name: str) -> bool:
         """Forget the last failure; False if there is none. The feed gets an update without events."""
-        check_names(machine, name)
+        machine, name = check_names(machine, name)
         stored = await load(tx, MACHINES, (machine, name))
         if not await drop_failure(tx, machine, name):
             return False
@@ -162,7 +160,7 @@ class Machines(Family[M]):
         self, tx: Reader, machine: str, name: str, *, limit: int = 100, cursor: str | None = None
     ) -> Page[Snapshot]:
         """Its last `keep_history` snapshots, newest first, however little the feed retains; none: an empty page."""
-        check_names(machine, name)
+        machine, name = check_names(machine, name)
         check_limit(limit)
         query = fingerprint(tx.scope.prefix, "machines", "history", machine, name)
         below = INT64_MAX if cursor is None else read_cursor(cursor, query, BY_NUMBER)
@@ -178,7 +176,7 @@ class Machines(Family[M]):
     @operation
     async def purge(self, tx: Transaction, machine: str, name: str) -> bool:
         """Remove snapshot, error and history; False if there was nothing. Source: Finitomata's purge."""
-        check_names(machine, name)
+        machine, name = check_names(machine, name)
         stored = await load(tx, MACHINES, (machine, name))
         failed = await drop_failure(tx, machine, name)
         if stored is None:
@@ -211,12 +209,9 @@ class Machines(Family[M]):
     @reading
     async def count(self, tx: Reader, machine: str, state: str | None = None) -> int:
         """How many snapshots a machine has, in a state; reads one counter for each part."""
-        keys.name(machine, "machine")
-        if state is None:
-            tail = b"m" + keys.path(machine)
-        else:
-            keys.name(state, "state")
-            tail = b"s" + keys.path(machine, state)
+        machine = arguments.name(machine, "machine")
+        state = arguments.optional_name(state, "state")
+        tail = b"m" + keys.path(machine) if state is None else b"s" + keys.path(machine, state)
         return await tx.total([MACHINES.counter(tx.scope, tail)])
 
     @procedure
@@ -241,7 +236,7 @@ class Machines(Family[M]):
     @reading
     async def definition(self, tx: Reader, machine: str) -> Definition | None:
         """What `define` stored last; None where the machine was never defined."""
-        keys.name(machine, "machine")
+        machine = arguments.name(machine, "machine")
         return await rules.newest(tx, machine)
 
     @procedure
@@ -249,20 +244,19 @@ class Machines(Family[M]):
         self, machine: str, name: str, predicate: Callable[[Snapshot], bool], *, timeout: float = 5.0
     ) -> Snapshot:
         """The snapshot once it is there and `predicate` holds for it, woken by its changes. Raises `Timeout`."""
-        check_names(machine, name)
+        machine, name = check_names(machine, name)
         return await history.wait_for(self._scope, MACHINES, (machine, name), predicate, timeout)
 
     @reading
     async def as_of(self, tx: Reader, machine: str, name: str, when: str | datetime) -> Snapshot:
         """It as it was at a position or an aware datetime, within what the feed retains. Raises `NotFound`."""
-        check_names(machine, name)
+        machine, name = check_names(machine, name)
         return await history.as_of(tx.scope, MACHINES, (machine, name), when)
 
 
 def _query(tx: Reader, machine: str | None, state: str | None) -> Query[Snapshot]:
-    for what, value in (("machine", machine), ("state", state)):
-        if value is not None:
-            keys.name(value, what)
+    machine = arguments.optional_name(machine, "machine")
+    state = arguments.optional_name(state, "state")
 
     def matches(record: Snapshot) -> bool:
         return machine in (None, record.machine) and state in (None, record.state)

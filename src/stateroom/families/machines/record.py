@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from ... import keys
+from ... import arguments, keys
 from ...clock import from_micros, to_micros
 from ...codec import seal, unseal
 from ...core.transaction import Reader, Scope, Transaction
@@ -111,7 +111,7 @@ def check_revision(expected: int | None, record: Snapshot | None, machine: str, 
     """Raise `AlreadyExists` or `StaleRevision` unless the record has the revision that is expected; 0: none."""
     if expected is None:
         return
-    keys.check_number(expected, "expected_revision")
+    expected = arguments.number(expected, "expected_revision")
     actual = 0 if record is None else record.revision
     if expected == actual:
         return
@@ -288,21 +288,14 @@ EVENTS["machines"] = _unpack
 HELD[keys.MACHINE_HISTORY] = HELD[keys.MACHINE_FAILURE] = lambda row: unseal(row.key, row.value)
 
 
-def check_names(machine: str, name: str) -> None:
-    """Raise `InvalidArgument` for a machine or name that is not allowed."""
-    keys.name(machine, "machine")
-    keys.name(name, "name")
-
-
-def check_event(event: str | None) -> None:
-    """Raise `InvalidArgument` for an event that is no name."""
-    if event is not None:
-        keys.name(event, "event")
+def check_names(machine: str, name: str) -> tuple[str, str]:
+    """A machine and a name as they are kept. Raises `InvalidArgument`."""
+    return arguments.name(machine, "machine"), arguments.name(name, "name")
 
 
 def check_keep(keep: int) -> int:
     """`keep` if it is a number of revisions; else `InvalidArgument`."""
     try:
-        return keys.check_number(keep, "keep_history")
+        return arguments.number(keep, "keep_history")
     except InvalidArgument as error:
         raise InvalidArgument(f"{error.message}; 0 keeps none", what="keep_history", value=keep) from error

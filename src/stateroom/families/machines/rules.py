@@ -4,14 +4,14 @@ A definition stands in every part, for a save must read it in the part it writes
 save that races with it are ordered. It is written part by part; the first part decides which of two changes is later.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 import ormsgpack
 
-from ... import keys
+from ... import arguments, keys
 from ...codec import seal, unseal
 from ...core.transaction import Reader, Scope, backoff
 from ...engine import Batch
@@ -49,7 +49,7 @@ class Definition(msgspec.Struct, frozen=True):
 
 def make(machine: str, transitions: Any, initial: Any, final: Any, keep_history: Any) -> Definition:
     """A checked definition. Raises `InvalidArgument`."""
-    keys.name(machine, "machine")
+    machine = arguments.name(machine, "machine")
     if not isinstance(transitions, Mapping):
         raise InvalidArgument(
             "transitions must be a mapping such as {'idle': {'start': 'running'}}",
@@ -58,28 +58,21 @@ def make(machine: str, transitions: Any, initial: Any, final: Any, keep_history:
         )
     table: dict[str, dict[str, str]] = {}
     for state, edges in transitions.items():
-        keys.name(state, "state")
         if not isinstance(edges, Mapping):
             raise InvalidArgument(
                 f"transitions of {state!r} must map events to states", what="transitions", value=edges
             )
-        for event, target in edges.items():
-            keys.name(event, "event")
-            keys.name(target, "state")
-        table[state] = dict(edges)
-    if isinstance(final, str | bytes) or not isinstance(final, Collection):
-        raise InvalidArgument("final must be a collection of states", what="final", value=final)
-    for state in final:
-        keys.name(state, "final")
-    keys.check_number(keep_history, "keep_history")
-    definition = Definition(machine, table, initial, tuple(dict.fromkeys(final)), keep_history)
-    if initial is not None:
-        keys.name(initial, "initial")
-        if initial not in definition.states:
-            known = ", ".join(sorted(definition.states)) or "none"
-            raise InvalidArgument(
-                f"initial state {initial!r} is in no transition; known are {known}", what="initial", value=initial
-            )
+        table[arguments.name(state, "state")] = {
+            arguments.name(event, "event"): arguments.name(target, "state") for event, target in edges.items()
+        }
+    ends = tuple(dict.fromkeys(arguments.names(final, "final")))
+    initial = arguments.optional_name(initial, "initial")
+    definition = Definition(machine, table, initial, ends, arguments.number(keep_history, "keep_history"))
+    if initial is not None and initial not in definition.states:
+        known = ", ".join(sorted(definition.states)) or "none"
+        raise InvalidArgument(
+            f"initial state {initial!r} is in no transition; known are {known}", what="initial", value=initial
+        )
     if len(_pack(definition)) > _MOST_BYTES:
         raise InvalidArgument(
             f"the definition of {machine!r} is over {_MOST_BYTES >> 10} KiB", what="transitions", value=len(table)

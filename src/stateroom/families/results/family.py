@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from ... import keys
+from ... import arguments, keys
 from ...core.operation import Family, M, iteration, joining, operation, procedure, reading
 from ...core.transaction import Reader, Transaction
 from ...errors import InvalidArgument, Timeout
@@ -61,7 +61,7 @@ class Results(Family[M]):
 
         `producer` and `inputs` are kept with it. Raises `InvalidArgument`. Source: Handoff's store.
         """
-        check_names(dag, id)
+        dag, id = check_names(dag, id)
         result = Result(dag, id, value, producer=producer, inputs=inputs, expires_at=expiry(tx.scope, ttl))
         encoded = encode(tx.scope, value)
         return await _put(tx, result, encoded)
@@ -69,7 +69,7 @@ class Results(Family[M]):
     @reading
     async def get(self, tx: Reader, dag: str, id: str) -> Any:
         """The value under an id; None may be one. Raises `NotFound`, also where it expired. Source: Handoff's get."""
-        check_names(dag, id)
+        dag, id = check_names(dag, id)
         found = await with_value(tx, await find_live(tx, dag, id))
         if found is None:
             raise missing(dag, id)
@@ -78,38 +78,38 @@ class Results(Family[M]):
     @reading
     async def find(self, tx: Reader, dag: str, id: str) -> Result | None:
         """The result under an id with its value, or None."""
-        check_names(dag, id)
+        dag, id = check_names(dag, id)
         return await with_value(tx, await find_live(tx, dag, id))
 
     @reading
     async def has(self, tx: Reader, dag: str, id: str) -> bool:
         """Whether there is a value, which may be None. Source: Handoff's has_value?."""
-        check_names(dag, id)
+        dag, id = check_names(dag, id)
         return await find_live(tx, dag, id) is not None
 
     @reading
     async def ids(self, tx: Reader, dag: str) -> tuple[str, ...]:
         """The ids of a DAG's results, in order."""
-        keys.name(dag, "dag")
+        dag = arguments.name(dag, "dag")
         return tuple(await result_record.ids(tx, dag))
 
     @reading
     async def count(self, tx: Reader, dag: str) -> int:
         """How many results a DAG has; reads a counter, and what has expired and is not removed yet."""
-        keys.name(dag, "dag")
+        dag = arguments.name(dag, "dag")
         every = await tx.total([RESULTS.counter(tx.scope, b"d" + keys.path(dag))])
         return every - len(await result_record.expired_ids(tx, dag))
 
     @operation
     async def clear(self, tx: Transaction, dag: str) -> int:
         """Remove all results of one DAG, and of no other; one change says so. Gives how many. Source: Handoff's."""
-        keys.name(dag, "dag")
+        dag = arguments.name(dag, "dag")
         return await clear.clear(tx, dag)
 
     @operation
     async def delete(self, tx: Transaction, dag: str, id: str) -> bool:
         """Remove one result; False if there is none."""
-        check_names(dag, id)
+        dag, id = check_names(dag, id)
         stored = await find_live(tx, dag, id)
         if stored is None:
             return False
@@ -125,7 +125,7 @@ class Results(Family[M]):
         The value is those bytes; over 64 KiB it is `OMITTED` in what comes back. On `AsyncStore` the source may be an
         async iterator, or a file whose ``read`` is awaited. It is read once. Raises `InvalidArgument`.
         """
-        check_names(dag, id)
+        dag, id = check_names(dag, id)
         scope, tx, root = self._scope, self._face.tx, keys.root(dag)
         if tx is not None:
             tx.enter(root)
@@ -153,7 +153,7 @@ class Results(Family[M]):
         Raises `NotFound`; `InvalidArgument` for a value that is not bytes; while it is read, `Conflict` when it is
         replaced.
         """
-        check_names(dag, id)
+        dag, id = check_names(dag, id)
         stored = await find_live(tx, dag, id)
         if stored is None:
             raise missing(dag, id)
@@ -169,9 +169,8 @@ class Results(Family[M]):
     @procedure
     async def wait(self, dag: str, id: str, *, timeout: float = 5.0) -> Any:
         """The value once it is there, woken by its write. Raises `Timeout`. Source: Handoff's get_with_timeout."""
-        check_names(dag, id)
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 <= timeout < 1e9:
-            raise InvalidArgument(f"timeout is {timeout!r}; use seconds, 0 or more", what="timeout", value=timeout)
+        dag, id = check_names(dag, id)
+        timeout = arguments.seconds(timeout, "timeout")
         scope = self._scope
         part, deadline = scope.part(keys.root(dag)), scope.clock.monotonic() + timeout
         while True:
@@ -187,12 +186,8 @@ class Results(Family[M]):
     @reading
     async def gather(self, tx: Reader, dag: str, ids: Iterable[str]) -> dict[str, Any]:
         """The values of those ids that are there, by id. Source: Handoff's synchronize."""
-        keys.name(dag, "dag")
-        if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
-            raise InvalidArgument(f"ids is {ids!r}; give a collection of them", what="ids", value=ids)
-        wanted = list(dict.fromkeys(ids))
-        for id in wanted:
-            keys.name(id, "id")
+        dag = arguments.name(dag, "dag")
+        wanted = list(dict.fromkeys(arguments.names(ids, "ids")))
         found: dict[str, Any] = {}
         for stored in await load_many(tx, RESULTS, [(dag, id) for id in wanted]):
             result = await with_value(tx, stored)
@@ -235,9 +230,9 @@ async def _put(tx: Transaction, result: Result, encoded: Encoded | None) -> Resu
 
 
 def _query(tx: Reader, dag: str | None) -> Query[Result]:
+    dag = arguments.optional_name(dag, "dag")
     query = Query(RESULTS, tx, fingerprint(tx.scope.prefix, "results", dag), lambda record: live(tx.scope, record))
     if dag is not None:
-        keys.name(dag, "dag")
         query.within, query.root = keys.path(dag), keys.root(dag)
     return query
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import ormsgpack
 
-from ... import keys
+from ... import arguments, keys
 from ...clock import to_micros
 from ...codec import Codec, seal, unseal
 from ...core.bridge import run_now
@@ -58,7 +58,7 @@ def _hash(codec: Codec, value: Any, hashed: Any) -> None:
 
 async def memo(scope: Scope, dag: str, function_name: str, inputs: Any, compute: Any) -> Any:
     """See `Results.memo`."""
-    keys.name(function_name, "function_name")
+    function_name = arguments.name(function_name, "function_name")
     if not callable(compute):
         raise InvalidArgument(f"compute is {compute!r}; give a function", what="compute", value=compute)
     claim = Claim(scope, dag, f"{function_name}:{content_hash(scope.codec, inputs)}")
@@ -91,7 +91,7 @@ class Claim:
     """The right to compute one result, until it is given up, taken over or not renewed."""
 
     def __init__(self, scope: Scope, dag: str, id: str) -> None:
-        check_names(dag, id)
+        dag, id = check_names(dag, id)
         self.scope, self.dag, self.id = scope, dag, id
         self.root = keys.root(dag)
         self.key = scope.key(keys.RESULT_CLAIM, keys.path(dag, id))

@@ -5,13 +5,13 @@ The record of a large value holds only where it is, its digest and its size; so 
 
 import threading
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
 import msgspec
 
-from ... import keys
+from ... import arguments, keys
 from ...clock import from_micros, to_micros
 from ...core.transaction import Reader, Scope, Transaction
 from ...errors import Damaged, InvalidArgument, NotFound
@@ -123,10 +123,9 @@ def writes_key(scope: Scope, dag: str) -> bytes:
     return scope.key(keys.RESULT_WRITES, keys.path(dag))
 
 
-def check_names(dag: str, id: str) -> None:
-    """Raise `InvalidArgument` for a DAG or id that is not allowed."""
-    keys.name(dag, "dag")
-    keys.name(id, "id")
+def check_names(dag: str, id: str) -> tuple[str, str]:
+    """A DAG and an id as they are kept. Raises `InvalidArgument`."""
+    return arguments.name(dag, "dag"), arguments.name(id, "id")
 
 
 def missing(dag: str, id: str) -> NotFound:
@@ -137,10 +136,8 @@ def expiry(scope: Scope, ttl: Any) -> datetime | None:
     """When something written now expires; `ttl` in seconds or a timedelta. Raises `InvalidArgument`."""
     if ttl is None:
         return None
-    seconds = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < 1e10:
-        raise InvalidArgument(f"ttl is {ttl!r}; use seconds above 0, or a timedelta", what="ttl", value=ttl)
-    return from_micros(to_micros(scope.clock.now()) + max(1, round(seconds * 1_000_000)))
+    now = to_micros(scope.clock.now())
+    return from_micros(arguments.later(now, arguments.microseconds(ttl, "ttl"), "ttl"))
 
 
 def live(scope: Scope, record: Result) -> bool:

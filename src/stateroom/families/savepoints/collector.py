@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from inspect import isawaitable
 from typing import Any, TypeVar
 
-from ... import keys
+from ... import arguments
 from ...core.bridge import run_now
 from ...core.transaction import Scope, Transaction, transact
 from ...errors import InvalidArgument, NotInitialized
@@ -40,7 +40,7 @@ class _Member:
 
     def update(self, t: int, state: Any) -> None:
         """Set state and time, in memory only. Raises `InvalidArgument` for a time that is no int or negative."""
-        self.timestamp = keys.check_number(t, "t")
+        self.timestamp = arguments.number(t, "t")
         self.state = state
 
 
@@ -72,7 +72,7 @@ class _Core:
     """Collecting, on either face."""
 
     def __init__(self, scope: Scope, run: str, schedule: Schedule | None) -> None:
-        keys.name(run, "run")
+        run = arguments.name(run, "run")
         self.scope = scope
         self.name = run
         self.given = schedule
@@ -89,7 +89,7 @@ class _Core:
             return run_now(work)
 
     async def start(self, at: int, states: Any, kind: Any) -> dict[str, Any]:
-        keys.check_number(at, "at")
+        at = arguments.number(at, "at")
         found = dict(states) if isinstance(states, Mapping) else None
         if found is None:
             raise InvalidArgument(f"states is a {type(states).__name__}; give a dict of id to state", what="states")
@@ -136,7 +136,7 @@ class _Core:
         return dict(self._members)
 
     async def ack(self, member: _Member, t: int, transform: Transform | None) -> None:
-        keys.check_number(t, "t")
+        t = arguments.number(t, "t")
         due = member.next_savepoint
         if due is not None and t >= due:
             await self._collect(member, t, transform)
@@ -184,7 +184,7 @@ class _Core:
         return {at: set(ids - saved.keys()) for at, saved in sorted(self._open.items())}
 
     def abandon(self, timestamp: int) -> bool:
-        keys.check_number(timestamp, "timestamp")
+        timestamp = arguments.number(timestamp, "timestamp")
         if timestamp not in self._open:
             return False
         self._close(timestamp)

@@ -7,7 +7,7 @@ chunk is stored once, an update writes what changed, and every savepoint that wa
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from typing import Any, Generic
 
-from ... import keys
+from ... import arguments, keys
 from ...clock import to_micros
 from ...core.operation import Family, M, iteration, joining, operation, reading
 from ...core.transaction import Reader, Transaction
@@ -85,7 +85,7 @@ class Savepoint(Family[M], Generic[M]):
     @reading
     async def get(self, tx: Reader, entity_id: str) -> Any:
         """The state of one entity, read without the rest. Raises `NotFound`."""
-        keys.name(entity_id, "entity_id")
+        entity_id = arguments.name(entity_id, "entity_id")
         try:
             for layer in reversed(await layers_of(tx, self._record)):
                 found = await layer.find(entity_id)
@@ -128,8 +128,8 @@ class Savepoints(Family[M]):
         `start`: its first time, `schedule`: when its savepoints are due, both in milliseconds. Raises
         `InvalidArgument`.
         """
-        keys.name(run, "run")
-        keys.check_number(start, "start")
+        run = arguments.name(run, "run")
+        start = arguments.number(start, "start")
         every = as_schedule(schedule).every_ms
         if await find_run(tx, run) is not None:
             return False
@@ -139,7 +139,7 @@ class Savepoints(Family[M]):
     @reading
     async def initialized(self, tx: Reader, run: str) -> bool:
         """Whether a run was initialised."""
-        keys.name(run, "run")
+        run = arguments.name(run, "run")
         return await find_run(tx, run) is not None
 
     @joining
@@ -151,8 +151,8 @@ class Savepoints(Family[M]):
         `entities`: ids (names) to states (any values), as a mapping or pairs; of equal ids the last counts. What a
         savepoint shares with one before is not stored again. Raises `NotInitialized`, `InvalidArgument`.
         """
-        keys.name(run, "run")
-        keys.check_number(timestamp, "timestamp")
+        run = arguments.name(run, "run")
+        timestamp = arguments.number(timestamp, "timestamp")
         record = await save_whole(self._scope, self._reader, self._finish, run, timestamp, entities)
         return Savepoint(self._face, record)
 
@@ -170,15 +170,15 @@ class Savepoints(Family[M]):
         Removed ids that are not there are ignored. Raises `NoSavepoint` where there is none, `InvalidArgument` for a
         time before the newest one's and for an id in both.
         """
-        keys.name(run, "run")
-        keys.check_number(timestamp, "timestamp")
+        run = arguments.name(run, "run")
+        timestamp = arguments.number(timestamp, "timestamp")
         record = await save_changes(self._scope, self._reader, self._finish, run, timestamp, changed, removed)
         return Savepoint(self._face, record)
 
     @reading
     async def latest(self, tx: Reader, run: str) -> Savepoint[M]:
         """The newest savepoint of a run. Raises `NoSavepoint`, also for a run that was never initialised."""
-        keys.name(run, "run")
+        run = arguments.name(run, "run")
         stored = await newest(tx, run)
         if stored is None:
             raise no_savepoint(run)
@@ -187,8 +187,8 @@ class Savepoints(Family[M]):
     @reading
     async def at(self, tx: Reader, run: str, timestamp: int) -> Savepoint[M]:
         """The newest savepoint at or before a time. Raises `NoSavepoint`."""
-        keys.name(run, "run")
-        stored = await newest(tx, run, keys.check_number(timestamp, "timestamp"))
+        run = arguments.name(run, "run")
+        stored = await newest(tx, run, arguments.number(timestamp, "timestamp"))
         if stored is None:
             raise no_savepoint(run, f"has no savepoint at or before {timestamp}")
         return Savepoint(self._face, stored.record)
@@ -196,7 +196,7 @@ class Savepoints(Family[M]):
     @reading
     async def latest_timestamp(self, tx: Reader, run: str) -> int:
         """The time of the newest savepoint. Raises `NoSavepoint`."""
-        keys.name(run, "run")
+        run = arguments.name(run, "run")
         stored = await newest(tx, run)
         if stored is None:
             raise no_savepoint(run)
@@ -205,14 +205,14 @@ class Savepoints(Family[M]):
     @reading
     async def list(self, tx: Reader, run: str) -> tuple[int, ...]:
         """The times of a run's savepoints, ascending."""
-        keys.name(run, "run")
+        run = arguments.name(run, "run")
         return tuple(await timestamps(tx, run))
 
     @joining
     async def keep(self, run: str, n: int) -> int:
         """Delete all but the `n` newest savepoints (1 or more) and what only they needed; gives how many went."""
-        keys.name(run, "run")
-        keys.check_number(n, "n", least=1)
+        run = arguments.name(run, "run")
+        n = arguments.number(n, "n", least=1)
         most = None if self._face.tx is not None else _DELETED
         deleted = 0
         while True:
@@ -227,7 +227,7 @@ class Savepoints(Family[M]):
     @joining
     async def delete_run(self, run: str) -> bool:
         """Forget a run with all its savepoints, which is one change; False where it was never initialised."""
-        keys.name(run, "run")
+        run = arguments.name(run, "run")
         deleted = await self._finish(lambda tx: _delete_run(tx, run))
         if deleted and self._face.tx is None:
             await uploads.free_removed(self._scope, keys.root(run))

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ... import keys
+from ... import arguments
 
 
 class Schedule(msgspec.Struct, frozen=True):
@@ -21,22 +21,22 @@ class Schedule(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if self.every_ms is not None:
-            keys.check_number(self.every_ms, "every_ms", least=1)
+            arguments.number(self.every_ms, "every_ms", least=1)
 
     def next(self, t: int) -> int | None:
         """The first multiple after `t`; None without an interval."""
-        keys.check_number(t, "t")
+        t = arguments.number(t, "t")
         return None if self.every_ms is None else (t // self.every_ms + 1) * self.every_ms
 
     def previous(self, t: int) -> int | None:
         """The last multiple not after `t`; None without an interval."""
-        keys.check_number(t, "t")
+        t = arguments.number(t, "t")
         return None if self.every_ms is None else t // self.every_ms * self.every_ms
 
     def between(self, after: int, upto: int) -> range:
         """The multiples after `after` up to and with `upto`; empty without an interval."""
-        keys.check_number(after, "after")
-        keys.check_number(upto, "upto")
+        after = arguments.number(after, "after")
+        upto = arguments.number(upto, "upto")
         if self.every_ms is None:
             return range(0)
         return range((after // self.every_ms + 1) * self.every_ms, upto + 1, self.every_ms)

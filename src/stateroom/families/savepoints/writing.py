@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ... import keys
+from ... import arguments, keys
 from ...core.transaction import Reader, Scope, Transaction
 from ...errors import Conflict, Damaged, InvalidArgument
 from ...limits import NAME_BYTES, TRIES
@@ -65,12 +65,18 @@ def encode_all(scope: Scope, entities: Any, what: str = "entities") -> dict[str,
         if pair is None or (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str)):
             raise
         raise InvalidArgument(f"{what} has {pair!r:.100}; give pairs of id and state", what=what) from error
-    check_ids(found)
-    return found
+    return plain_ids(found)
 
 
-def check_ids(ids: Collection[str]) -> None:
-    """Raise `InvalidArgument` for an id that is no name."""
+def plain_ids(states: dict[str, bytes]) -> dict[str, bytes]:
+    """States by ids that are checked and plain str. Raises `InvalidArgument` for an id that is no name."""
+    if set(map(type, states)) <= {str}:
+        _check_ids(states)
+        return states
+    return {arguments.name(id, "entity id"): state for id, state in states.items()}
+
+
+def _check_ids(ids: Collection[str]) -> None:
     try:
         together = "".join(ids)
         # Each test takes all ids at once: one by one they would take longer than encoding the states.
@@ -80,7 +86,7 @@ def check_ids(ids: Collection[str]) -> None:
         fine = False
     if not fine:
         for id in ids:
-            keys.name(id, "entity id")
+            arguments.name(id, "entity id")
 
 
 async def _manifest(sink: Sink, run: str, timestamp: int, refs: list[bytes], count: int, size: int) -> SavepointRecord:
@@ -181,8 +187,7 @@ def _removed(removed: Any) -> set[str]:
         raise InvalidArgument(f"removed is {removed!r:.100}; give a collection of ids", what="removed")
     gone: set[str] = set()
     for id in removed:
-        keys.name(id, "entity id")
-        gone.add(id)
+        gone.add(arguments.name(id, "entity id"))
     return gone
 
 
