@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from heapq import merge
 from itertools import islice
 from operator import itemgetter
@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from ..engine import Batch, Engine, Row, read_counter, stamped, validate, write_counter
 from ..errors import Closed, Conflict, InvalidArgument, NotFound
+from .interrupts import Lock
 from .ordered import OrderedKeys
 
 T = TypeVar("T")
@@ -40,7 +41,7 @@ def connect(url: str, *, durability: str = "full", create: bool = True, parts: i
 class _Part:
     """One part's rows. Only the holder of the engine's lock changes them."""
 
-    __slots__ = ("order", "rows", "unsorted")
+    __slots__ = ("order", "rows", "ticket", "unsorted", "writes")
 
     def __init__(self) -> None:
         # A removed key keeps None until it is sorted out, and b"" holds the part's version: so one `dict.update`
@@ -48,6 +49,8 @@ class _Part:
         self.rows: dict[bytes, Row | None] = {b"": Row(b"", b"", 0)}
         self.order: OrderedKeys | None = None
         self.unsorted: set[bytes] = set()
+        self.ticket: list[dict[bytes, Row | None]] = []
+        self.writes = 0
 
     @property
     def version(self) -> int:
@@ -56,19 +59,20 @@ class _Part:
 
     def sort(self) -> OrderedKeys:
         """The keys in order. Interrupted half-way (Ctrl-C) it can simply be run again."""
-        order, rows = self.order, self.rows
+        order, rows, writes, sorted_out = self.order, self.rows, self.writes, set[bytes]()
         if order is None or (len(self.unsorted) > _UNSORTED and len(self.unsorted) > len(order) // 4):
             for key in [key for key, row in rows.items() if row is None]:
                 del rows[key]
             self.order = order = OrderedKeys(key for key in rows if key)
         else:
-            for key in self.unsorted:
+            for key in tuple(self.unsorted):
                 if rows.get(key) is None:
                     order.discard(key)
                     rows.pop(key, None)
                 else:
                     order.add(key)
-        self.unsorted = set()
+        if self.writes == writes:  # else a signal's handler has written meanwhile: its keys are still to be sorted
+            self.unsorted = sorted_out
         return order
 
     def scan(self, start: bytes, stop: bytes, limit: int, reverse: bool) -> list[Row]:
@@ -102,7 +106,23 @@ class _Part:
             changes[key] = Row(key, value, version)
         return changes
 
-    def apply(self, changes: dict[bytes, Row | None], version: int) -> None:
+    def commit(self, part: int, batch: Batch) -> int:
+        """The version that `batch` makes; raises before anything is changed."""
+        while True:
+            changes: dict[bytes, Row | None] = {}
+            self.ticket.clear()
+            self.ticket = ticket = [changes]
+            self.check(part, batch)
+            version = self.version + 1
+            changes.update(self.changes(batch, version))
+            if self.apply(changes, version, ticket):
+                return version
+            # A signal's handler has committed in the middle of this, so what was checked may not hold any more.
+
+    def apply(
+        self, changes: dict[bytes, Row | None], version: int, ticket: list[dict[bytes, Row | None]] | None = None
+    ) -> bool:
+        """Change the rows in one step; False where somebody else has taken the ticket away meanwhile."""
         rows = self.rows
         moved = [key for key, row in changes.items() if (row is None) is not (rows.get(key) is None)]
         if len(self.unsorted) + len(moved) > _UNSORTED and self.unsorted:
@@ -112,7 +132,10 @@ class _Part:
         changes[b""] = Row(b"", b"", version)
         # Before the rows, so that an interrupt between the two leaves a key to sort that has not moved: harmless.
         self.unsorted.update(moved)
-        rows.update(changes)
+        self.writes += 1
+        # Looking at the ticket and changing the rows is one call in C: no signal is handled in between.
+        update: Callable[[dict[bytes, Row | None]], object] = rows.update
+        return bool([*map(update, [changes] if ticket is None else ticket)])
 
 
 class _ByPart(dict[int, T]):
@@ -130,8 +153,8 @@ class MemoryEngine:
     def __init__(self, parts: int = 1) -> None:
         self.parts = parts
         self._parts = _ByPart((part, _Part()) for part in range(parts))
-        self._get = _ByPart((part, held.rows.get) for part, held in self._parts.items())
-        self._changed = threading.Condition(threading.Lock())
+        self._get = _ByPart((part, each.rows.get) for part, each in self._parts.items())
+        self._renew_lock()
         _engines.add(self)
 
     def read(self, part: int, keys: Sequence[bytes], /) -> list[Row | None]:
@@ -141,53 +164,91 @@ class MemoryEngine:
         # commit. Hence a read sees all of a commit or nothing of it, for one key and for many.
         if _GIL:
             return [get(keys[0])] if len(keys) == 1 else list(map(get, keys))
-        with self._changed:
+        with self._lock:
             return list(map(get, keys))
 
     def scan(self, part: int | None, start: bytes, stop: bytes, /, *, limit: int, reverse: bool = False) -> list[Row]:
         if limit < 0:
             raise InvalidArgument(f"a limit of {limit} rows; at least 0", what="limit", value=limit)
-        with self._changed:
-            held = self._held(part)
-            found = [each.scan(start, stop, limit, reverse) for each in held]
-        if len(found) == 1:
-            return found[0]
-        return list(islice(merge(*found, key=itemgetter(0), reverse=reverse), limit))
+        runs = self._locked(lambda: [each.scan(start, stop, limit, reverse) for each in self._chosen(part)])
+        if len(runs) == 1:
+            return runs[0]
+        return list(islice(merge(*runs, key=itemgetter(0), reverse=reverse), limit))
 
     def commit(self, part: int, batch: Batch, /) -> int:
         validate(batch)
-        with self._changed:
-            held = self._parts[part]
-            held.check(part, batch)
-            version = held.version + 1
-            held.apply(held.changes(batch, version), version)
-            self._changed.notify_all()
+        nested = self._lock.owned
+        try:
+            with self._lock:
+                if nested:
+                    self._distrust_order()
+                version = self._parts[part].commit(part, batch)
+                if self._waiting:
+                    self._wake()
+        except BaseException:
+            self._lock.give_back(nested=nested)
+            raise
         return version
 
     def wait(self, part: int | None, version: int, timeout: float, /) -> None:
-        with self._changed:
-            self._changed.wait_for(
-                lambda: sum(each.version for each in self._held(part)) > version,
-                min(max(timeout, 0), threading.TIMEOUT_MAX),
-            )
+        nested, me = self._lock.owned, object()
+        try:
+            self._waiting.add(me)  # before the first look: whoever commits after it sees somebody waiting
+            with self._lock:
+                self._changed.wait_for(
+                    lambda: sum(each.version for each in self._chosen(part)) > version,
+                    min(max(timeout, 0), threading.TIMEOUT_MAX),
+                )
+        finally:
+            self._lock.give_back(nested=nested)
+            self._waiting.discard(me)
 
     def close(self) -> None:
+        self._locked(self._empty)
+
+    def _empty(self) -> None:
+        self._parts.closed = self._get.closed = True
+        self._get.clear()
+        self._parts.clear()
+        self._wake()
+
+    def _locked(self, run: Callable[[], T]) -> T:
+        """What `run` gives under the lock, which nobody keeps who is interrupted."""
+        nested = self._lock.owned
+        try:
+            with self._lock:
+                if nested:
+                    self._distrust_order()
+                return run()
+        except BaseException:
+            self._lock.give_back(nested=nested)
+            raise
+
+    def _wake(self) -> None:
         with self._changed:
-            self._parts.closed = self._get.closed = True
-            self._get.clear()
-            self._parts.clear()
             self._changed.notify_all()
 
-    def _held(self, part: int | None) -> list[_Part]:
+    def _chosen(self, part: int | None) -> list[_Part]:
         if part is None and not self._parts.closed:
             return list(self._parts.values())
         return [self._parts[part if part is not None else 0]]
 
     def _start_in_child(self) -> None:
         # A thread that is not here any more may have held the lock, and may have been half-way through sorting.
-        self._changed = threading.Condition(threading.Lock())
-        for held in self._parts.values():
-            held.order = None
+        self._renew_lock()
+        self._distrust_order()
+
+    def _renew_lock(self) -> None:
+        # One that a signal's handler may take again. It is entered itself, not by way of the Condition, whose
+        # `__enter__` is Python code: an exception in there would leave it locked for ever.
+        self._lock = Lock()
+        self._changed = threading.Condition(self._lock)
+        self._waiting: set[object] = set()
+
+    def _distrust_order(self) -> None:
+        """Sort anew next time: a frame further out, or a thread that is not here any more, is half-way through it."""
+        for each in self._parts.values():
+            each.order = None
 
 
 _engines: "weakref.WeakSet[MemoryEngine]" = weakref.WeakSet()

@@ -2,10 +2,12 @@
 
 import logging
 import threading
+from queue import SimpleQueue
 
 import apsw
 
 from ...errors import StoreError
+from ..interrupts import Lock
 from .connections import Connections
 
 __all__ = ["Checkpoints"]
@@ -27,12 +29,12 @@ class Checkpoints:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
-        self.lock = threading.Lock()
+        self.lock = Lock()
         """The writer's; set by the engine."""
         self._thread: threading.Thread | None = None
         self._next = STEP_PAGES
         self._stopped = False
-        self._due = threading.Event()
+        self._due: SimpleQueue[None] = SimpleQueue()  # an Event's lock could be left locked by an interrupt
 
     def logged(self, pages: int) -> None:
         """Called after each group of commits with the length of the log."""
@@ -40,21 +42,21 @@ class Checkpoints:
             self._next = STEP_PAGES
         if pages >= self._next:
             self._next = pages + STEP_PAGES
-            self._due.set()
+            self._due.put(None)
             if self._thread is None and not self._stopped:
                 self._thread = threading.Thread(target=self._serve, name="stateroom-sqlite-checkpoint", daemon=True)
                 self._thread.start()
 
-    def close(self) -> None:
-        """End the thread, after the checkpoint it may be in."""
+    def close(self, *, wait: bool) -> None:
+        """End the thread; `wait`: until the checkpoint it may be in is over."""
         self._stopped = True
-        self._due.set()
-        if self._thread is not None:
+        self._due.put(None)
+        if wait and self._thread is not None:
             self._thread.join()
 
     def after_fork_in_child(self) -> None:
         """A thread does not live on in a child."""
-        self._due = threading.Event()
+        self._due = SimpleQueue()
         self._thread = None
 
     def run(self) -> None:
@@ -75,9 +77,9 @@ class Checkpoints:
             _log.warning("%s: checkpoint failed, the log is kept: %s", self._connections.path, error)
 
     def _serve(self) -> None:
+        due = self._due
         while True:
-            self._due.wait()
-            self._due.clear()
+            due.get()
             if self._stopped:
                 return
             self.run()

@@ -1,5 +1,6 @@
 """The connections of one engine: one to read for every thread that does, one to write, one for checkpoints."""
 
+import math
 import threading
 import time
 import weakref
@@ -94,13 +95,26 @@ class Connections:
         if writer is not None:
             _close(writer, checkpoint=False)
 
+    def set_aside(self) -> None:
+        """Open another one next time; a frame that was interrupted by a signal's handler goes on with this one."""
+        self._writer = None
+
+    def abandon(self, connection: apsw.Connection) -> None:
+        """Undo the transaction that `connection` is in, so that nothing can be written with it any more."""
+        self._writer = None
+        try:
+            connection.close()
+        except apsw.ThreadingViolationError:  # a callback of its own is on this thread's stack
+            connection.execute("ROLLBACK")
+            connection.pragma("query_only", True)
+
     def refuse(self, reason: StoreError) -> None:
         """From now on open nothing and raise `reason`; the first reason stays."""
         with gate:
             self._refusal = self._refusal or reason
 
-    def close_all(self, *, checkpoint: bool) -> None:
-        """Close every connection, waiting for the statement each may be in.
+    def close_all(self, *, checkpoint: bool, patience: float | None = None) -> None:
+        """Close every connection, waiting for the statement each may be in (`patience`: for so many seconds each).
 
         The last one to close a file copies its log into it, unless `checkpoint` is False.
         """
@@ -109,7 +123,7 @@ class Connections:
             for reader in list(self._readers):
                 reader.stop()
             for opened in list(self._open):
-                _close(opened, checkpoint)
+                _close(opened, checkpoint, patience)
             self._open = weakref.WeakSet()
 
     def _open_reader(self) -> apsw.Connection:
@@ -125,7 +139,8 @@ class Connections:
         return apsw.SQLITE_OK
 
 
-def _close(opened: apsw.Connection, checkpoint: bool) -> None:
+def _close(opened: apsw.Connection, checkpoint: bool, patience: float | None = None) -> None:
+    deadline = math.inf if patience is None else time.monotonic() + patience
     while True:
         try:
             if not checkpoint:
@@ -135,6 +150,8 @@ def _close(opened: apsw.Connection, checkpoint: bool) -> None:
         except apsw.ConnectionClosedError:
             return
         except apsw.ThreadingViolationError:
+            if time.monotonic() > deadline:
+                return  # it closes when the last frame that has it ends
             time.sleep(0.0005)
 
 

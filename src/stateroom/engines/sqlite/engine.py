@@ -29,6 +29,9 @@ _key = itemgetter(0)
 _as_row: Callable[[Any], Row] = partial(tuple.__new__, Row)
 T = TypeVar("T")
 
+_NESTED_SECONDS = 1.0
+"""How long a `close` in a signal's handler waits for what other threads are reading."""
+
 
 class SqliteEngine:
     """An `Engine` in one SQLite file; several processes may use it at once. Made by `connect`."""
@@ -93,11 +96,19 @@ class SqliteEngine:
         self._waiters.wait(part, version, timeout)
 
     def close(self) -> None:
-        """Wait for the running commit, refuse what is queued, wake who waits, close every connection."""
+        """Wait for the running commit, refuse what is queued, wake who waits, close every connection.
+
+        In a signal's handler that came in the middle of a commit there is nothing to wait for: that commit is told, or
+        undone and refused.
+        """
         self._connections.refuse(closed(self.path))
         self._waiters.wake()
         self._writer.close()
-        self._checkpoints.close()
+        nested = self._writer.leading
+        self._checkpoints.close(wait=not nested)
+        if nested:
+            self._connections.close_all(checkpoint=True, patience=_NESTED_SECONDS)
+            return
         with self._upkeep.lock, self._writer.lock:
             self._connections.close_all(checkpoint=True)
 
@@ -105,6 +116,7 @@ class SqliteEngine:
         """Before a fork: wait for the running commit and let no other begin."""
         self._upkeep.lock.acquire()
         self._writer.lock.acquire()
+        self._writer.settle()
 
     def part_with(self) -> None:
         """Then close every connection."""

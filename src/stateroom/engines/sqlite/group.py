@@ -79,6 +79,10 @@ class Group:
             self._write(self._rows[part])
             self._execute(_MOVE, (self._versions[part], part))
 
+    def is_there(self, connection: apsw.Connection) -> bool:
+        """Whether what was taken has been committed, as another connection sees it."""
+        return all((connection.execute(_PART, (part,)).get or 0) >= self._versions[part] for part in self._moved)
+
     def _begin(self, part: int) -> dict[bytes, _Pending]:
         version = self._execute(_PART, (part,)).get
         if version is None:

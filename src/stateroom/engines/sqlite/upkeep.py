@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import threading
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import apsw
 
 from ...errors import InvalidArgument, Unavailable
+from ..interrupts import Lock
 from .connections import Connections
 from .failures import mapped
 
@@ -32,7 +32,7 @@ class Upkeep:
     def __init__(self, connections: Connections, writer: "Writer") -> None:
         self._connections = connections
         self._writer = writer
-        self.lock = threading.Lock()
+        self.lock = Lock()
 
     def backup(self, path: str) -> None:
         """Write a consistent copy to `path`, which must not exist, while others go on committing.

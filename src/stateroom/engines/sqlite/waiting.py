@@ -4,6 +4,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from ..interrupts import Lock
+
 __all__ = ["POLL_SECONDS", "Waiters"]
 
 POLL_SECONDS = 0.035
@@ -21,47 +23,65 @@ class Waiters:
 
     def after_fork_in_child(self) -> None:
         """None of the parent's waiters is here."""
-        self._changed = threading.Condition()
+        # The lock is entered itself: a Condition's `__enter__` is Python code, in which an interrupt leaves it locked.
+        self._lock = Lock()
+        self._changed = threading.Condition(self._lock)
         self._tick = 0
-        self._waiting = 0
-        self._polled = False
+        self._present: set[object] = set()
+        self._poller: object | None = None
+
+    @property
+    def _waiting(self) -> int:
+        return len(self._present)
+
+    @property
+    def _polled(self) -> bool:
+        return self._poller is not None
 
     def wake(self) -> None:
         """Something was committed, or the engine was closed."""
-        if self._waiting:
-            with self._changed:
+        if not self._present:
+            return
+        nested = self._lock.owned
+        try:
+            with self._lock:
                 self._tick += 1
                 self._changed.notify_all()
+        except BaseException:
+            self._lock.give_back(nested=nested)
+            raise
 
     def wait(self, part: int | None, version: int, timeout: float) -> None:
         """Return once `part` is past `version`, or after `timeout` seconds."""
         deadline = time.monotonic() + timeout
-        with self._changed:
-            self._waiting += 1  # before the first look: whoever commits after it sees somebody waiting
+        nested = self._lock.owned
+        me = object()
         try:
+            self._present.add(me)  # before the first look: whoever commits after it sees somebody waiting
             while True:
                 tick, seen = self._tick, self._foreign()
                 if self._version(part) > version:
                     return
-                if not self._sleep(tick, seen, deadline) or self._version(part) > version:
+                if not self._sleep(me, tick, seen, deadline) or self._version(part) > version:
                     return
         finally:
-            with self._changed:
-                self._waiting -= 1
+            self._lock.give_back(nested=nested)
+            self._present.discard(me)
 
-    def _sleep(self, tick: int, seen: int, deadline: float) -> bool:
+    def _sleep(self, me: object, tick: int, seen: int, deadline: float) -> bool:
         """Until the tick moves on; False when the time is up."""
-        with self._changed:
-            lead, self._polled = not self._polled, True
-        if lead:
-            try:
+        try:
+            with self._lock:
+                if self._poller is None:
+                    self._poller = me
+            if self._poller is me:
                 return self._poll(tick, seen, deadline)
-            finally:
-                with self._changed:
-                    self._polled = False
-                    if self._waiting > 1:
-                        self._changed.notify_all()  # another waiter takes over
-        with self._changed:
+        finally:
+            if self._poller is me:
+                with self._lock:
+                    self._poller = None
+                    self._changed.notify_all()  # another waiter takes over
+        with self._lock:
             while self._tick == tick and self._polled:
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
@@ -72,7 +92,7 @@ class Waiters:
     def _poll(self, tick: int, seen: int, deadline: float) -> bool:
         """The same, and look out for other processes."""
         while True:
-            with self._changed:
+            with self._lock:
                 if self._tick != tick:
                     return True
                 remaining = deadline - time.monotonic()

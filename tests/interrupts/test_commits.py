@@ -1,0 +1,149 @@
+"""Whoever is interrupted in a commit is told, nobody else is, and nothing is left behind: at every line of its way.
+
+The engine lives on from one interrupt to the next, so that what one leaves behind is met by all that follow.
+"""
+
+import pytest
+
+from engines.sqlite_helpers import Outcomes
+from kit.lines import At, Interrupted, in_thread, raising
+from stateroom.engine import Batch, read_counter
+from stateroom.engines import memory, sqlite
+
+INTERRUPTS = [KeyboardInterrupt, SystemExit, Interrupted]
+OTHERS = 3
+"""Batches of others that the interrupted one finds in the queue."""
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def engine(request, tmp_path):
+    engine = memory.connect("memory:") if request.param == "memory" else sqlite.connect(str(tmp_path / "a.db"))
+    yield engine
+    engine.close()
+
+
+class Ledger:
+    """What was committed, by what was acknowledged, and by what the engine has."""
+
+    def __init__(self, engine):
+        self.engine = engine
+        self.acknowledged = self.unknown = self.others = 0
+
+    def mine(self):
+        batch = Batch(write={b"a": b"1", b"b": None}, add={b"mine": 1}, append=[(b"log", b"m")])
+        return self.engine.commit(0, batch)
+
+    def check(self, where):
+        """Another thread can read and commit, and every batch is there once, whole, in order, if it was acknowledged."""
+        in_thread(lambda: self.engine.commit(0, Batch(add={b"after": 1}, write={b"b": b"2"})))
+        rows = in_thread(lambda: self.engine.read(0, [b"", b"mine", b"others", b"after"]))
+        version, *counters = [0 if row is None else row.version for row in rows[:1]] + [
+            read_counter(row and row.value) for row in rows[1:]
+        ]
+        mine, others, after = counters
+        assert self.acknowledged <= mine <= self.acknowledged + self.unknown, where
+        self.acknowledged, self.unknown = mine, 0
+        assert others == self.others, where
+        assert version == mine + others + after, where
+        assert len(in_thread(lambda: self.engine.scan(0, b"log", b"log\xff", limit=10**6))) == mine + others, where
+
+
+def interrupted(ledger, number, kind, *, opcodes=False):
+    """Interrupt the number-th step of a commit; gives where, or None when it has fewer."""
+    at = At(number, raising(kind), opcodes=opcodes)
+    try:
+        at.run(ledger.mine)
+    except kind:
+        assert at.where is not None
+        ledger.unknown += 1
+    else:
+        assert at.where is None, f"the interrupt at {at.where} vanished"
+        ledger.acknowledged += 1
+    return at.where
+
+
+def beside_others(engine, monkeypatch, act):
+    """Run `act` while batches of others are in the queue, and give their outcomes once another thread has committed."""
+    outcomes = Outcomes(OTHERS)
+    with monkeypatch.context() as patch:
+        # The writer's own thread sleeps, so that this thread finds the others in the queue and leads.
+        patch.setattr(engine._writer, "_wake", lambda: None)
+        for number in range(OTHERS):
+            batch = Batch(add={b"others": 1}, append=[(b"log", b"%d" % number)], write={b"last": b"%d" % number})
+            engine.submit(0, batch, outcomes(number))
+        where = act()
+    in_thread(lambda: engine.commit(0, Batch(add={b"after": 1})))
+    given = outcomes.all()
+    assert all(isinstance(outcome, int) for outcome in given), (where, given)
+    assert given == sorted(given), f"the order of the others changed at {where}"
+    return where
+
+
+@pytest.mark.parametrize("kind", INTERRUPTS, ids=lambda kind: kind.__name__)
+def test_an_interrupt_at_any_line_is_told_to_its_caller_alone(engine, kind):
+    ledger = Ledger(engine)
+    number = 1
+    while where := interrupted(ledger, number, kind):
+        ledger.check(where)
+        number += 1
+    assert number > 20
+
+
+@pytest.mark.parametrize("kind", INTERRUPTS, ids=lambda kind: kind.__name__)
+def test_at_any_line_the_others_of_a_group_keep_their_place_and_hear_the_truth(tmp_path, monkeypatch, kind):
+    engine = sqlite.connect(str(tmp_path / "a.db"))
+    ledger = Ledger(engine)
+    number, where = 1, ""
+    while where is not None:
+        where = beside_others(engine, monkeypatch, lambda number=number: interrupted(ledger, number, kind))
+        ledger.others += OTHERS
+        ledger.check(where)
+        number += 1
+    assert number > 50
+    engine.close()
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, Interrupted], ids=lambda kind: kind.__name__)
+def test_at_any_instruction(engine, kind):
+    ledger = Ledger(engine)
+    number = 1
+    while where := interrupted(ledger, number, kind, opcodes=True):
+        ledger.check(where)
+        number += 1
+    assert number > 100
+
+
+def test_a_signals_handler_may_commit_at_any_line(engine):
+    ledger = Ledger(engine)
+    number, at = 1, None
+    while at is None or at.where is not None:
+        nested = []
+        at = At(number, lambda nested=nested: nested.append(ledger.mine()))
+        version = at.run(ledger.mine)
+        if nested:
+            assert nested[0] != version, at.where
+        ledger.acknowledged += 1 + len(nested)
+        ledger.check(at.where)
+        number += 1
+    assert number > 20
+
+
+def test_a_signals_handler_may_commit_at_any_line_of_a_group(tmp_path, monkeypatch):
+    engine = sqlite.connect(str(tmp_path / "a.db"))
+    ledger = Ledger(engine)
+    number, where = 1, ""
+    while where is not None:
+        at = At(number, ledger.mine)
+
+        def act(at=at):
+            at.run(ledger.mine)
+            return at.where
+
+        where = beside_others(engine, monkeypatch, act)
+        ledger.acknowledged += 1 if where is None else 2
+        ledger.others += OTHERS
+        ledger.check(where)
+        number += 1
+    assert number > 50
+    engine.close()
