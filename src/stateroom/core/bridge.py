@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ..engine import Batch, Engine, Gathering, Outcome, Range, Row, Submitting
-from ..errors import Closed
+from ..errors import Closed, StoreError
 
 R = TypeVar("R")
 
@@ -261,11 +261,12 @@ class _Hub:
                     if versions[part] > version:
                         _wake(loop, future)
                 self._engine.wait(None, seen, _HUB_SECONDS)
-        except Closed:
-            self.wake_all()
-        finally:
+        except BaseException as error:  # closed, or away for a while: whoever waits looks for himself, and is told
             with self._lock:
-                self._running = False
+                self._running = False  # first, so that who comes to wait from now on starts this again
+            self.wake_all()
+            if not isinstance(error, StoreError):
+                raise
 
 
 def _resolve(future: "asyncio.Future[None]") -> None:

@@ -13,8 +13,7 @@ from typing import Any
 import msgspec
 
 from .. import keys
-from ..clock import to_micros
-from ..codec import seal, unseal
+from ..codec import unseal
 from ..core.transaction import PENDING, Scope
 from ..engine import Batch, Row
 from ..errors import AlreadyExists, Conflict, Damaged
@@ -27,7 +26,7 @@ from ..records.kind import HELD, KINDS, Kind
 from ..records.layout import index_rows, moved_row, row_body
 from ..records.reading import open_row
 from ..values import wrapper
-from ..watch.checkpoints import Checkpoint, all_checkpoints, checkpoint_key
+from ..watch.checkpoints import Checkpoint, all_checkpoints, checkpoint_row
 
 _RUN = 500
 _BATCH = BATCH_BYTES // 4
@@ -197,15 +196,9 @@ async def _copy_namespace(source: Scope, target: Scope, copied: Copied) -> None:
     for mark in marks:
         checkpoint = mark.checkpoint
         position = BEGINNING if checkpoint.position == BEGINNING else await positions.write(target, mark.vector)
-        key = checkpoint_key(target, checkpoint.name)
-        root = keys.root(checkpoint.name)
-        await writer.put(target.part(root), key, checkpoint_value(key, checkpoint, position))
+        moved = msgspec.structs.replace(checkpoint, position=position)
+        await writer.put(target.part(keys.root(checkpoint.name)), *checkpoint_row(target, moved))
     await writer.finish()
-
-
-def checkpoint_value(key: bytes, checkpoint: Checkpoint, position: str) -> bytes:
-    """A checkpoint's row with another position."""
-    return seal(key, msgspec.msgpack.encode([position, to_micros(checkpoint.updated_at)]))
 
 
 def _floor(low: Vector) -> bytes:

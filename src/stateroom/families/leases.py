@@ -17,6 +17,7 @@ from ..core.operation import Family, M, operation, reading
 from ..core.transaction import Reader, Scope, Transaction
 from ..engine import Row
 from ..errors import LostLease
+from ..limits import NAME_BYTES
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -84,9 +85,13 @@ async def revoke(tx: Transaction, key: str) -> None:
         _write(tx, key, None, held.token)
 
 
+_LONGEST_KEY = NAME_BYTES + 16
+"""In UTF-8: a lease of the store's own has a name as long as any, with something behind it."""
+
+
 def _check(lease: Any) -> None:
     arguments.instance(lease, "lease", Lease)
-    arguments.name(lease.key, "key")
+    arguments.name(lease.key, "key", _LONGEST_KEY)
     arguments.number(lease.token, "token")
 
 

@@ -3,6 +3,7 @@
 After etcd's watch: ordered, unique, atomic, reliable, resumable; what is gone is said aloud (`Compacted`).
 """
 
+import logging
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -11,15 +12,16 @@ import msgspec
 from .. import arguments, keys
 from ..clock import to_micros
 from ..core.operation import Family, M, operation, reading
+from ..core.outage import Outage, passes
 from ..core.transaction import Reader, Scope, Transaction
-from ..errors import Compacted, InvalidArgument
+from ..errors import Compacted, InvalidArgument, StoreError
 from ..records.entry import NO_POINTER, Entry, encode, feed_prefix
 from ..records.pages import check_limit
 from ..values import wrapper
 from . import positions
 from .changes import EVENTS, PLAIN, Change, before_of, changes_of, entry_bound, place_in, plain_bound, record_of
 from .positions import BEGINNING, LATEST, Place, Vector
-from .reading import LOOKED_AT, Filter, find_entries, make_filter
+from .reading import FAMILIES, LOOKED_AT, Filter, find_entries, make_filter
 
 __all__ = [
     "EVENTS",
@@ -43,8 +45,7 @@ __all__ = [
     "survey",
 ]
 
-FAMILIES = ("instances", "machines", "results", "savepoints", "executions", "execution_events")
-"""The families whose changes are in the feed; no emitted type may have these names."""
+log = logging.getLogger("stateroom.feed")
 
 _LAST = 0xFFFF
 
@@ -94,7 +95,7 @@ class Follower:
     """A reader of the feed that goes on where it stopped, and remembers what it need not look at again."""
 
     def __init__(self, scope: Scope, after: str, wanted: Filter) -> None:
-        self._scope = scope
+        self.scope = scope
         self._reader = scope.reader
         self._after = after
         self._wanted = wanted
@@ -113,7 +114,7 @@ class Follower:
 
     async def read(self, limit: int, wait: float) -> Changes:
         """One read; see `Feed.read`."""
-        scope = self._scope
+        scope = self.scope
         deadline = scope.clock.monotonic() + wait
         first = at_once = True
         if self._idle and wait > 0:  # returns at once where something has moved since the last look
@@ -141,7 +142,7 @@ class Follower:
 
     async def _begin(self, now: Survey) -> Place:
         """Where a position stands. Raises `InvalidArgument`."""
-        scope = self._scope
+        scope = self.scope
         if self._after == LATEST:
             vector = [(version, _LAST) for version in now.versions]
             self._read_to = list(now.versions)
@@ -160,11 +161,16 @@ class Follower:
         if not parts:
             return (), 0
         start = {part: place.at(part) for part in parts}
-        there = await find_entries(self._reader, place, parts, limit, self._wanted)
-        found = await changes_of(self._reader, there.seen, there.passed) if there.looked else ()
-        # Only now: what was pruned since we began is missing in what we found, or all that we should have found.
-        key = floor_key(self._scope)
-        rows = [row for (row,) in await self._reader.peek_many([(part, [key]) for part in parts])]
+        key = floor_key(self.scope)
+        try:
+            there = await find_entries(self._reader, place, parts, limit, self._wanted)
+            found = await changes_of(self._reader, there.seen, there.passed) if there.looked else ()
+            # Only now: what was pruned since we began is missing in what we found, or all that we should have found.
+            rows = [row for (row,) in await self._reader.peek_many([(part, [key]) for part in parts])]
+        except BaseException:
+            for part in parts:  # what was not given to anybody is looked at again
+                place.move(part, start[part])
+            raise
         low = {part: bytes(10) if row is None else row.value for part, row in zip(parts, rows, strict=True)}
         if any(start[part] < low[part] for part in parts):
             for part in parts:
@@ -178,6 +184,21 @@ class Follower:
             for part in parts:
                 self._read_to[part] = versions[part]
         return found, there.looked
+
+
+async def _read_within(follower: Follower, limit: int, wait: float) -> Changes:
+    """One read, made again while the database is away and `wait` is not over; then the last error comes through."""
+    scope = follower.scope
+    deadline = scope.clock.monotonic() + wait
+    away = Outage(log, "a read of the feed", scope.clock)
+    while True:
+        try:
+            return await follower.read(limit, max(0.0, deadline - scope.clock.monotonic()) if wait else 0.0)
+        except StoreError as error:
+            left = deadline - scope.clock.monotonic()
+            if not passes(error) or left <= 0:
+                raise
+            await scope.pause(min(away.failed(error), left))
 
 
 async def read_changes(reader: Reader, after: str, wanted: Filter, limit: int, wait: float) -> Changes:
@@ -210,7 +231,7 @@ class Feed(Family[M]):
         wait = arguments.seconds(wait, "wait")
         if wait and isinstance(tx, Transaction):
             raise InvalidArgument("the feed cannot be waited for inside a transaction", what="wait", value=wait)
-        return await Follower(self._scope, after, make_filter(families, ops, ids)).read(limit, wait)
+        return await _read_within(Follower(self._scope, after, make_filter(families, ops, ids)), limit, wait)
 
     @reading
     async def latest(self, tx: Reader) -> str:

@@ -1,14 +1,17 @@
 """A record's history: its entries in the feed, followed back from the record."""
 
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, TypeVar
 
 from .. import arguments, keys
 from ..clock import to_micros
+from ..core.outage import Outage, passes
 from ..core.transaction import PENDING, Reader, Scope, Transaction
 from ..engine import Row, stamped
-from ..errors import Damaged, InvalidArgument, NotFound, Timeout
+from ..errors import Damaged, InvalidArgument, NotFound, StoreError, Timeout, Unavailable
 from ..records.entry import Entry, decode, feed_prefix
 from ..records.kind import Kind, Record
 from ..records.pages import BY_ENTRY, Page, check_limit, fingerprint, read_cursor, write_cursor
@@ -17,6 +20,8 @@ from ..values import wrapper
 from . import positions
 from .feed import before_of, place_in, record_of
 from .positions import BEGINNING, LATEST
+
+log = logging.getLogger("stateroom.feed")
 
 T = TypeVar("T", bound=Record)
 
@@ -150,15 +155,29 @@ async def wait_for(
 ) -> T:
     """The record once it is there and `predicate` holds for it. Raises `Timeout`."""
     timeout = arguments.seconds(timeout, "timeout")
+    name = f"{kind.name} {'/'.join(path)!r}"
     part = scope.part(keys.root(kind.owner(path)))
     deadline = scope.clock.monotonic() + timeout
+    away = Outage(log, f"waiting for {name}", scope.clock)
     while True:
-        head = (await scope.reader.peek(part, [b""]))[0]
-        stored = await load(scope.reader, kind, path)
-        if stored is not None and predicate(stored.record):
-            return stored.record
+        cause: StoreError | None = None
+        version, pause = 0, 0.0
+        try:
+            head = (await scope.reader.peek(part, [b""]))[0]
+            version = 0 if head is None else head.version
+            stored = await load(scope.reader, kind, path)
+            if stored is not None and predicate(stored.record):
+                return stored.record
+            state = "is not there" if stored is None else f"is at revision {stored.record.revision}"
+        except StoreError as error:
+            if not passes(error):
+                raise
+            cause, state, pause = error, f"cannot be read ({error})", away.failed(error)
         left = deadline - scope.clock.monotonic()
         if left <= 0:
-            state = "is not there" if stored is None else f"is at revision {stored.record.revision}"
-            raise Timeout(f"{kind.name} {'/'.join(path)!r} {state} after {timeout} s")
-        await scope.engine.wait(part, head.version if head is not None else 0, left)
+            raise Timeout(f"{name} {state} after {timeout} s") from cause
+        if cause is not None:
+            await scope.pause(min(pause, left))
+            continue
+        with suppress(Unavailable):  # the next look says so, and pauses
+            await scope.engine.wait(part, version, left)

@@ -15,6 +15,11 @@ from ..records.entry import OPS, Entry, decode_run, feed_prefix
 from .changes import Looked, Seen
 from .positions import Place
 
+FAMILIES = ("instances", "machines", "results", "savepoints", "executions", "execution_events")
+"""The families whose changes are in the feed; no emitted type may have these names."""
+
+_NOUNS = {family.removesuffix("s"): family for family in FAMILIES}
+
 LEAST_RUN, RUN = 16, 256
 """Entries that are read at once."""
 
@@ -50,7 +55,7 @@ EVERYTHING = Filter()
 def make_filter(families: Collection[str] | None, ops: Collection[str] | None, ids: Collection[Any] | None) -> Filter:
     """A checked filter. Raises `InvalidArgument` for a bare str, an unknown op or an id that is no name."""
     return Filter(
-        None if families is None else frozenset(arguments.names(families, "families")),
+        None if families is None else _make_families(families),
         None if ops is None else arguments.choices(ops, "ops", OPS, "ops"),
         None if ids is None else _make_ids(ids),
     )
@@ -63,6 +68,14 @@ def _make_ids(ids: Collection[Any]) -> frozenset[Any]:
         return frozenset([arguments.text(id, "ids") if isinstance(id, str) else id for id in given])
     except TypeError as error:
         raise InvalidArgument(f"ids has what cannot be one: {given!r}", what="ids", value=given) from error
+
+
+def _make_families(families: Collection[str]) -> frozenset[str]:
+    """Families and emitted types; a noun for a family matches nothing, and is a slip."""
+    names = frozenset(arguments.names(families, "families"))
+    for name in names & _NOUNS.keys():
+        raise InvalidArgument(f"there is no family {name!r}; {_NOUNS[name]!r} is meant", what="families", value=name)
+    return names
 
 
 Picked = tuple[list[Seen], Looked]

@@ -23,7 +23,8 @@ from ..feed.feed import Change
 from ..feed.positions import BEGINNING
 from ..records.audit import Problem
 from ..records.dependents import sweep
-from ..watch.loop import Loop, make_options
+from ..watch.loop import Loop
+from ..watch.options import WatchOptions
 from ..watch.watcher import AsyncWatcher, Watcher
 from . import transactions
 from .transactions import BlockingTransaction, Families, OpenTransaction, SuspendingTransaction
@@ -146,7 +147,7 @@ class Store(_Base[Blocking]):
         """
         self._check_open()
         name = arguments.name(name, "name")
-        options = make_options(
+        options = WatchOptions(
             families=families, ops=ops, start=start, batch=batch, on_error=on_error, max_retries=max_retries,
             backoff=backoff, ephemeral=ephemeral, checkpoint_every=checkpoint_every,
         )  # fmt: skip
@@ -293,7 +294,7 @@ class AsyncStore(_Base[Suspending]):
         """
         self._check_open()
         name = arguments.name(name, "name")
-        options = make_options(
+        options = WatchOptions(
             families=families, ops=ops, start=start, batch=batch, on_error=on_error, max_retries=max_retries,
             backoff=backoff, ephemeral=ephemeral, checkpoint_every=checkpoint_every,
         )  # fmt: skip

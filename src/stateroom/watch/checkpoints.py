@@ -11,7 +11,7 @@ from ..codec import seal, unseal
 from ..core.operation import Family, M, operation, reading
 from ..core.transaction import Reader, Scope, Transaction
 from ..engine import Row
-from ..errors import NotFound
+from ..errors import Damaged, NotFound
 from ..feed import positions
 from ..feed.positions import BEGINNING, LATEST
 
@@ -32,16 +32,32 @@ def checkpoint_key(scope: Scope, name: str) -> bytes:
 
 
 def _decode(scope: Scope, row: Row) -> Checkpoint:
-    position, at = ormsgpack.unpackb(unseal(row.key, row.value))
-    name = row.key[len(scope.key(keys.CHECKPOINT)) : -1].decode()
-    return Checkpoint(name, position, from_micros(at))
+    data = unseal(row.key, row.value)
+    try:
+        position, at = ormsgpack.unpackb(data)
+        name = row.key[len(scope.key(keys.CHECKPOINT)) : -1].decode()
+        return Checkpoint(name, position, from_micros(at))
+    except (ValueError, TypeError, OverflowError) as error:
+        raise Damaged("a checkpoint cannot be read; set it anew", kind="checkpoints", key=row.key) from error
 
 
-def write_checkpoint(tx: Transaction, name: str, position: str) -> None:
+def checkpoint_row(scope: Scope, checkpoint: Checkpoint) -> tuple[bytes, bytes]:
+    """Key and value of a checkpoint's row."""
+    key = checkpoint_key(scope, checkpoint.name)
+    return key, seal(key, ormsgpack.packb([checkpoint.position, to_micros(checkpoint.updated_at)]))
+
+
+def write_checkpoint(tx: Transaction, name: str, position: str) -> Checkpoint:
     """Write a checkpoint whose name and position were checked."""
-    key = checkpoint_key(tx.scope, name)
-    at = to_micros(tx.scope.clock.now())
-    tx.put(keys.root(name), key, seal(key, ormsgpack.packb([position, at])))
+    checkpoint = Checkpoint(name, position, tx.scope.clock.now())
+    tx.put(keys.root(name), *checkpoint_row(tx.scope, checkpoint))
+    return checkpoint
+
+
+async def begin_checkpoint(tx: Transaction, name: str, position: str) -> Checkpoint:
+    """The consumer's checkpoint, which is made at `position` where there is none."""
+    row = await tx.get(keys.root(name), checkpoint_key(tx.scope, name))
+    return write_checkpoint(tx, name, position) if row is None else _decode(tx.scope, row)
 
 
 async def read_checkpoint(reader: Reader, name: str) -> Checkpoint | None:
@@ -77,8 +93,7 @@ class Checkpoints(Family[M]):
             position = await positions.write(tx.scope, await positions.latest(tx.scope.reader))
         elif position != BEGINNING:
             await positions.read(tx.scope, position)
-        write_checkpoint(tx, name, position)
-        return Checkpoint(name, position, tx.scope.clock.now())
+        return write_checkpoint(tx, name, position)
 
     @reading
     async def get(self, tx: Reader, name: str) -> str:

@@ -3,21 +3,25 @@
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Collection
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from typing import Any, TypeVar
 
 from .. import arguments
 from ..core.bridge import run_now
 from ..core.operation import M, iteration
+from ..core.outage import Outage, passes
 from ..core.transaction import Reader, Scope, Transaction, transact
-from ..errors import AlreadyExists, InvalidArgument, Timeout
-from ..feed.feed import Change, Feed, Follower, make_filter
-from ..feed.positions import BEGINNING
+from ..errors import AlreadyExists, InvalidArgument, StoreError, Timeout
+from ..feed import positions
+from ..feed.feed import Change, Changes, Feed, Filter, Follower, make_filter
+from ..feed.positions import BEGINNING, LATEST
 from ..limits import PAGE_ITEMS
-from .checkpoints import Checkpoint, read_checkpoint, write_checkpoint
+from .checkpoints import Checkpoint, begin_checkpoint, read_checkpoint, write_checkpoint
 from .loop import Loop, WatcherStats
 
-log = logging.getLogger("stateroom.watch.watcher")
+log = logging.getLogger("stateroom.watch")
+
+R = TypeVar("R")
 
 FOLLOW_SECONDS = 30.0
 """How long a follower waits in one read; only a match, or the store's end, wakes it."""
@@ -48,25 +52,68 @@ class WatchedFeed(Feed[M]):
         batch = arguments.number(batch, "batch", least=1, most=PAGE_ITEMS)
         if isinstance(tx, Transaction):
             raise InvalidArgument("the feed cannot be followed inside a transaction", what="follow")
-        scope, wanted = self._scope, make_filter(families, ops, ids)
-        stored = None if name is None else await read_checkpoint(scope.reader, arguments.name(name, "name"))
-        follower = Follower(scope, start if stored is None else stored.position, wanted)
+        follower = await _Consumer.of(self._scope, name, start, make_filter(families, ops, ids))
         while True:
             position = follower.position
-            changes = await follower.read(batch, FOLLOW_SECONDS)
+            changes = await follower.read(batch)
             for change in changes.items:
                 yield change
-                if name is not None:
-                    await _move(scope, name, change.position)
-            if name is not None and not changes.items and changes.next != position:
-                await _move(scope, name, changes.next)
+                await follower.move(change.position)
+            if not changes.items and changes.next != position:
+                await follower.move(changes.next)
 
 
-async def _move(scope: Scope, name: str, position: str) -> None:
-    async def body(tx: Transaction) -> None:
-        write_checkpoint(tx, name, position)
+class _Consumer:
+    """Where an iterator over the feed stands. Its steps are made again while the database is away."""
 
-    await transact(scope, body)
+    def __init__(self, scope: Scope, name: str | None, follower: Follower) -> None:
+        self._scope = scope
+        self._name = name
+        self._follower = follower
+        self._outage = Outage(log, f"follower {name!r}" if name else "a follower", scope.clock)
+
+    @classmethod
+    async def of(cls, scope: Scope, name: str | None, start: str, filter: Filter) -> "_Consumer":
+        """Begin where the checkpoint is, or at `start`; the end of now is kept as a checkpoint, as it moves."""
+        if name is not None:
+            name = arguments.name(name, "name")
+            stored = await read_checkpoint(scope.reader, name)
+            if stored is None and start == LATEST:
+                first = await positions.write(scope, await positions.latest(scope.reader))
+                stored = await transact(scope, lambda tx: begin_checkpoint(tx, name, first))
+            start = start if stored is None else stored.position
+        return cls(scope, name, Follower(scope, start, filter))
+
+    @property
+    def position(self) -> str:
+        return self._follower.position
+
+    async def read(self, limit: int) -> Changes:
+        """The next changes, whenever they come."""
+        return await self._lasting(lambda: self._follower.read(limit, FOLLOW_SECONDS))
+
+    async def move(self, position: str) -> None:
+        """Move the checkpoint, where there is one."""
+        name = self._name
+        if name is None:
+            return
+
+        async def body(tx: Transaction) -> None:
+            write_checkpoint(tx, name, position)
+
+        await self._lasting(lambda: transact(self._scope, body))
+
+    async def _lasting(self, step: Callable[[], Awaitable[R]]) -> R:
+        while True:
+            try:
+                result = await step()
+            except StoreError as error:
+                if not passes(error):
+                    raise
+                await self._scope.pause(self._outage.failed(error))
+            else:
+                self._outage.over()
+                return result
 
 
 class Watcher:

@@ -1,0 +1,37 @@
+"""Keeping a lease: when it is due for renewal, by elapsed time and by the clock it was written with."""
+
+from ..core.transaction import Scope, transact
+from .leases import Lease, acquire, release, renew
+
+
+class Renewal:
+    """A lease that its holder keeps. Whoever loses it is told by `LostLease`, and writes nothing more under it."""
+
+    def __init__(self, scope: Scope, lease: Lease, ttl: float) -> None:
+        self._scope = scope
+        self._ttl = ttl
+        self.lease = lease
+        self._at = scope.clock.monotonic()
+
+    @classmethod
+    async def acquire(cls, scope: Scope, key: str, owner: str, ttl: float) -> "Renewal":
+        """Take a lease for `ttl` seconds. Raises `LostLease` while another owner holds it."""
+        return cls(scope, await transact(scope, lambda tx: acquire(tx, key, owner, ttl)), ttl)
+
+    @property
+    def due(self) -> bool:
+        """Whether a third of its time is over. A clock that was set back must not hide that."""
+        clock = self._scope.clock
+        left = (self.lease.expires_at - clock.now()).total_seconds()
+        return left < self._ttl * 2 / 3 or clock.monotonic() - self._at > self._ttl / 3
+
+    async def keep(self) -> None:
+        """Renew it where that is due. Raises `LostLease`."""
+        if self.due:
+            began, old = self._scope.clock.monotonic(), self.lease
+            self.lease = await transact(self._scope, lambda tx: renew(tx, old, self._ttl))
+            self._at = began
+
+    async def release(self) -> bool:
+        """Give it up; False where it was superseded."""
+        return await transact(self._scope, lambda tx: release(tx, self.lease))
