@@ -7,6 +7,7 @@ from .clock import new_id
 from .families.executions.record import Event, Execution
 from .families.instances.record import Context, HistoryEntry, Instance
 from .families.leases import Lease
+from .families.locations import Location
 from .families.machines.record import Failure, Snapshot
 from .families.results.record import Result
 from .families.savepoints.collector import AsyncCollector, Collector, Entity
@@ -46,6 +47,7 @@ __all__ = [
     "HistoryEntry",
     "Instance",
     "Lease",
+    "Location",
     "Page",
     "Policy",
     "Problem",

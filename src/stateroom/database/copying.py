@@ -31,7 +31,7 @@ from ..watch.checkpoints import Checkpoint, all_checkpoints, checkpoint_row
 _RUN = 500
 _BATCH = BATCH_BYTES // 4
 _EVERYWHERE = (keys.DEFINITION,)
-_REBUILT = (keys.RECORD, keys.INDEX, keys.COUNTER, keys.FEED, b"G", b"B", keys.CHECKPOINT)
+_REBUILT = (keys.RECORD, keys.INDEX, keys.COUNTER, keys.FEED, b"G", b"B", keys.CHECKPOINT, keys.ADVANCES)
 
 OWNERS: dict[bytes, Callable[[bytes], str]] = {}
 """For each tag of a row that hangs on a name: from what follows the tag to the string that decides the part."""
@@ -82,6 +82,13 @@ OWNERS.update(
         keys.RESULT_EXPIRY: _after_number,
         keys.RESULT_WRITES: first_name,
         keys.RESULT_CLAIM: first_name,
+        keys.LOCATION: first_name,
+        keys.LOCATION_BY_NODE: _second_name,
+        keys.LOCATION_WRITES: first_name,
+        keys.LOCATION_COUNT: first_name,
+        keys.GENERATION: first_name,
+        keys.SETTLED: first_name,
+        keys.NODE: lambda rest: keys.NODE_ROOT,
     }
 )
 

@@ -23,7 +23,7 @@ from .copying import namespaces
 _RUN = 200
 _TRIES = 20
 
-PROTECTED = (keys.DEAD_LETTER, keys.DEFINITION)
+PROTECTED = (keys.DEAD_LETTER, keys.DEFINITION, keys.LOCATION, keys.NODE)
 """Tags of rows whose whole value is one encrypted piece."""
 
 

@@ -15,6 +15,7 @@ from ..errors import Conflict, InvalidArgument
 from ..families.executions.family import Executions
 from ..families.instances.family import Instances
 from ..families.leases import Lease, Leases, check_time, fence, look, lost
+from ..families.locations import Locations
 from ..families.machines.family import Machines
 from ..families.results.family import Results
 from ..families.savepoints.family import Savepoints
@@ -55,6 +56,11 @@ class Families(Generic[M]):
     def results(self) -> Results[M]:
         """Values of DAG functions."""
         return Results(self._face)
+
+    @cached_property
+    def locations(self) -> Locations[M]:
+        """Which node holds which result, and which nodes there are."""
+        return Locations(self._face)
 
     @cached_property
     def timers(self) -> Timers[M]:

@@ -5,7 +5,7 @@ waiting is woken by the write and not by a poll; values are durable, and large o
 """
 
 from collections.abc import AsyncIterator, Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from inspect import isawaitable
 from typing import Any
 
@@ -20,8 +20,9 @@ from ...records.pages import Page, fingerprint
 from ...records.query import Query
 from ...records.reading import load_many
 from ...values import streams, wrapper
-from . import clear, memo
+from . import clear, encoded, memo
 from . import record as result_record
+from .encoded import StoredValue
 from .record import (
     RAW,
     RESULTS,
@@ -165,6 +166,48 @@ class Results(Family[M]):
         elif not record.place or record.place[0] != RAW:
             raise InvalidArgument(f"result {id!r} of DAG {dag!r} is not bytes; use get", what="id", value=id)
         return await streams.open_stream(tx, keys.root(dag), bound, wrapped)
+
+    @joining
+    async def put_stored(
+        self,
+        dag: str,
+        id: str,
+        source: Any,
+        *,
+        form: str,
+        digest: str,
+        size: int,
+        expires_at: datetime | None = None,
+    ) -> Result:
+        """Store what `open_stored` of another store gives, in bounded memory; nothing unless digest and size agree.
+
+        `source` as for `put_stream`; `form`, `digest` (SHA-256 in hexadecimal), `size` (bytes) and `expires_at` (aware)
+        as the other store has them. Raises `Damaged` where other bytes come, `InvalidArgument`.
+        """
+        check_names(dag, id)
+        arguments.choice(form, "form", tuple(encoded.FORMS))
+        arguments.number(size, "size")
+        scope, tx, root = self._scope, self._face.tx, keys.root(dag)
+        if tx is not None:
+            tx.enter(root)
+        observed = _Observed(source)
+        streamed = await streams.upload_stream(scope, root, observed.source)
+        result = Result(dag, id, None, digest=digest, size=size, expires_at=expires_at)
+        encoded.check(result, digest, size, observed.digest, streamed)
+
+        async def body(tx: Transaction) -> Result:
+            return await encoded.keep(tx, result, form, streamed)
+
+        return await self._finish(body)
+
+    @reading
+    async def open_stored(self, tx: Reader, dag: str, id: str) -> StoredValue | None:
+        """A result's stored bytes as a file, whatever the value is, without making it; None where there is none.
+
+        For what moves values between stores: see `put_stored`. Raises `Damaged`.
+        """
+        check_names(dag, id)
+        return await encoded.open_stored(tx, dag, id)
 
     @procedure
     async def wait(self, dag: str, id: str, *, timeout: float = 5.0) -> Any:

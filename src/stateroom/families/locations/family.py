@@ -1,0 +1,307 @@
+"""Where the values of DAGs are, after Handoff's location registry; several nodes may hold the same value."""
+
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+import msgspec
+import ormsgpack
+
+from ... import arguments, keys
+from ...clock import from_micros, to_micros
+from ...codec import seal, unseal
+from ...core.operation import M, iteration, operation, procedure, reading
+from ...core.transaction import Reader, Scope, Transaction
+from ...engine import Row
+from ...errors import Timeout
+from ...records.pages import BY_NAME, Page, check_limit, fingerprint, read_cursor, write_cursor
+from . import record
+from .nodes import Nodes
+from .record import FORMS, RUN, Location
+
+_GONE = 1000
+"""Locations of one node that one step of `clear` removes."""
+
+
+def _names(dag: Any, id: Any) -> tuple[str, str]:
+    return arguments.name(dag, "dag"), arguments.name(id, "id")
+
+
+class Locations(Nodes[M]):
+    """``store.locations``: which node holds which result. Not in the feed."""
+
+    @operation
+    async def register(
+        self,
+        tx: Transaction,
+        dag: str,
+        id: str,
+        node: str,
+        *,
+        digest: str | None = None,
+        size: int | None = None,
+        form: str | None = None,
+        expires_at: datetime | None = None,
+    ) -> Location:
+        """Say that a node holds a value; what is not given is kept from an earlier registration of the same node.
+
+        `digest` and `size` as in its `Result`; `form`: "bytes" or "value". Raises `InvalidArgument`.
+        """
+        dag, id = _names(dag, id)
+        node, digest = arguments.name(node, "node"), record.check_digest(digest)
+        size = None if size is None else arguments.number(size, "size")
+        form = None if form is None else arguments.choice(form, "form", FORMS)
+        if expires_at is not None:
+            expires_at = from_micros(arguments.time(expires_at, "expires_at"))
+        before = await record.load(tx, dag, id, node)
+        if before is not None and digest in (None, before.digest) and expires_at in (None, before.expires_at):
+            digest, expires_at = before.digest, before.expires_at
+            size, form = (before.size if size is None else size), (before.form if form is None else form)
+        now = from_micros(to_micros(tx.scope.clock.now()))
+        made = Location(
+            dag, id, node, digest=digest, size=size, form=form, expires_at=expires_at, revision=1, created_at=now,
+            updated_at=now,
+        )  # fmt: skip
+        if before is not None:
+            same = msgspec.structs.replace(made, revision=before.revision, created_at=before.created_at)
+            if msgspec.structs.replace(same, updated_at=before.updated_at) == before:
+                return before
+            # Another value is another fact: how old it is counts from now.
+            created = before.created_at if digest == before.digest else now
+            updated = max(now, before.updated_at or now)
+            made = msgspec.structs.replace(made, revision=before.revision + 1, created_at=created, updated_at=updated)
+        record.write(tx, made, new=before is None)
+        return made
+
+    @operation
+    async def unregister(self, tx: Transaction, dag: str, id: str, node: str | None = None) -> int:
+        """Remove the location of a value on one node, or on all; gives how many there were."""
+        dag, id = _names(dag, id)
+        if node is not None:
+            found = await record.load(tx, dag, id, arguments.name(node, "node"))
+            gone = [] if found is None else [found]
+        else:
+            await tx.get(keys.root(dag), record.writes_key(tx.scope, dag))
+            gone = await record.all_under(tx, dag, id)
+        for location in gone:
+            record.remove(tx, location)
+        return len(gone)
+
+    @reading
+    async def of(self, tx: Reader, dag: str, id: str) -> tuple[Location, ...]:
+        """The locations of a value, by node; none: empty."""
+        return tuple(await record.all_under(tx, *_names(dag, id)))
+
+    @reading
+    async def of_dag(self, tx: Reader, dag: str) -> dict[str, tuple[Location, ...]]:
+        """The locations of every value of a DAG, by id; an unknown DAG: empty."""
+        found: dict[str, tuple[Location, ...]] = {}
+        async for location in record.under(tx, arguments.name(dag, "dag")):
+            found[location.id] = (*found.get(location.id, ()), location)
+        return found
+
+    @operation
+    async def clear(self, tx: Transaction, dag: str) -> int:
+        """Remove the locations of one DAG, and of no other; gives how many. The values stay where they are."""
+        return await record.clear(tx, arguments.name(dag, "dag"))
+
+    @procedure
+    async def clear_node(self, node: str, dag: str | None = None) -> int:
+        """Remove the locations of one node, in one DAG or in all, in steps of 1,000; gives how many."""
+        node = arguments.name(node, "node")
+        path = (node,) if dag is None else (node, arguments.name(dag, "dag"))
+        removed = 0
+        while True:
+            found = await _of_node(self._scope.reader, path, b"", _GONE)
+            by_dag: dict[str, list[str]] = {}
+            for name, id in found:
+                by_dag.setdefault(name, []).append(id)
+            for name, ids in by_dag.items():
+                removed += await self._transact(partial(_remove, node, name, ids))
+            if len(found) < _GONE:
+                return removed
+
+    @reading
+    async def count(self, tx: Reader, dag: str) -> int:
+        """How many locations a DAG has, from a counter; those whose value has expired count until they are removed."""
+        return await tx.total([record.count_key(tx.scope, arguments.name(dag, "dag"))])
+
+    @reading
+    async def query(
+        self,
+        tx: Reader,
+        *,
+        dag: str | None = None,
+        node: str | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page[Location]:
+        """Locations (of one DAG, of one node) by DAG, id and node; of one node by DAG and id.
+
+        Raises `InvalidArgument`.
+        """
+        check_limit(limit)
+        path = _path(dag, node)
+        mark = fingerprint(tx.scope.prefix, "locations", dag, node)
+        after = b"" if cursor is None else read_cursor(cursor, mark, BY_NAME)
+        items: list[Location] = []
+        while len(items) <= limit:
+            found, last = await _run(tx, path, node, after)
+            for at, location in found:
+                if len(items) == limit:
+                    return Page(tuple(items), write_cursor(mark, after))
+                items.append(location)
+                after = at
+            if last is None:
+                break
+            after = last
+        return Page(tuple(items))
+
+    @iteration
+    async def scan(self, tx: Reader, *, dag: str | None = None, node: str | None = None) -> AsyncIterator[Location]:
+        """All locations that `query` would page through."""
+        path, after = _path(dag, node), b""
+        while True:
+            found, last = await _run(tx, path, node, after)
+            for _, location in found:
+                yield location
+            if last is None:
+                return
+            after = last
+
+    @procedure
+    async def wait(
+        self, dag: str, id: str, *, known: tuple[Location, ...] = (), timeout: float | timedelta = 5.0
+    ) -> tuple[Location, ...]:
+        """The locations of a value once there are some, and others than `known`; woken by the write.
+
+        `timeout` in seconds. Raises `Timeout`.
+        """
+        dag, id = _names(dag, id)
+        seconds = arguments.seconds(timeout, "timeout")
+        scope = self._scope
+        part, deadline = scope.part(keys.root(dag)), scope.clock.monotonic() + seconds
+        while True:
+            (head,) = await scope.reader.peek(part, [b""])
+            found = tuple(await record.all_under(scope.reader, dag, id))
+            if found and found != known:
+                return found
+            left = deadline - scope.clock.monotonic()
+            if left <= 0:
+                raise Timeout(f"no new location of {id!r} of DAG {dag!r} after {seconds} s")
+            await scope.engine.wait(part, 0 if head is None else head.version, left)
+
+    @operation
+    async def advance(self, tx: Transaction, dag: str) -> int:
+        """Begin a new generation of a DAG: its locations go, and nothing of an earlier one is registered again.
+
+        Gives the generation's number, which rises by 1 each time. Nodes compare it with the one their values are of.
+        """
+        dag = arguments.name(dag, "dag")
+        root, key = keys.root(dag), _generation_key(tx.scope, dag)
+        number = 1 + _number(key, await tx.get(root, key))
+        await record.clear(tx, dag)
+        tx.put(root, key, seal(key, ormsgpack.packb(number)))
+        tx.add(root, tx.scope.key(keys.ADVANCES), 1)
+        return number
+
+    @reading
+    async def generation(self, tx: Reader, dag: str, node: str | None = None) -> int:
+        """The generation of a DAG, or the one that a node's values are of; 0: it was never cleared everywhere.
+
+        In a transaction it must be the same at commit.
+        """
+        dag = arguments.name(dag, "dag")
+        if node is None:
+            key = _generation_key(tx.scope, dag)
+        else:
+            key = tx.scope.key(keys.SETTLED, keys.path(dag, arguments.name(node, "node")))
+        return _number(key, await tx.get(keys.root(dag), key))
+
+    @operation
+    async def settle(self, tx: Transaction, dag: str, node: str, generation: int) -> None:
+        """Say that what a node holds of a DAG is of this generation; an earlier one than before is ignored."""
+        dag, node = arguments.name(dag, "dag"), arguments.name(node, "node")
+        arguments.number(generation, "generation")
+        root, key = keys.root(dag), tx.scope.key(keys.SETTLED, keys.path(dag, node))
+        if generation > _number(key, await tx.get(root, key)):
+            tx.put(root, key, seal(key, ormsgpack.packb(generation)))
+
+    @reading
+    async def generations(self, tx: Reader) -> dict[str, int]:
+        """The generation of every DAG that was ever cleared everywhere."""
+        scope = tx.scope
+        prefix = start = scope.key(keys.GENERATION)
+        found: dict[str, int] = {}
+        while True:
+            rows = await tx.scan(None, start, prefix + keys.END, limit=RUN)
+            found |= {row.key[len(prefix) : -1].decode(): _number(row.key, row) for row in rows}
+            if len(rows) < RUN:
+                return found
+            start = rows[-1].key + b"\0"
+
+    @reading
+    async def advances(self, tx: Reader) -> int:
+        """How many generations were begun, from a counter: whether `generations` gives something new."""
+        return await tx.total([tx.scope.key(keys.ADVANCES)])
+
+
+async def _remove(node: str, dag: str, ids: list[str], tx: Transaction) -> int:
+    """Remove the locations of some values on one node."""
+    removed = 0
+    for id in ids:
+        location = await record.load(tx, dag, id, node)
+        if location is not None:
+            record.remove(tx, location)
+            removed += 1
+    return removed
+
+
+def _generation_key(scope: Scope, dag: str) -> bytes:
+    return scope.key(keys.GENERATION, keys.path(dag))
+
+
+def _number(key: bytes, row: Row | None) -> int:
+    return 0 if row is None else int(ormsgpack.unpackb(unseal(key, row.value)))
+
+
+def _path(dag: str | None, node: str | None) -> tuple[str, ...]:
+    """The names that the rows of a query begin with."""
+    given = [] if node is None else [arguments.name(node, "node")]
+    return tuple(given if dag is None else [*given, arguments.name(dag, "dag")])
+
+
+async def _run(
+    tx: Reader, path: tuple[str, ...], node: str | None, after: bytes
+) -> tuple[list[tuple[bytes, Location]], bytes | None]:
+    """Some locations with the ends of their keys, and where to go on; None at the end."""
+    scope = tx.scope
+    if node is not None:
+        found = await _of_node(tx, path, after, RUN)
+        rows: list[Row] = []
+        for dag, id in found:
+            (row,) = await tx.peek(scope.part(keys.root(dag)), [record.key_of(scope, dag, id, node)])
+            rows += [] if row is None else [row]
+        ends = [keys.path(dag, id) for dag, id in found]
+        last = ends[-1] if len(found) == RUN else None
+        located = [record.parse(scope, row) for row in rows]
+        kept = [(keys.path(one.dag, one.id), one) for one in located if record.is_live(scope, one)]
+        return kept, last
+    prefix = scope.key(keys.LOCATION)
+    start = prefix + (after + b"\0" if after else keys.path(*path))
+    stop = prefix + keys.path(*path) + keys.END
+    rows = await tx.scan(keys.root(path[0]) if path else None, start, stop, limit=RUN)
+    last = rows[-1].key[len(prefix) :] if len(rows) == RUN else None
+    located = [record.parse(scope, row) for row in rows]
+    return [(keys.path(one.dag, one.id, one.node), one) for one in located if record.is_live(scope, one)], last
+
+
+async def _of_node(tx: Reader, path: tuple[str, ...], after: bytes, limit: int) -> list[tuple[str, str]]:
+    """DAG and id of locations of a node, after a (DAG, id)."""
+    scope = tx.scope
+    prefix = scope.key(keys.LOCATION_BY_NODE, keys.path(path[0]))
+    start = prefix + (after + b"\0" if after else keys.path(*path[1:]))
+    stop = prefix + keys.path(*path[1:]) + keys.END
+    rows = await tx.scan(keys.root(path[1]) if len(path) > 1 else None, start, stop, limit=limit)
+    return [(str(dag), str(id)) for dag, id in (keys.parse(row.key[len(prefix) :], (str, str)) for row in rows)]
