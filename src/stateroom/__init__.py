@@ -8,6 +8,7 @@ from .families.executions.record import Event, Execution
 from .families.instances.record import Context, HistoryEntry, Instance
 from .families.leases import Lease
 from .families.locations import Location
+from .families.locations import NodeInfo as NodeInfo
 from .families.machines.record import Failure, Snapshot
 from .families.results.record import Result
 from .families.savepoints.collector import AsyncCollector, Collector, Entity

@@ -78,14 +78,15 @@ class Locations(Nodes[M]):
     async def unregister(self, tx: Transaction, dag: str, id: str, node: str | None = None) -> int:
         """Remove the location of a value on one node, or on all; gives how many there were."""
         dag, id = _names(dag, id)
+        gone: list[Location] = []
         if node is not None:
-            found = await record.load(tx, dag, id, arguments.name(node, "node"))
-            gone = [] if found is None else [found]
+            only = await record.load(tx, dag, id, arguments.name(node, "node"))
+            gone = [] if only is None else [only]
         else:
             await tx.get(keys.root(dag), record.writes_key(tx.scope, dag))
             gone = await record.all_under(tx, dag, id)
-        for location in gone:
-            record.remove(tx, location)
+        for each in gone:
+            record.remove(tx, each)
         return len(gone)
 
     @reading
@@ -97,7 +98,7 @@ class Locations(Nodes[M]):
     async def of_dag(self, tx: Reader, dag: str) -> dict[str, tuple[Location, ...]]:
         """The locations of every value of a DAG, by id; an unknown DAG: empty."""
         found: dict[str, tuple[Location, ...]] = {}
-        async for location in record.under(tx, arguments.name(dag, "dag")):
+        for location in await record.all_under(tx, arguments.name(dag, "dag")):
             found[location.id] = (*found.get(location.id, ()), location)
         return found
 
