@@ -3,6 +3,8 @@
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -97,10 +99,8 @@ class Locations(Nodes[M]):
     @reading
     async def of_dag(self, tx: Reader, dag: str) -> dict[str, tuple[Location, ...]]:
         """The locations of every value of a DAG, by id; an unknown DAG: empty."""
-        found: dict[str, tuple[Location, ...]] = {}
-        for location in await record.all_under(tx, arguments.name(dag, "dag")):
-            found[location.id] = (*found.get(location.id, ()), location)
-        return found
+        every = await record.all_under(tx, arguments.name(dag, "dag"))
+        return {id: tuple(group) for id, group in groupby(every, key=attrgetter("id"))}
 
     @operation
     async def clear(self, tx: Transaction, dag: str) -> int:
