@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InvalidArgument, StoreError
-from . import care, checkpoint, execution, feed, instance, machine, moves, result, retention, savepoint, whole
+from . import care, checkpoint, execution, feed, imports, instance, machine, moves, result, retention, savepoint, whole
 from .demo import command as demo
 from .output import Output
 from .session import Session
@@ -34,6 +34,7 @@ app.command("rekey")(care.rekey)
 app.command("backup")(moves.backup)
 app.command("restore")(moves.restore)
 app.command("copy")(moves.copy)
+app.command("import")(imports.import_)
 app.command("compact")(moves.compact)
 app.command("demo")(demo.demo)
 

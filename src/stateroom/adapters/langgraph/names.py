@@ -1,0 +1,110 @@
+"""How threads, namespaces and checkpoints of LangGraph are named in the store.
+
+A thread's *key* decides the part: everything of a thread shares it and changes together. LangGraph's ids may be empty,
+long, or have ``/`` and NUL in them; a key has none of these, and different ids have different keys.
+"""
+
+from hashlib import blake2b
+from typing import Any
+from urllib.parse import quote, unquote
+
+from ...errors import InvalidArgument
+
+_SAFE = " !#$&'()*+,-.:;<=>?@[]^_`{|}~"
+_ROOT = "."
+"""Stands for the root namespace, which is the empty text; a namespace that is a dot is quoted."""
+
+
+def _key(text: str, most: int) -> str:
+    try:
+        key = quote(text, safe=_SAFE)
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(f"{text!r} cannot be a name: it is no Unicode text", what="name", value=text) from error
+    if not key.strip() or key == _ROOT:
+        key = "".join(f"%{byte:02X}" for byte in text.encode()) or "%"
+    if len(key) > most:
+        key = "%%" + blake2b(text.encode(), digest_size=32).hexdigest()
+    return key
+
+
+def thread_key(thread: str) -> str:
+    """A thread's key: the root of all it has."""
+    return _key(thread, 120)
+
+
+def heads(thread: str) -> str:
+    """The DAG with the newest checkpoint of each namespace."""
+    return thread_key(thread) + "/heads"
+
+
+def past(thread: str) -> str:
+    """The DAG with the checkpoints before the newest."""
+    return thread_key(thread) + "/checkpoints"
+
+
+def head_id(namespace: str) -> str:
+    """A namespace's newest checkpoint in `heads`."""
+    return _key(namespace, 120) if namespace else _ROOT
+
+
+def early_id(namespace: str, checkpoint: str) -> str:
+    """Writes in `heads` that came before their checkpoint."""
+    return "%early/" + past_id(namespace, checkpoint)
+
+
+def is_early(id: str) -> bool:
+    """Whether an id in `heads` is of writes that came before their checkpoint."""
+    return id.startswith("%early/")
+
+
+def past_id(namespace: str, checkpoint: str) -> str:
+    """A checkpoint in `past`."""
+    key = quote(checkpoint, safe=_SAFE)
+    if not checkpoint.strip() or len(key) > 100:
+        raise InvalidArgument(
+            f"checkpoint id {checkpoint!r} is blank or over 100 bytes; LangGraph's are UUIDs",
+            what="checkpoint_id",
+            value=checkpoint,
+        )
+    return f"{head_id(namespace)}/{key}"
+
+
+def split_past(id: str) -> tuple[str, str]:
+    """The namespace's `head_id`, and the checkpoint, of an id in `past`."""
+    head, _, checkpoint = id.partition("/")
+    return head, unquote(checkpoint)
+
+
+def value_name(thread: str, digest: str) -> str:
+    """A value that is kept apart, as a machine's name."""
+    return f"{thread_key(thread)}/{digest}"
+
+
+class Superseded(str):
+    """The id of a checkpoint that was not the newest when it was read: whoever puts after it means a fork."""
+
+    __slots__ = ()
+
+
+class Place:
+    """Where a `RunnableConfig` points."""
+
+    def __init__(self, config: Any) -> None:
+        try:
+            configurable = config["configurable"]
+            thread = configurable["thread_id"]
+        except (KeyError, TypeError) as error:
+            raise InvalidArgument(
+                'the config names no thread; use {"configurable": {"thread_id": ...}}', what="config", value=config
+            ) from error
+        self.thread = str(thread)
+        self.namespace = str(configurable.get("checkpoint_ns") or "")
+        self.any_namespace = configurable.get("checkpoint_ns") is None
+        id = configurable.get("checkpoint_id") or None
+        self.id: str | None = None if id is None else str(id)
+        self.forks = isinstance(id, Superseded)
+
+
+def config_of(thread: str, namespace: str, id: str) -> Any:
+    """The config of a checkpoint."""
+    return {"configurable": {"thread_id": thread, "checkpoint_ns": namespace, "checkpoint_id": id}}

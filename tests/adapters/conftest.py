@@ -1,0 +1,47 @@
+"""A store for each engine, checked when the test ends; adapters are given it, or its url."""
+
+import contextlib
+import uuid
+
+import pytest
+
+import stateroom
+
+ENGINES = ("memory", "sqlite", "postgresql")
+
+
+@pytest.fixture(scope="session")
+def server():
+    pytest.importorskip("psycopg")
+    from stateroom.testing.postgres import fresh_schema
+
+    with fresh_schema("18") as url:
+        stateroom.open(url, parts=3).close()
+        yield url
+
+
+@pytest.fixture(params=ENGINES)
+def store(request, tmp_path):
+    """An open store in a namespace of its own."""
+    with contextlib.ExitStack() as stack:
+        if request.param == "postgresql":
+            url, options = request.getfixturevalue("server"), {"namespace": uuid.uuid4().hex}
+        else:
+            url, options = ("memory:" if request.param == "memory" else str(tmp_path / "store.db")), {}
+        opened = stack.enter_context(stateroom.open(url, **options))
+        yield opened
+        assert opened.check() == []
+
+
+@pytest.fixture(params=ENGINES[1:])
+def url(request, tmp_path):
+    """The url of a database that outlives the stores on it."""
+    if request.param == "sqlite":
+        yield str(tmp_path / "store.db")
+        return
+    from stateroom.testing.postgres import fresh_schema
+
+    pytest.importorskip("psycopg")
+    with fresh_schema("18") as fresh:
+        stateroom.open(fresh, parts=3).close()
+        yield fresh
