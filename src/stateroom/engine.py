@@ -109,6 +109,24 @@ class Gathering(Protocol):
     def scan_many(self, ranges: Sequence[Range], /) -> list[list[Row]]: ...
 
 
+@runtime_checkable
+class Reporting(Protocol):
+    """An engine that says after a wait whether anything came, so that who is idle need not look: a look is a trip."""
+
+    def passed(self, part: int | None, version: int, timeout: float, /) -> Any:
+        """As `wait`; False where, as far as is known, the version was not passed (an asynchronous one is awaited)."""
+        ...
+
+
+@runtime_checkable
+class Snapshotting(Protocol):
+    """An engine that reads a whole database as of one moment while others go on committing."""
+
+    def snapshot(self) -> Any:
+        """A context manager (an asynchronous one of an asynchronous engine) that gives the reading methods alone."""
+        ...
+
+
 def stamped(prefix: bytes, version: int, index: int) -> bytes:
     """The key of an appended row."""
     return prefix + version.to_bytes(8, "big") + index.to_bytes(2, "big")

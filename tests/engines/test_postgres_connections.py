@@ -7,9 +7,10 @@ import threading
 
 import pytest
 
-from engines.postgres_helpers import sessions
+from engines.postgres_helpers import quiet, sessions
 from stateroom.engine import Batch
-from stateroom.engines.postgres import connect, connect_async, engine, notify, wire
+from stateroom.engines.postgres import connect, connect_async, notify, wire
+from stateroom.engines.postgres.carriers import finish
 from stateroom.engines.postgres.statements import Statement
 from stateroom.errors import Closed, InvalidArgument
 from stateroom.testing.harness import FOREVER, Running
@@ -20,7 +21,7 @@ from stateroom.testing.harness import FOREVER, Running
 def test_connections_are_made_when_needed_bounded_and_closed_with_the_store(url, server):
     mark = f"bounded-{os.getpid()}"
     store = connect(f"{url}&connections=3&application_name={mark}")
-    store._watcher.committed = lambda part, version: None
+    quiet(store)
     assert len(sessions(server, mark)) == 1
     for each in [Running(lambda: [store.commit(0, Batch(add={b"n": 1})) for _ in range(10)]) for _ in range(8)]:
         each.result()
@@ -60,15 +61,16 @@ def test_a_refused_transaction_is_ended_and_its_connection_kept(url, server, ope
 def test_a_prepared_statement_that_vanishes_is_done_without(url, opened):
     """As behind a transaction pooler, where the session is another's by the next call."""
     store = opened(f"{url}&connections=1")
-    store._watcher.committed = lambda part, version: None
+    quiet(store)
     store.commit(0, Batch(expect={b"a": 0}, write={b"a": b"1"}))
     store.read(0, [b"a"])
-    link = store._pool.acquire()
-    link.connection.wait(engine.Trip([Statement(b"DEALLOCATE ALL")]).talk(link.pgconn, None))
-    store._pool.release(link)
+    pool, carrier = store._driver.pool, store._driver.carrier
+    connection = finish(pool.acquire(carrier))
+    finish(carrier.carry(connection, wire.RoundTrip([Statement(b"DEALLOCATE ALL")]), None))
+    pool.release(connection)
     assert store.commit(0, Batch(expect={b"a": 1}, write={b"a": b"2"})) == 2
     assert store.read(0, [b"a"])[0].value == b"2"
-    assert store._pool.prepare is False
+    assert store._driver.pool.prepare is False
 
 
 def test_statements_are_planned_anew_after_a_while(url, opened, monkeypatch):
@@ -77,7 +79,7 @@ def test_statements_are_planned_anew_after_a_while(url, opened, monkeypatch):
     for number in range(12):
         assert store.commit(0, Batch(expect={b"a": number}, write={b"a": b"x"})) == number + 1
         assert store.read(0, [b"a"])[0].version == number + 1
-    assert store._pool.prepare is True
+    assert store._driver.pool.prepare is True
 
 
 # Waiting
@@ -107,20 +109,22 @@ def test_a_commit_of_another_process_wakes_who_waits(url, opened, part):
 def test_a_hint_is_heard_without_polling(url, opened, monkeypatch):
     """With polling out of the way only the notification can have woken the waiter."""
     one, two = opened(url), opened(url)
-    polled, original = threading.Event(), one._watcher._poll
+    one.wait(5, 1, 0)
+    original, polled = one._driver.notifier._source.versions, []
 
-    def poll_once(parts):
-        found = {} if polled.is_set() else original(parts)
-        polled.set()
-        return found
+    async def poll_nothing(carrier, parts):
+        polled.append(parts)
+        return {}
 
-    one._watcher._poll = poll_once
-    listening, hear = threading.Event(), notify.Ear.hear
-    monkeypatch.setattr(notify.Ear, "hear", lambda ear, seconds, stop: (listening.set(), hear(ear, seconds, stop))[1])
+    one._driver.notifier._source.versions = poll_nothing
+    listening, poll = threading.Event(), notify.Listener.poll
+    monkeypatch.setattr(notify.Listener, "poll", lambda *args: (listening.set(), poll(*args))[1])
     waiting = Running(lambda: one.wait(5, 0, FOREVER))
     assert listening.wait(60)
     two.commit(5, Batch(write={b"a": b""}))
     waiting.result()
+    assert polled
+    one._driver.notifier._source.versions = original
 
 
 def test_without_anybody_to_listen_to_polling_finds_it(url, opened):

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
+from engines.postgres_helpers import quiet, together
 from engines.proxy import CLIENT, SERVER, Proxy
 from stateroom.engine import Batch, Range, read_counter
 from stateroom.engines.postgres import connect, connect_async
@@ -93,7 +94,7 @@ def attempt(commit):
 def test_a_cut_anywhere_in_a_commit_leaves_all_or_nothing_and_no_lie():
     with proxied() as (url, proxy, past):
         engine, direct = connect(url), connect(past)
-        engine._watcher.committed = lambda part, version: None  # hints would be recorded among the commit's messages
+        quiet(engine)
         engine.commit(0, batch(0))
         proxy.record()
         engine.commit(0, batch(1))
@@ -119,16 +120,16 @@ def test_a_cut_anywhere_in_a_commit_of_several_leaves_all_of_them_or_none():
     conflict = Batch(expect={b"gone": 5}, write={b"never": b""}, append=[(b"f/", b"never")], add={b"n": 1})
     with proxied() as (url, proxy, past):
         engine, direct = connect(url), connect(past)
-        engine._watcher.committed = lambda part, version: None
-        engine._together(0, [batch(0), conflict, batch(1)])
+        quiet(engine)
+        together(engine, 0, [batch(0), conflict, batch(1)])
         proxy.record()
-        engine._together(0, [batch(2), conflict, batch(3)])
+        together(engine, 0, [batch(2), conflict, batch(3)])
         sides = {side: proxy.boundaries(side) for side in (CLIENT, SERVER)}
         outcomes, number = set(), 4
         for side, cuts in sides.items():
             for after in cuts:
                 proxy.arm(side, after)
-                told = attempt(lambda: engine._together(0, [batch(number), conflict, batch(number + 1)]))  # noqa: B023
+                told = attempt(lambda: together(engine, 0, [batch(number), conflict, batch(number + 1)]))  # noqa: B023
                 first, second, third = told if isinstance(told, list) else [told] * 3
                 outcome = truth(first, past, direct, number)
                 assert truth(third, past, direct, number + 1) == outcome
@@ -146,7 +147,7 @@ def test_a_cut_anywhere_in_a_commit_of_several_leaves_all_of_them_or_none():
 def test_a_cut_anywhere_in_an_asyncio_commit_tells_no_lie_either():
     async def run(url, proxy, past, direct):
         engine = await connect_async(url)
-        engine._watcher.committed = lambda part, version: None
+        quiet(engine)
         await engine.commit(0, batch(0))
         proxy.record()
         await engine.commit(0, batch(1))
@@ -172,7 +173,7 @@ def test_a_cut_anywhere_in_an_asyncio_commit_tells_no_lie_either():
 def test_a_conflict_that_was_answered_is_told_even_when_the_connection_is_lost_after_it():
     with proxied() as (url, proxy, _):
         engine = connect(url)
-        engine._watcher.committed = lambda part, version: None
+        quiet(engine)
         engine.commit(0, Batch(write={b"a": b"1"}))
         proxy.record()
         with pytest.raises(Conflict):
@@ -186,7 +187,7 @@ def test_a_conflict_that_was_answered_is_told_even_when_the_connection_is_lost_a
 def test_a_read_is_repeated_once_on_a_fresh_connection_and_then_given_up():
     with proxied() as (url, proxy, _):
         engine = connect(url)
-        engine._watcher.committed = lambda part, version: None
+        quiet(engine)
         engine.commit(0, Batch(write={b"a": b"1"}))
         engine.read(0, [b"a"])
         proxy.record()
@@ -205,7 +206,7 @@ def test_what_each_call_costs_in_round_trips():
     with proxied() as (url, proxy, past):
         connect(past).close()
         engine = connect(url)
-        engine._watcher.committed = lambda part, version: None
+        quiet(engine)
         engine.commit(0, batch(0))  # prepares; costs the same
         counts = {}
 
@@ -215,7 +216,7 @@ def test_what_each_call_costs_in_round_trips():
             counts[name] = proxy.trips - before
 
         cost("commit", lambda: engine.commit(0, batch(1)))
-        cost("commit of several", lambda: engine._together(0, [batch(n) for n in range(2, 20)]))
+        cost("commit of several", lambda: together(engine, 0, [batch(n) for n in range(2, 20)]))
         cost("read of several parts", lambda: engine.read_many([(part, [b"", b"n"]) for part in range(16)]))
         cost("scan of several parts", lambda: engine.scan_many([Range(part, b"", LAST, 9) for part in range(16)]))
         cost("large commit", lambda: engine.commit(0, Batch(write={b"k%d" % n: b"x" * 500 for n in range(5000)})))

@@ -8,7 +8,7 @@ import threading
 import psycopg
 import pytest
 
-from engines.postgres_helpers import name_of
+from engines.postgres_helpers import name_of, quiet
 from stateroom.engine import Batch
 from stateroom.engines.postgres import connect, connect_async, distribute, dsn, engine, schema
 from stateroom.errors import (
@@ -119,9 +119,9 @@ def test_a_newer_format_is_not_touched(url, server, opened):
 def test_an_older_format_is_migrated_once_by_whoever_comes_first(url, server, opened, monkeypatch):
     opened(url)
     name = name_of(url)
-    server.execute(f"""UPDATE "{name}".rows SET value = int8send(0) WHERE part = -1 AND key = 'format'""")
     step = "INSERT INTO {s}.rows (part, key, value, version) VALUES (-1, 'step', 'x', 0)"  # fails if it is run twice
-    monkeypatch.setitem(schema.MIGRATIONS, 0, (step,))
+    monkeypatch.setitem(schema.MIGRATIONS, schema.FORMAT, (step,))
+    monkeypatch.setattr(schema, "FORMAT", schema.FORMAT + 1)
     barrier = threading.Barrier(4)
 
     def come():
@@ -131,7 +131,19 @@ def test_an_older_format_is_migrated_once_by_whoever_comes_first(url, server, op
     for each in [Running(come) for _ in range(4)]:
         each.result().close()
     rows = server.execute(f"""SELECT key, value FROM "{name}".rows WHERE part = -1 ORDER BY key""").fetchall()
-    assert rows == [(b"format", (1).to_bytes(8, "big")), (b"parts", (16).to_bytes(8, "big")), (b"step", b"x")]
+    assert rows == [(b"format", schema.FORMAT.to_bytes(8, "big")), (b"parts", (16).to_bytes(8, "big")), (b"step", b"x")]
+
+
+def test_a_schema_from_before_the_rename_is_refused_and_left_alone(url, server, opened):
+    opened(url)
+    change = f"""UPDATE "{name_of(url)}".rows SET value = int8send(1) WHERE part = -1 AND key = 'format'"""
+    server.execute(change)
+    with pytest.raises(UnsupportedFormat, match="before the project's rename") as refused:
+        connect(url)
+    assert (refused.value.found, refused.value.supported) == (1, schema.FORMAT)
+    with pytest.raises(UnsupportedFormat):
+        asyncio.run(connect_async(url))
+    assert server.execute(change + " RETURNING value").fetchall() == [((1).to_bytes(8, "big"),)]
 
 
 def test_a_first_open_by_many_at_once_makes_one_store(url):
@@ -223,17 +235,17 @@ def test_full_waits_for_the_disk_and_normal_does_not(url, server, monkeypatch):
     full, normal = connect(url), connect(url, durability="normal")
     for store, expected in ((full, False), (normal, True)):
         sent = []
-        original = engine.Trip
+        original = engine.RoundTrip
 
         class Spy(original):
             def __init__(self, statements, sent=sent, original=original):
                 sent.extend(each.sql for each in statements)
-                original.__init__(self, statements)
+                super().__init__(statements)
 
-        monkeypatch.setattr(engine, "Trip", Spy)
-        store._watcher.committed = lambda part, version: None
+        monkeypatch.setattr(engine, "RoundTrip", Spy)
+        quiet(store)
         store.commit(0, Batch(write={b"a": b""}))
-        monkeypatch.setattr(engine, "Trip", original)
+        monkeypatch.setattr(engine, "RoundTrip", original)
         assert (b"SET LOCAL synchronous_commit = off" in sent) is expected
         assert sent[-1] == b"COMMIT"
         store.close()

@@ -14,6 +14,7 @@ from ..clock import to_micros
 from ..core.operation import Family, M, operation, reading
 from ..core.outage import Outage, passes
 from ..core.transaction import Reader, Scope, Transaction
+from ..engine import Reporting
 from ..errors import Compacted, InvalidArgument, StoreError
 from ..records.entry import NO_POINTER, Entry, encode, feed_prefix
 from ..records.pages import check_limit
@@ -117,8 +118,9 @@ class Follower:
         scope = self.scope
         deadline = scope.clock.monotonic() + wait
         first = at_once = True
-        if self._idle and wait > 0:  # returns at once where something has moved since the last look
-            await scope.engine.wait(None, sum(self.versions), wait)
+        # A wait returns at once where something has moved since the last look.
+        if self._idle and wait > 0 and not await _moved(scope, sum(self.versions), wait):
+            return Changes((), self._after)
         while True:
             now = await survey(self._reader)
             self.versions = now.versions
@@ -199,6 +201,16 @@ async def _read_within(follower: Follower, limit: int, wait: float) -> Changes:
             if not passes(error) or left <= 0:
                 raise
             await scope.pause(min(away.failed(error), left))
+
+
+async def _moved(scope: Scope, versions: int, seconds: float) -> bool:
+    """Wait until the sum of all versions is past `versions`; False where the engine says that it is not."""
+    if isinstance(scope.direct, Reporting):
+        return bool(scope.direct.passed(None, versions, seconds))
+    if isinstance(scope.engine, Reporting):
+        return bool(await scope.engine.passed(None, versions, seconds))
+    await scope.engine.wait(None, versions, seconds)
+    return True
 
 
 async def read_changes(reader: Reader, after: str, wanted: Filter, limit: int, wait: float) -> Changes:

@@ -27,16 +27,20 @@ def connect(url: str, *, durability: str = "full", create: bool = True, parts: i
 async def connect_async(
     url: str, *, durability: str = "full", create: bool = True, parts: int | None = None
 ) -> AsyncEngine:
-    """The same for an event loop: a coroutine, to be awaited in the loop that will use the engine."""
+    """The same for event loops: the engine may be used in any of them and closed in any."""
     try:
-        from .aio import open_engine
+        from .engine import open_async
     except ImportError as error:
         _missing(error)
-    return await open_engine(url, durability=durability, create=create, parts=parts)
+    return await open_async(url, durability=durability, create=create, parts=parts)
 
 
 def distribute(url: str) -> None:
-    """Spread the tables of an existing store over the workers of a Citus cluster, by part."""
+    """Spread the tables of an existing store over the workers of a Citus cluster, by part.
+
+    Safe while others write, and to repeat: it does what is missing, which after an upgrade of Citus or of this package
+    may be the function that commits there. The url must reach the coordinator.
+    """
     try:
         from .citus import distribute as spread
     except ImportError as error:

@@ -1,8 +1,10 @@
-"""The blocking engine."""
+"""The engine, for threads and for event loops: one definition, driven by two carriers."""
 
 import os
+import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 import psycopg
@@ -12,35 +14,149 @@ from stateroom.engine import Batch, Outcome, Range, Row
 from stateroom.errors import InvalidArgument
 
 from . import dsn, faults
-from .notify import Watcher
-from .plans import Plan, Plans
-from .pool import BlockingLink, Pool, connect
+from .carriers import Asyncio, Blocking, Carrier, finish
+from .dialogues import Dialogue, Dialogues
+from .notify import CommitNotifier, Source
+from .pool import Pool, connect, forget_reaper
+from .queue import CommitQueue
+from .snapshot import AsyncSnapshot, Session, Snapshot
 from .statements import ROLLBACK, Statements
-from .turns import Turns
 from .views import View
-from .wire import Trip
+from .wire import Connection, RoundTrip
 
 T = TypeVar("T")
 
 
+class Driver:
+    """What both faces share: coroutines that carry out dialogues over pooled connections."""
+
+    def __init__(self, target: dsn.Target, carrier: Carrier, *, flush: bool) -> None:
+        self.target, self.carrier = target, carrier
+        statements = Statements(target.schema)
+        self.dialogues = Dialogues(statements, target.where, flush=flush)
+        self.pool = Pool(target)
+        self.notifier = CommitNotifier(
+            Source(self._versions, self._send, self._ping, self._connect_listener, statements.listen)
+        )
+        self.queue = CommitQueue(carrier, self.alone, self.together)
+
+    async def run(self, make: Callable[[], Dialogue[T]], *, writes: bool = False, carrier: Carrier | None = None) -> T:
+        """Carry out a dialogue; once more from the start where the connection was lost and nothing has happened."""
+        carrier = carrier or self.carrier
+        deadline = None if self.target.seconds is None else time.monotonic() + self.target.seconds
+        repeat = True
+        while True:
+            connection = await self.pool.acquire(carrier, deadline)
+            try:
+                return await self.hold(carrier, connection, make(), deadline)
+            except faults.Unprepared:
+                # Only raised with sessions that prepare, so this is not passed twice in one call for long.
+                self.pool.prepare = False
+                connection.finish()
+            except faults.Lost as lost:
+                late = deadline is not None and time.monotonic() >= deadline
+                if not repeat or late or (writes and lost.trip.sent):
+                    raise faults.of_loss(lost, self.target.where, writes=writes) from lost.__cause__
+                repeat = False
+            finally:
+                await self.give_back(carrier, connection, deadline)
+
+    async def hold(self, carrier: Carrier, connection: Connection, dialogue: Dialogue[T], deadline: float | None) -> T:
+        """Hold a dialogue over a connection. Raises `faults.Lost`, `faults.Unprepared` and what the dialogue raises."""
+        try:
+            statements = next(dialogue)
+            while True:
+                trip = RoundTrip(statements)
+                try:
+                    await carrier.carry(connection, trip, deadline)
+                except psycopg.OperationalError as error:
+                    if not trip.committed():
+                        lost = faults.Lost(trip)
+                        raise lost from error
+                refusal = faults.check(trip, self.target.where, prepared=connection.prepared is not None)
+                statements = dialogue.send(trip.answers) if refusal is None else dialogue.throw(refusal)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+
+    async def give_back(self, carrier: Carrier, connection: Connection, deadline: float | None) -> None:
+        """Keep a connection that is between transactions; end a refused transaction first; drop any other."""
+        try:
+            if connection.status in (TransactionStatus.INERROR, TransactionStatus.INTRANS):
+                await carrier.carry(connection, RoundTrip([ROLLBACK]), deadline)
+        except psycopg.Error:
+            connection.finish()
+        finally:
+            if connection.status == TransactionStatus.IDLE:
+                self.pool.release(connection)
+            else:
+                self.pool.drop(connection)
+
+    async def alone(self, part: int, batch: Batch) -> int:
+        version = await self.run(lambda: self.dialogues.commit(part, batch), writes=True)
+        self.notifier.committed(part, version)
+        return version
+
+    async def together(self, part: int, batches: Sequence[Batch]) -> list[Outcome]:
+        outcomes = await self.run(lambda: self.dialogues.commit_all(part, batches), writes=True)
+        self.notifier.committed(part, max((each for each in outcomes if isinstance(each, int)), default=0))
+        return outcomes
+
+    async def wait(self, part: int | None, version: int, timeout: float) -> bool:
+        if part is not None:
+            self.dialogues.check_part(part)
+        return await self.notifier.wait(self.carrier, part, version, timeout, self.dialogues.parts)
+
+    async def begin_snapshot(self) -> Session:
+        """Return a session in which everything is read as of one moment."""
+        session = Session(self, await self.pool.acquire(self.carrier))
+        try:
+            await session.begin()
+        except BaseException:
+            await session.end()
+            raise
+        return session
+
+    def close(self) -> None:
+        self.notifier.close()
+        self.pool.close()
+
+    def forget(self) -> None:
+        """In a forked child."""
+        self.pool.forget()
+        self.notifier.reset()
+        self.queue.reset()
+
+    async def _versions(self, carrier: Carrier, parts: Sequence[int]) -> dict[int, int]:
+        return await self.run(lambda: self.dialogues.versions(parts), carrier=carrier)
+
+    async def _send(self, carrier: Carrier, versions: dict[int, int]) -> None:
+        await self.run(lambda: self.dialogues.notify(versions), carrier=carrier)
+
+    async def _ping(self, carrier: Carrier, channel: str) -> None:
+        await self.run(lambda: self.dialogues.ping(channel), carrier=carrier)
+
+    async def _connect_listener(self, carrier: Carrier) -> Connection:
+        return await connect(carrier, self.target.listen, self.target.where)
+
+
 class PostgresEngine:
-    """An `Engine` over a pool of blocking connections; every method may be called from any thread."""
+    """An `Engine`; every method may be called from any thread."""
 
     distant = True
 
     def __init__(self, target: dsn.Target, *, flush: bool) -> None:
-        self._target = target
-        statements = Statements(target.schema)
-        self._plans = Plans(statements, target.where, flush=flush)
-        self._pool = Pool(target)
-        self._watcher = Watcher(self._versions, self._notify, self._connect_ear, statements.listen())
-        self._turns = Turns(self._alone, self._together)
-        _engines.add(self)
+        self._driver = Driver(target, Blocking(), flush=flush)
+        self._dialogues = self._driver.dialogues
+        _drivers.add(self._driver)
+
+    def _run(self, make: Callable[[], Dialogue[T]]) -> T:
+        return finish(self._driver.run(make))
 
     def open(self, parts: int | None, create: bool) -> "PostgresEngine":
         """Find, make or migrate the tables."""
         try:
-            self._run(lambda: self._plans.open(parts, create))
+            self._run(lambda: self._dialogues.open(parts, create))
         except BaseException:
             self.close()
             raise
@@ -48,133 +164,160 @@ class PostgresEngine:
 
     def describe(self, number: int, views: Sequence[View]) -> None:
         """Make the views for people who ask in SQL, where those that are there have a lower number."""
-        self._run(lambda: self._plans.describe(number, views))
+        self._run(lambda: self._dialogues.describe(number, views))
 
     @property
     def parts(self) -> int:
-        return self._plans.parts
+        return self._dialogues.parts
 
     def read(self, part: int, keys: Sequence[bytes], /) -> list[Row | None]:
         """One round trip."""
-        return self._run(lambda: self._plans.read(part, keys))
+        return self._run(lambda: self._dialogues.read(part, keys))
 
     def read_many(self, requests: Sequence[tuple[int, Sequence[bytes]]], /) -> list[list[Row | None]]:
         """As `read` of each, in one round trip; each part as of one commit."""
-        return self._run(lambda: self._plans.read_many(requests))
+        return self._run(lambda: self._dialogues.read_many(requests))
 
     def scan_many(self, ranges: Sequence[Range], /) -> list[list[Row]]:
         """As `scan` of each, in one round trip."""
-        return self._run(lambda: self._plans.scan_many(ranges))
+        return self._run(lambda: self._dialogues.scan_many(ranges))
 
     def scan(self, part: int | None, start: bytes, stop: bytes, /, *, limit: int, reverse: bool = False) -> list[Row]:
         """One round trip for one part; for all of them at least one, pipelined."""
-        return self._run(lambda: self._plans.scan(part, start, stop, limit, reverse))
+        return self._run(lambda: self._dialogues.scan(part, start, stop, limit, reverse))
 
     def commit(self, part: int, batch: Batch, /) -> int:
         """One round trip, shared with what else waits for the same part."""
-        return self._turns.commit(part, batch)
-
-    def _alone(self, part: int, batch: Batch) -> int:
-        version = self._run(lambda: self._plans.commit(part, batch), writes=True)
-        self._watcher.committed(part, version)
-        return version
-
-    def _together(self, part: int, batches: Sequence[Batch]) -> list[Outcome]:
-        outcomes = self._run(lambda: self._plans.commit_all(part, batches), writes=True)
-        self._watcher.committed(part, max((one for one in outcomes if isinstance(one, int)), default=0))
-        return outcomes
+        return finish(self._driver.queue.commit(part, batch))
 
     def wait(self, part: int | None, version: int, timeout: float, /) -> None:
-        """Other processes' commits are seen within some milliseconds through NOTIFY, within 100 ms without."""
-        if part is not None:
-            self._plans.check_part(part)
-        self._watcher.wait(part, version, timeout, self.parts)
+        """Wait; other processes' commits are seen within some milliseconds through NOTIFY, within 100 ms without."""
+        self.passed(part, version, timeout)
+
+    def passed(self, part: int | None, version: int, timeout: float, /) -> bool:
+        """Wait, and return whether the version was passed."""
+        return finish(self._driver.wait(part, version, timeout))
+
+    def size(self) -> int:
+        """Return the bytes on disk, of tables and indexes."""
+        return self._run(self._dialogues.size)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """Give a reader that sees everything as of one moment, for one thread."""
+        session = finish(self._driver.begin_snapshot())
+        try:
+            yield Snapshot(session)
+        finally:
+            finish(session.end())
 
     def close(self) -> None:
         """Calls under way end as they do; a second close does nothing."""
-        self._watcher.close()
-        self._pool.close()
+        self._driver.close()
 
-    def _run(self, make: Callable[[], Plan[T]], *, writes: bool = False) -> T:
-        """Carry out a plan; once more from the start where the connection was lost and nothing can have happened."""
-        again = True
-        while True:
-            link = self._pool.acquire()
-            try:
-                return self._drive(link, make())
-            except faults.Unprepared:
-                # Only raised with sessions that prepare, so this is not passed twice in one call for long.
-                self._pool.prepare = False
-                link.finish()
-            except faults.Lost as lost:
-                if not again or (writes and lost.trip.sent):
-                    raise faults.of_loss(lost, self._target.where, writes=writes) from lost.__cause__
-                again = False
-            finally:
-                self._give_back(link)
 
-    def _drive(self, link: BlockingLink, plan: Plan[T]) -> T:
+class AsyncPostgresEngine:
+    """An `AsyncEngine`; its calls may be made in any event loop, of any number of them."""
+
+    distant = True
+
+    def __init__(self, target: dsn.Target, *, flush: bool) -> None:
+        self._driver = Driver(target, Asyncio(), flush=flush)
+        self._dialogues = self._driver.dialogues
+        _drivers.add(self._driver)
+
+    async def _run(self, make: Callable[[], Dialogue[T]]) -> T:
+        return await self._driver.run(make)
+
+    async def open(self, parts: int | None, create: bool) -> "AsyncPostgresEngine":
+        """Find, make or migrate the tables."""
         try:
-            statements = next(plan)
-            while True:
-                trip = Trip(statements)
-                try:
-                    link.connection.wait(trip.talk(link.pgconn, link.prepared))
-                except psycopg.OperationalError as error:
-                    if not trip.committed():
-                        raise faults.Lost(trip) from error
-                refusal = faults.check(trip, self._target.where, prepared=link.prepared is not None)
-                statements = plan.send(trip.answers) if refusal is None else plan.throw(refusal)
-        except StopIteration as done:
-            result: T = done.value
-            return result
+            await self._run(lambda: self._dialogues.open(parts, create))
+        except BaseException:
+            await self.close()
+            raise
+        return self
 
-    def _give_back(self, link: BlockingLink) -> None:
-        """Keep a connection that is between transactions; end a refused transaction first; drop any other."""
+    async def describe(self, number: int, views: Sequence[View]) -> None:
+        """Make the views for people who ask in SQL, where those that are there have a lower number."""
+        await self._run(lambda: self._dialogues.describe(number, views))
+
+    @property
+    def parts(self) -> int:
+        return self._dialogues.parts
+
+    async def read(self, part: int, keys: Sequence[bytes], /) -> list[Row | None]:
+        """One round trip."""
+        return await self._run(lambda: self._dialogues.read(part, keys))
+
+    async def read_many(self, requests: Sequence[tuple[int, Sequence[bytes]]], /) -> list[list[Row | None]]:
+        """As `read` of each, in one round trip; each part as of one commit."""
+        return await self._run(lambda: self._dialogues.read_many(requests))
+
+    async def scan_many(self, ranges: Sequence[Range], /) -> list[list[Row]]:
+        """As `scan` of each, in one round trip."""
+        return await self._run(lambda: self._dialogues.scan_many(ranges))
+
+    async def scan(
+        self, part: int | None, start: bytes, stop: bytes, /, *, limit: int, reverse: bool = False
+    ) -> list[Row]:
+        """One round trip for one part; for all of them at least one, pipelined."""
+        return await self._run(lambda: self._dialogues.scan(part, start, stop, limit, reverse))
+
+    async def commit(self, part: int, batch: Batch, /) -> int:
+        """One round trip, shared with what else waits for the same part. A cancelled one may have happened."""
+        return await self._driver.queue.commit(part, batch)
+
+    async def wait(self, part: int | None, version: int, timeout: float, /) -> None:
+        """Wait; other processes' commits are seen within some milliseconds through NOTIFY, within 100 ms without."""
+        await self.passed(part, version, timeout)
+
+    async def passed(self, part: int | None, version: int, timeout: float, /) -> bool:
+        """Wait, and return whether the version was passed."""
+        return await self._driver.wait(part, version, timeout)
+
+    async def size(self) -> int:
+        """Return the bytes on disk, of tables and indexes."""
+        return await self._run(self._dialogues.size)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[AsyncSnapshot]:
+        """Give a reader that sees everything as of one moment, for one task."""
+        session = await self._driver.begin_snapshot()
         try:
-            if link.status == TransactionStatus.INERROR:
-                link.connection.wait(Trip([ROLLBACK]).talk(link.pgconn, None))
-        except psycopg.Error:
-            link.finish()
+            yield AsyncSnapshot(session)
         finally:
-            if link.status == TransactionStatus.IDLE:
-                self._pool.release(link)
-            else:
-                self._pool.drop(link)
+            await session.end()
 
-    def _versions(self, parts: list[int]) -> dict[int, int]:
-        return self._run(lambda: self._plans.versions(parts))
-
-    def _notify(self, versions: dict[int, int]) -> None:
-        self._run(lambda: self._plans.notify(versions))
-
-    def _connect_ear(self) -> BlockingLink:
-        return connect(self._target.listen, self._target.where)
-
-    def _forget(self) -> None:
-        self._pool.forget()
-        self._watcher.reset()
-        self._turns.reset()
+    async def close(self) -> None:
+        """Calls under way end as they do; a second close does nothing."""
+        self._driver.close()
 
 
 def open_engine(url: str, *, durability: str, create: bool, parts: int | None) -> PostgresEngine:
-    """The engine behind a url."""
+    """Return the engine behind a url."""
     return PostgresEngine(dsn.parse(url), flush=flushes(durability)).open(parts, create)
 
 
+async def open_async(url: str, *, durability: str, create: bool, parts: int | None) -> AsyncPostgresEngine:
+    """Return the engine behind a url, for event loops."""
+    return await AsyncPostgresEngine(dsn.parse(url), flush=flushes(durability)).open(parts, create)
+
+
 def flushes(durability: str) -> bool:
-    """Whether a commit waits for the disk. Raises `InvalidArgument` for anything but "full" and "normal"."""
+    """Return whether a commit waits for the disk. Raises `InvalidArgument` for anything but "full" and "normal"."""
     if durability not in ("full", "normal"):
         raise InvalidArgument('durability is "full" or "normal"', what="durability", value=durability)
     return durability == "full"
 
 
-_engines: "weakref.WeakSet[PostgresEngine]" = weakref.WeakSet()
+_drivers: "weakref.WeakSet[Driver]" = weakref.WeakSet()
 
 
 def _forget_in_child() -> None:
-    for engine in list(_engines):
-        engine._forget()
+    forget_reaper()
+    for driver in list(_drivers):
+        driver.forget()
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,119 +1,270 @@
-"""A bounded set of connections, made when they are needed. Nothing about a session outlives a call."""
+"""A bounded set of connections, made when they are needed. Nothing about a session outlives a call.
+
+One pool serves threads and any number of event loops. How many connections there are is the number of those that are
+alive, so that a call which was interrupted anywhere, even between taking one and using it, gives it back by ending.
+"""
 
 import os
 import threading
 import time
-from typing import Any
+import weakref
+from collections import deque
 
 import psycopg
 
 from stateroom.errors import Closed, Unavailable
 
+from .carriers import Carrier, Signal
 from .dsn import Target
 from .faults import cannot_connect
-from .wire import Link
+from .wire import Connection
 
-BlockingLink = Link[psycopg.Connection[Any]]
 ACQUIRE_SECONDS = 30.0
+IDLE_SECONDS = 600.0
+"""After so long without use a connection is closed."""
+
+_LOOK_SECONDS = 1.0
+"""How often who waits for a connection looks by itself: one that was lost by an interrupt is announced by nobody."""
+REAP_SECONDS = 30.0
+_LEAST_CONNECT_SECONDS = 2
 
 
-def connect(conninfo: str, where: str, *, prepare: bool = False) -> BlockingLink:
-    """A fresh connection. Raises `Unavailable` or `InvalidArgument`."""
+async def connect(
+    carrier: Carrier, conninfo: str, where: str, *, prepare: bool = False, deadline: float | None = None
+) -> Connection:
+    """Return a fresh connection. Raises `Unavailable` or `InvalidArgument`."""
+    left = None if deadline is None else max(_LEAST_CONNECT_SECONDS, int(deadline - time.monotonic()))
     try:
-        connection = psycopg.connect(conninfo, autocommit=True)
+        driver = await carrier.connect(conninfo, left)
     except psycopg.Error as error:
         raise cannot_connect(error, where) from error
-    return Link(connection, prepare=prepare)
+    return Connection(driver, prepare=prepare)
+
+
+class _Slot:
+    """The right to make one connection."""
+
+    __slots__ = ("__weakref__",)
+
+
+class _Waiter:
+    """A call that waits for a connection, or for the right to make one."""
+
+    __slots__ = ("__weakref__", "given", "signal")
+
+    def __init__(self, signal: Signal) -> None:
+        self.signal = signal
+        self.given: Connection | _Slot | None = None
 
 
 class Pool:
-    """At most `target.connections` connections, the last used first."""
+    """At most `target.connections` connections, the last used first; who waits longest is served first."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
         self.prepare = True
         """Whether sessions are ours; turned off when they turn out to be a pooler's."""
-        self._kept: list[list[BlockingLink]] = []
+        self._kept: list[list[Connection]] = []
+        self._closed = False
         self._reset()
 
     def _reset(self) -> None:
-        self._idle: list[BlockingLink] = []
-        self._open = 0
-        self._closed = False
-        self._free = threading.Condition(threading.Lock())
+        self._idle: list[Connection] = []
+        self._alive: weakref.WeakSet[Connection | _Slot] = weakref.WeakSet()
+        self._waiters: deque[weakref.ref[_Waiter]] = deque()
+        self._lock = threading.Lock()
+        self._watched = False
         self._process = os.getpid()
 
-    def acquire(self) -> BlockingLink:
-        """A connection for one call. Raises `Closed`, or `Unavailable` when none gets free or can be made."""
+    async def acquire(self, carrier: Carrier, deadline: float | None = None) -> Connection:
+        """Return a connection for one call. Raises `Closed`, or `Unavailable` when none gets free or can be made."""
         while True:
-            found = self._take()
-            if found is None:
-                break
-            if not found.readable():
-                return found
-            self.drop(found)
-        try:
-            return connect(self._target.conninfo, self._target.where, prepare=self.prepare)
-        except BaseException:
-            self._forget_one()
-            raise
+            taken = self._take(carrier)
+            if isinstance(taken, _Waiter):
+                taken = await self._wait(taken, deadline)
+            if isinstance(taken, _Slot):
+                return await self._make(taken, carrier, deadline)
+            if not taken.readable():
+                return taken
+            self.drop(taken)
 
-    def _take(self) -> BlockingLink | None:
-        """An unused connection, or None with the right to make one."""
-        with self._free:
-            if not self._idle and self._open >= self._target.connections and not self._closed:
-                self._wait_for_one()
-            if self._closed:
-                raise Closed("the store is closed")
-            if self._idle:
-                return self._idle.pop()
-            self._open += 1
+    def _take(self, carrier: Carrier) -> "Connection | _Slot | _Waiter":
+        with self._lock:
+            while self._waiters and self._waiters[0]() is None:
+                self._waiters.popleft()
+            free = self._free() if not self._waiters else None
+            if free is not None:
+                return free
+            waiter = _Waiter(carrier.signal())
+            self._waiters.append(weakref.ref(waiter))
+            return waiter
+
+    def _free(self) -> "Connection | _Slot | None":
+        """Return an unused connection or the right to make one, with the lock held. Raises `Closed`."""
+        if self._closed:
+            raise Closed("the store is closed")
+        if self._idle:
+            return self._idle.pop()
+        if len(self._alive) >= self._target.connections:
             return None
+        slot = _Slot()
+        self._alive.add(slot)
+        return slot
 
-    def _wait_for_one(self) -> None:
+    async def _wait(self, waiter: _Waiter, deadline: float | None) -> "Connection | _Slot":
         end = time.monotonic() + ACQUIRE_SECONDS
-        while not self._idle and self._open >= self._target.connections and not self._closed:
-            if not self._free.wait(end - time.monotonic()):
-                raise Unavailable(
-                    f"{self._target.where}: all {self._target.connections} connections were busy for"
-                    f" {ACQUIRE_SECONDS:.0f} s; raise ?connections= or use fewer threads"
-                )
+        end = end if deadline is None else min(end, deadline)
+        try:
+            while (left := end - time.monotonic()) > 0:
+                await waiter.signal.wait(min(left, _LOOK_SECONDS))
+                with self._lock:
+                    free = waiter.given if waiter.given is not None else self._free()
+                    waiter.given = None
+                if free is not None:
+                    return free
+        finally:
+            self._leave(waiter)
+        raise Unavailable(
+            f"{self._target.where}: all {self._target.connections} connections were busy for {ACQUIRE_SECONDS:.0f} s"
+            " or the url's operation_timeout; raise ?connections= or make fewer calls at a time"
+        )
 
-    def release(self, link: BlockingLink) -> None:
+    def _leave(self, waiter: _Waiter) -> None:
+        with self._lock:
+            for place, reference in enumerate(self._waiters):
+                if reference() is waiter:
+                    del self._waiters[place]
+                    break
+            given, waiter.given = waiter.given, None
+        if isinstance(given, Connection):
+            self.release(given)
+        elif given is not None:
+            self._give_up(given)
+
+    async def _make(self, slot: _Slot, carrier: Carrier, deadline: float | None) -> Connection:
+        try:
+            connection = await connect(
+                carrier, self._target.conninfo, self._target.where, prepare=self.prepare, deadline=deadline
+            )
+        except BaseException:
+            self._give_up(slot)
+            raise
+        with self._lock:
+            self._alive.discard(slot)
+            self._alive.add(connection)
+        return connection
+
+    def release(self, connection: Connection) -> None:
         """Give an unhurt connection back."""
-        with self._free:
+        connection.idle_since = time.monotonic()
+        with self._lock:
             if not self._closed and self._process == os.getpid():
-                self._idle.append(link)
-                self._free.notify()
+                if not self._waiters or not self._pass_on(connection):
+                    self._idle.append(connection)
+                    if not self._watched:
+                        self._watched = True
+                        _reaper.watch(self)
                 return
-        self.drop(link)
+        self.drop(connection)
 
-    def drop(self, link: BlockingLink) -> None:
+    def drop(self, connection: Connection) -> None:
         """Give up a connection that is of no more use."""
-        link.finish()
-        self._forget_one()
+        connection.finish()
+        self._give_up(connection)
 
-    def _forget_one(self) -> None:
-        with self._free:
-            self._open -= 1
-            self._free.notify()
+    def _give_up(self, lost: "Connection | _Slot") -> None:
+        with self._lock:
+            self._alive.discard(lost)
+            if self._waiters and len(self._alive) < self._target.connections:
+                slot = _Slot()  # lives on with the waiter that gets it
+                self._alive.add(slot)
+                self._pass_on(slot)
+
+    def _pass_on(self, free: "Connection | _Slot") -> bool:
+        """Hand over what is free to who waits longest, with the lock held; False where nobody waits."""
+        while self._waiters:
+            waiter = self._waiters.popleft()()
+            if waiter is None:
+                continue
+            waiter.given = free
+            if waiter.signal.set():
+                return True
+            waiter.given = None  # its event loop has ended
+        return False
+
+    def close_idle(self, now: float) -> bool:
+        """Close what was not used for long; return whether anything unused is left."""
+        with self._lock:
+            old = [each for each in self._idle if now - each.idle_since >= IDLE_SECONDS]
+            self._idle = self._idle[len(old) :]  # the last used come last
+            for each in old:
+                self._alive.discard(each)
+            self._watched = bool(self._idle)
+        for each in old:
+            each.finish()
+        return self._watched
 
     def close(self) -> None:
         """Close what is unused; what is in use is closed as it comes back."""
-        with self._free:
+        with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
-            self._open -= len(idle)
-            self._free.notify_all()
-        for link in idle:
-            link.finish()
+            for each in idle:
+                self._alive.discard(each)
+            for reference in self._waiters:
+                waiter = reference()
+                if waiter is not None:
+                    waiter.signal.set()
+        for each in idle:
+            each.finish()
 
     def forget(self) -> None:
         """In a forked child: keep the parent's connections, unclosed and unused, and begin with none.
 
         Closing one would say goodbye to the server in the parent's name.
         """
-        closed = self._closed
         self._kept.append(self._idle)
         self._reset()
-        self._closed = closed
+
+
+class _Reaper:
+    """One thread for all pools of the process, only while a connection is unused: it closes what is so for long."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self._lock = threading.Lock()
+        self._pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+        self._running = False
+        self._stop = threading.Event()
+
+    def watch(self, pool: Pool) -> None:
+        """See to it that what is unused in a pool is closed in time."""
+        with self._lock:
+            self._pools.add(pool)
+            if self._running:
+                return
+            self._running = True
+        threading.Thread(target=self._run, name="stateroom-idle", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            self._stop.wait(REAP_SECONDS)
+            with self._lock:
+                pools, self._pools = list(self._pools), weakref.WeakSet()
+            left = [pool for pool in pools if pool.close_idle(time.monotonic())]
+            with self._lock:
+                self._pools.update(left)
+                if not self._pools:
+                    self._running = False
+                    return
+            del pools, left
+
+
+_reaper = _Reaper()
+
+
+def forget_reaper() -> None:
+    """In a forked child, where no thread of the parent runs."""
+    _reaper.reset()

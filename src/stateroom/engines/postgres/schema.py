@@ -6,8 +6,10 @@ everything else. What is known about the whole database (format, number of parts
 
 from .statements import META_PART, Statement
 
-FORMAT = 1
-"""The format this version writes; it reads this one and migrates older ones."""
+FORMAT = 2
+"""The format this version writes; it reads this one and migrates those since `FIRST_FORMAT`."""
+FIRST_FORMAT = 2
+"""Format 1 was written before the project's rename, and never by a released version."""
 
 DEFAULT_PARTS = 16
 MOST_PARTS = 4096

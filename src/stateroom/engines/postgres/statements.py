@@ -1,7 +1,8 @@
-"""Every SQL string of the engine but the tables themselves (`schema.py`).
+"""Every SQL string of the engine but the tables themselves (`schema.py`) and what is a cluster's (`citus.py`).
 
 Each one names one part in every table it touches, and decides nothing by time, chance, sequence or session: the same
-strings run on one server, behind a transaction pooler and on Citus.
+strings run on one server, behind a transaction pooler and on Citus. One look is the exception: at the versions of all
+parts, for who waits for any of them.
 
 A few keys are written out one by one, more of them go as one array: the planner takes an array parameter for ten keys,
 finds that planning for the one it really gets is cheaper, and would then plan at every call.
@@ -13,7 +14,7 @@ from typing import NamedTuple
 
 _INT4, _INT8 = struct.Struct("!i"), struct.Struct("!q")
 _ARRAY = struct.Struct("!iiiii")
-_BYTEA, _BIGINT, _SMALLINT = 17, 20, 21
+_BYTEA, _BIGINT, _SMALLINT, _INTEGER = 17, 20, 21, 23
 
 
 class Statement(NamedTuple):
@@ -26,11 +27,18 @@ class Statement(NamedTuple):
 BEGIN = Statement(b"BEGIN ISOLATION LEVEL READ COMMITTED")
 COMMIT = Statement(b"COMMIT")
 ROLLBACK = Statement(b"ROLLBACK")
+SNAPSHOT = Statement(b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 NOT_FLUSHED = Statement(b"SET LOCAL synchronous_commit = off")
 
 _COUNTER = """CASE WHEN length({0}) > 8 THEN NULL WHEN length({0}) = 0 THEN 0::bigint
  ELSE ('x' || lpad(encode({0}, 'hex'), 16, CASE WHEN get_byte({0}, 0) > 127 THEN 'f' ELSE '0' END))::bit(64)::bigint
  END"""
+
+ADD = (
+    f"int8send(nullif({_COUNTER.format('r.value')} + {_COUNTER.format('excluded.value')},"
+    " (-9223372036854775808)::bigint))"
+)
+"""A counter's row ``r`` plus the amount that is being inserted; NULL where the sum is no counter."""
 
 TEMPLATES = {
     "meta": "SELECT key, value FROM {s}.rows WHERE part = $1::int4",
@@ -79,11 +87,13 @@ TEMPLATES = {
         " WHERE p.part = $1::int4 AND p.writer = $2::bigint"
         " ON CONFLICT (part, key) DO UPDATE SET version = excluded.version, value ="
         " CASE WHEN excluded.key = ANY($6::bytea[])"
-        f" THEN int8send(nullif({_COUNTER.format('r.value')} + {_COUNTER.format('excluded.value')},"
-        " (-9223372036854775808)::bigint)) ELSE excluded.value END"
+        f" THEN {ADD} ELSE excluded.value END"
     ),
     "notify": "SELECT pg_notify($1::text, $2::text)",
 }
+VERSIONS = "SELECT part, version FROM {s}.parts WHERE part >= 0"
+DISTRIBUTED_SIZE = "SELECT citus_total_relation_size('{s}.rows') + citus_total_relation_size('{s}.parts')"
+SIZE = "SELECT pg_total_relation_size('{s}.rows') + pg_total_relation_size('{s}.parts')"
 """Name to SQL; ``{s}`` is the quoted schema. $1 is the part, $2 the writer where something is written."""
 
 _BEFORE_KEYS = {"read": 1, "read_with_part": 1, "check": 2, "remove": 2}
@@ -174,17 +184,25 @@ class Statements:
         arrays = (byteas(keys), byteas(values), smallints(indexes), byteas(counters))
         return Statement(self._text["put"], (int4(part), writer, *arrays))
 
-    def notify(self, payload: str) -> Statement:
+    def versions(self) -> Statement:
+        """The versions of all parts."""
+        return Statement(VERSIONS.format(s=f'"{self.schema}"').encode())
+
+    def size(self, *, distributed: bool) -> Statement:
+        """The bytes of both tables with their indexes."""
+        return Statement((DISTRIBUTED_SIZE if distributed else SIZE).format(s=f'"{self.schema}"').encode())
+
+    def notify(self, payload: str, channel: str = "") -> Statement:
         """A hint to whoever listens; a transaction of its own."""
-        return Statement(self._text["notify"], (self.channel.encode(), payload.encode()))
+        return Statement(self._text["notify"], ((channel or self.channel).encode(), payload.encode()))
 
     @property
     def channel(self) -> str:
-        """What to listen to."""
+        """The name of what to listen to."""
         return f"stateroom:{self.schema}"
 
-    def listen(self) -> Statement:
-        return Statement(f'LISTEN "{self.channel}"'.encode())
+    def listen(self, channel: str = "") -> Statement:
+        return Statement(f'LISTEN "{channel or self.channel}"'.encode())
 
 
 META_PART = -1
@@ -210,6 +228,29 @@ def smallints(numbers: Sequence[int]) -> bytes:
     return _array(_SMALLINT, len(numbers)) + struct.pack(
         "!" + "ih" * len(numbers), *[x for n in numbers for x in (2, n)]
     )
+
+
+def integers(numbers: Sequence[int]) -> bytes:
+    """An integer[]."""
+    return _array(_INTEGER, len(numbers)) + struct.pack(
+        "!" + "ii" * len(numbers), *[x for n in numbers for x in (4, n)]
+    )
+
+
+def read_array(value: bytes | None) -> dict[int, bytes]:
+    """The elements of a one-dimensional array by their index, without those that are NULL."""
+    if value is None or _INT4.unpack_from(value)[0] == 0:
+        return {}
+    length, first = struct.unpack_from("!ii", value, 12)
+    elements: dict[int, bytes] = {}
+    at = 20
+    for index in range(first, first + length):
+        (size,) = _INT4.unpack_from(value, at)
+        at += 4
+        if size >= 0:
+            elements[index] = value[at : at + size]
+            at += size
+    return elements
 
 
 def _array(kind: int, length: int) -> bytes:

@@ -2,21 +2,23 @@
 
 libpq's own interface is used, not cursors: everything stays binary, a trip costs half the time, and it is known exactly
 whether the server can have seen the end of what was sent, which decides between `Unavailable` and `OutcomeUnknown`.
-The generator is driven by `Connection.wait` or `AsyncConnection.wait`, so that both engines share it.
+The generator is driven by a carrier (`carriers.py`), so that both faces share it.
 """
 
 import hashlib
+import os
 import select
 import time
 from collections.abc import Generator, Sequence
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGconn, PGresult
 from psycopg.waiting import Ready, Wait
 
-from .statements import Statement
+from .statements import COMMIT, Statement
 
 RENEW_USES, RENEW_SECONDS = 300, 30.0
 """After so many uses, or so long, a statement is planned anew."""
@@ -25,8 +27,10 @@ _SYNC, _FATAL, _DONE = ExecStatus.PIPELINE_SYNC, ExecStatus.FATAL_ERROR, ExecSta
 _BINARY = [[1] * count for count in range(32)]
 _R, _RW, _READY_R = Wait.R, Wait.RW, Ready.R
 _BAD, _SQLSTATE = ConnStatus.BAD, DiagnosticField.SQLSTATE
+_IN_ERROR = TransactionStatus.INERROR
 
-C = TypeVar("C", bound="psycopg.Connection[tuple[object, ...]] | psycopg.AsyncConnection[tuple[object, ...]]")
+LARGE = 8000
+"""Bytes that libpq may have begun to send before it is told to: its output buffer holds 8,192."""
 
 
 class Prepared:
@@ -43,11 +47,11 @@ class Prepared:
         self._ready: dict[bytes, tuple[bytes, list[int], float]] = {}
 
     def find(self, sql: bytes) -> tuple[bytes, bool]:
-        """The statement's name, and whether it must be prepared (again)."""
-        known = self._ready.get(sql)
-        if known is None:
+        """Return the statement's name, and whether it must be prepared (again)."""
+        ready = self._ready.get(sql)
+        if ready is None:
             return b"stateroom_" + hashlib.blake2b(sql, digest_size=12).hexdigest().encode(), True
-        name, uses, until = known
+        name, uses, until = ready
         uses[0] -= 1
         return name, uses[0] < 0 or time.monotonic() > until
 
@@ -61,21 +65,43 @@ class Prepared:
         self._ready.pop(sql, None)
 
 
-class Link(Generic[C]):
-    """A connection and what its session knows."""
+class Notice(NamedTuple):
+    """What the server said beside its answers."""
 
-    __slots__ = ("_poll", "connection", "pgconn", "prepared")
+    severity: str
+    """Not translated: "WARNING", "NOTICE", ...; a pooler's has none and counts as a warning."""
+    text: str
 
-    def __init__(self, connection: C, *, prepare: bool) -> None:
-        self.connection, self.pgconn = connection, connection.pgconn
+
+def _note(notices: list[Notice], result: PGresult) -> None:
+    severity = result.error_field(DiagnosticField.SEVERITY_NONLOCALIZED) or b"WARNING"
+    text = result.error_field(DiagnosticField.MESSAGE_PRIMARY) or b""
+    notices.append(Notice(severity.decode(), text.decode(errors="replace")))
+
+
+class Connection:
+    """A session at the server and what is prepared in it.
+
+    It belongs to no thread and no event loop: whoever took it from the pool drives it with a carrier of its own. One
+    that nobody refers to any more is closed, so that a call that was interrupted anywhere loses nothing for good.
+    """
+
+    __slots__ = ("__weakref__", "_driver", "_poll", "_process", "idle_since", "notices", "pgconn", "prepared")
+
+    def __init__(self, driver: "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]", *, prepare: bool) -> None:
+        self._process = os.getpid()
+        self._driver, self.pgconn = driver, driver.pgconn
         self.prepared = Prepared() if prepare else None
+        self.idle_since = 0.0
+        self.notices: list[Notice] = []
+        self.pgconn.notice_handler = partial(_note, self.notices)  # no reference back: this object must die at once
         self.pgconn.nonblocking = 1
         self.pgconn.enter_pipeline_mode()
         self._poll = select.poll()
         self._poll.register(self.pgconn.socket, select.POLLIN)
 
     def readable(self, seconds: float = 0) -> bool:
-        """Whether it has something to say. For an unused one that nearly always is that the server has gone."""
+        """Return whether it has something to say. For an unused one that nearly always is that the server has gone."""
         return bool(self._poll.poll(seconds * 1000))
 
     @property
@@ -86,60 +112,107 @@ class Link(Generic[C]):
         """Close it without waiting for anything."""
         self.pgconn.finish()
 
+    def __del__(self) -> None:
+        if self._process == os.getpid():
+            self.pgconn.finish()
+        else:  # a forked child must not say goodbye in its parent's name
+            _INHERITED.append(self._driver)
 
-class Trip:
-    """What is sent together, and what came back so far."""
 
-    __slots__ = ("_extras", "answers", "sent", "statements")
+_INHERITED: list[object] = []
+"""In a forked child: the parent's connections, kept as they are to the end."""
+
+
+class Silent(psycopg.OperationalError):
+    """No answer within the time that the url allows for one operation."""
+
+
+class RoundTrip:
+    """Statements that are sent together, and their answers so far."""
+
+    __slots__ = ("_extras", "aborted", "answers", "commits", "notices", "sent", "statements")
 
     def __init__(self, statements: Sequence[Statement]) -> None:
         self.statements = statements
         self.answers: list[PGresult] = []
+        self.commits = statements[-1].sql == COMMIT.sql
+        """True where the last statement is COMMIT."""
         self.sent = False
-        """True once all of it is out of our hands: from then on the server may have done it."""
+        """True once the end of it may be out of our hands: from then on the server may have done it."""
+        self.aborted = False
+        """True once the server has said, after all its answers, that the transaction failed and is still open."""
+        self.notices: list[tuple[int, Notice]] = []
+        """Notices, each with the index of the statement whose answer was next."""
         self._extras: list[tuple[bytes, bytes] | None] = []
 
-    def talk(self, pgconn: PGconn, prepared: Prepared | None) -> Generator[Wait, Ready | int, None]:
-        """Send everything, then collect one answer a statement. Raises `psycopg.OperationalError` on a lost one."""
-        self._send(pgconn, prepared)
-        while pgconn.flush():
-            if (yield _RW) & _READY_R:
-                pgconn.consume_input()  # a server that answers while we send must not wait for us
+    def talk(self, connection: Connection, deadline: float | None = None) -> Generator[Wait, Ready | int, None]:
+        """Send everything, then collect one answer a statement.
+
+        Raises `psycopg.OperationalError` on a lost connection, `Silent` after `deadline` (of `time.monotonic`).
+        """
+        pgconn, prepared = connection.pgconn, connection.prepared
+        connection.notices.clear()
+        coming: set[bytes] = set()
+        last = len(self.statements) - 1
+        large = self.commits and self._size(prepared is not None) > LARGE
+        for index, statement in enumerate(self.statements):
+            if large and index == last:
+                # libpq sends a large batch while it is queued. COMMIT is queued when all before it has gone, so that
+                # a connection lost until then has changed nothing for certain.
+                yield from _flush(pgconn, deadline)
+            self._queue(pgconn, prepared, statement, coming)
+        pgconn.pipeline_sync()
         self.sent = True
-        results: list[PGresult] = []
+        yield from _flush(pgconn, deadline)
+        yield from self._collect(connection, deadline)
+
+    def _size(self, prepared: bool) -> int:
+        """Return about how many bytes are sent: a statement's messages take some 100 beside its values and text."""
+        size = 100 * len(self.statements)
+        for sql, values in self.statements:
+            size += 0 if prepared else len(sql)
+            for value in values:
+                size += len(value or b"")
+        return size
+
+    def _collect(self, connection: Connection, deadline: float | None) -> Generator[Wait, Ready | int, None]:
+        pgconn, prepared, notices = connection.pgconn, connection.prepared, connection.notices
+        index = 0
         while True:
             while not (yield _R):
-                pass
+                _check(deadline)
             pgconn.consume_input()
             while not pgconn.is_busy():
                 result = pgconn.get_result()
+                if notices:
+                    self.notices += [(len(self.answers), notice) for notice in notices]
+                    notices.clear()
                 if result is None:
                     if pgconn.status == _BAD:
                         raise psycopg.OperationalError("the connection was lost")
                 elif result.status == _SYNC:
+                    self.aborted = pgconn.transaction_status == _IN_ERROR
                     return
                 else:
-                    self._take(len(results), result, prepared)
-                    results.append(result)
+                    self._take(index, result, prepared)
+                    index += 1
 
-    def _send(self, pgconn: PGconn, prepared: Prepared | None) -> None:
+    def _queue(self, pgconn: PGconn, prepared: Prepared | None, statement: Statement, coming: set[bytes]) -> None:
         extras = self._extras
-        coming: set[bytes] = set()
-        for sql, values in self.statements:
-            if prepared is None or not values:
-                pgconn.send_query_params(sql, values, None, _BINARY[len(values)], 1)
-            else:
-                name, missing = prepared.find(sql)
-                if missing and sql not in coming:
-                    coming.add(sql)
-                    if prepared.has(sql):
-                        pgconn.send_query_params(b"DEALLOCATE " + name, ())
-                        extras.append((sql, b""))
-                    pgconn.send_prepare(name, sql)
-                    extras.append((sql, name))
-                pgconn.send_query_prepared(name, values, _BINARY[len(values)], 1)
-            extras.append(None)
-        pgconn.pipeline_sync()
+        sql, values = statement
+        if prepared is None or not values:
+            pgconn.send_query_params(sql, values, None, _BINARY[len(values)], 1)
+        else:
+            name, missing = prepared.find(sql)
+            if missing and sql not in coming:
+                coming.add(sql)
+                if prepared.has(sql):
+                    pgconn.send_query_params(b"DEALLOCATE " + name, ())
+                    extras.append((sql, b""))
+                pgconn.send_prepare(name, sql)
+                extras.append((sql, name))
+            pgconn.send_query_prepared(name, values, _BINARY[len(values)], 1)
+        extras.append(None)
 
     def _take(self, index: int, result: PGresult, prepared: Prepared | None) -> None:
         late = index == len(self._extras)
@@ -161,17 +234,41 @@ class Trip:
             self.answers.append(result)
 
     def committed(self) -> bool:
-        """Whether the server has said that a COMMIT at the end is done, whatever befell the connection after it."""
+        """Return whether the server has said that a COMMIT at the end is done, whatever befell the connection later."""
         answers = self.answers
-        return (
-            len(answers) == len(self.statements)
-            and self.statements[-1].sql == b"COMMIT"
-            and answers[-1].command_status == b"COMMIT"
-        )
+        return self.commits and len(answers) == len(self.statements) and answers[-1].command_status == b"COMMIT"
+
+    def doubt(self) -> str | None:
+        """Return what the server said while it carried out a COMMIT at the end; None where it said nothing.
+
+        libpq hands over a notice as soon as it has read it, which for one that belongs to COMMIT may be before the
+        answer of the statement before it: there a warning counts, and a lesser message does not.
+        """
+        last = len(self.statements) - 1
+        for index, notice in self.notices if self.commits else ():
+            if (index >= last and notice.severity in ("WARNING", "NOTICE")) or (
+                index == last - 1 and notice.severity == "WARNING"
+            ):
+                return notice.text
+        return None
 
     def failure(self) -> tuple[int, PGresult] | None:
-        """The first statement that the server refused: its index and the refusal."""
+        """Return the first statement that the server refused: its index and the refusal."""
         for index, answer in enumerate(self.answers):
             if answer.status == _FATAL:
                 return index, answer
         return None
+
+
+def _flush(pgconn: PGconn, deadline: float | None) -> Generator[Wait, Ready | int, None]:
+    while pgconn.flush():
+        ready = yield _RW
+        if not ready:
+            _check(deadline)
+        elif ready & _READY_R:
+            pgconn.consume_input()  # a server that answers while we send must not wait for us
+
+
+def _check(deadline: float | None) -> None:
+    if deadline is not None and time.monotonic() >= deadline:
+        raise Silent("no answer in time")

@@ -1,0 +1,224 @@
+"""Commits to one part that come together share a transaction: its lock, its round trip and its flush.
+
+The first goes at once and alone. Those that come while it is under way would wait on the server for the lock of the
+part; they wait here instead and then go together. Each is checked for itself, and if the server certainly refused what
+they sent together, each goes alone: none suffers from another.
+
+Who leads is only a matter of speed, not of safety: the server keeps the commits of a part apart. So a line whose leader
+vanished (an interrupt may hit between any two steps) is led on by whoever notices.
+"""
+
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+from stateroom.engine import Batch, Outcome
+from stateroom.errors import OutcomeUnknown, StoreError
+
+from .carriers import Carrier, Signal
+
+MOST, MOST_BYTES = 32, 1 << 20
+"""Batches, and bytes of values, that share a transaction."""
+
+LOOK_SECONDS = 1.0
+"""How often who waits looks whether somebody still leads."""
+PATIENCE = 30.0
+"""Seconds until a line that does not move is led by somebody else, whatever its leader does."""
+
+
+def _bytes(batch: Batch) -> int:
+    return sum(len(value) for value in batch.write.values() if value) + sum(len(value) for _, value in batch.append)
+
+
+class _Lead:
+    """The right to commit for a part. It ends with the call that has it, however that ends."""
+
+    __slots__ = ("__weakref__", "over")
+
+    def __init__(self) -> None:
+        self.over = False
+        """True once all whom it carried out have been settled, or never will be."""
+
+
+class _Entry:
+    """A batch that waits for others, and what became of it."""
+
+    __slots__ = ("alone", "batch", "lead", "leader", "outcome", "signal")
+
+    def __init__(self, batch: Batch, signal: Signal) -> None:
+        self.batch, self.signal = batch, signal
+        self.lead: _Lead | None = None
+        """Set for the one who is to lead."""
+        self.leader: weakref.ref[_Lead] | None = None
+        """Set once somebody carries it out."""
+        self.outcome: Outcome | None = None
+        self.alone = False
+        """True where it is to be carried out alone."""
+
+    def settle(self, outcome: Outcome | None) -> None:
+        self.outcome, self.alone = outcome, outcome is None
+        self.signal.set()
+
+    @property
+    def settled(self) -> bool:
+        return self.alone or self.outcome is not None
+
+
+class _Line:
+    """Those who wait for one part, and who leads."""
+
+    __slots__ = ("leader", "waiting")
+
+    def __init__(self, lead: _Lead) -> None:
+        self.leader = weakref.ref(lead)
+        self.waiting: deque[_Entry] = deque()
+
+
+class CommitQueue:
+    """Serves threads and the tasks of any number of event loops."""
+
+    def __init__(
+        self,
+        carrier: Carrier,
+        alone: Callable[[int, Batch], Awaitable[int]],
+        together: Callable[[int, Sequence[Batch]], Awaitable[list[Outcome]]],
+    ) -> None:
+        self._carrier, self._alone, self._together = carrier, alone, together
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew: in a forked child."""
+        self._lock = threading.Lock()
+        self._lines: dict[int, _Line] = {}
+
+    async def commit(self, part: int, batch: Batch) -> int:
+        """Return the version. Raises what the batch alone would have raised."""
+        joined = self._join(part, batch)
+        if isinstance(joined, _Lead):
+            try:
+                return await self._alone(part, batch)
+            finally:
+                self._pass_on(part, joined)
+        try:
+            await self._wait(part, joined)
+        except BaseException:
+            self._leave(part, joined)
+            raise
+        if joined.lead is not None:
+            await self._lead(part, joined, joined.lead)
+        if joined.outcome is None:
+            return await self._alone(part, batch)
+        if isinstance(joined.outcome, BaseException):
+            raise joined.outcome
+        return joined.outcome
+
+    def _join(self, part: int, batch: Batch) -> "_Lead | _Entry":
+        with self._lock:
+            line = self._lines.get(part)
+            if line is None:
+                lead = _Lead()
+                self._lines[part] = _Line(lead)
+                return lead
+            entry = _Entry(batch, self._carrier.signal())
+            line.waiting.append(entry)
+            return entry
+
+    async def _wait(self, part: int, entry: _Entry) -> None:
+        """Return when the entry is settled, or is to lead."""
+        end = time.monotonic() + PATIENCE
+        while not await entry.signal.wait(LOOK_SECONDS):
+            with self._lock:
+                if entry.settled or entry.lead is not None:
+                    return
+                if entry.leader is not None:
+                    lead = entry.leader()
+                    if lead is None or lead.over:  # interrupted in the middle of our transaction
+                        entry.outcome = _shared_outcome(None)
+                        return
+                    del lead
+                elif (line := self._lines.get(part)) is None or entry not in line.waiting:
+                    entry.alone = True
+                    return
+                elif line.leader() is None or time.monotonic() >= end:
+                    line.waiting.remove(entry)
+                    self._appoint(line, entry)
+                    return
+
+    def _appoint(self, line: _Line, entry: _Entry) -> bool:
+        """Make an entry, which waits no more, lead its line; False where nobody waits for it any more."""
+        entry.lead = _Lead()
+        line.leader = weakref.ref(entry.lead)
+        return entry.signal.set()
+
+    def _pass_on(self, part: int, lead: _Lead) -> None:
+        """Let the next one lead, where `lead` still did."""
+        with self._lock:
+            line = self._lines.get(part)
+            if line is None or line.leader() is not lead:
+                return
+            while line.waiting:
+                if self._appoint(line, line.waiting.popleft()):
+                    return
+            del self._lines[part]
+
+    def _leave(self, part: int, entry: _Entry) -> None:
+        """Interrupted while waiting: what it was to do for others, another does; its own was not begun, or is."""
+        with self._lock:
+            line = self._lines.get(part)
+            if line is not None and entry in line.waiting:
+                line.waiting.remove(entry)
+        if entry.lead is not None:
+            self._pass_on(part, entry.lead)
+
+    async def _lead(self, part: int, entry: _Entry, lead: _Lead) -> None:
+        """Carry out a batch and those that wait behind it; alone where nobody does."""
+        try:
+            group = self._gather(part, entry, lead)
+            if len(group) == 1:
+                entry.outcome = await self._alone(part, entry.batch)
+            else:
+                # Whoever is cancelled here changes nothing for the others: they are carried out.
+                await self._carrier.apart(self._carry_out(part, group, lead))
+        finally:
+            self._pass_on(part, lead)
+
+    def _gather(self, part: int, entry: _Entry, lead: _Lead) -> list[_Entry]:
+        group, size = [entry], 0
+        with self._lock:
+            line = self._lines.get(part)
+            waiting = line.waiting if line is not None and line.leader() is lead else deque()
+            while waiting and len(group) < MOST and (size := size + _bytes(waiting[0].batch)) <= MOST_BYTES:
+                follower = waiting.popleft()
+                follower.leader = weakref.ref(lead)
+                group.append(follower)
+        return group
+
+    async def _carry_out(self, part: int, group: list[_Entry], lead: _Lead) -> None:
+        outcomes: Sequence[Outcome | None] = [None] * len(group)
+        try:
+            outcomes = await self._together(part, [entry.batch for entry in group])
+        except BaseException as error:
+            outcomes = [_shared_outcome(error) for _ in group]
+            if not isinstance(error, StoreError):
+                raise
+        finally:
+            with self._lock:
+                lead.over = True
+                for entry, outcome in zip(group, outcomes, strict=True):
+                    entry.settle(outcome)
+
+
+def _shared_outcome(error: BaseException | None) -> OutcomeUnknown | None:
+    """Return what one of a group gets for an error of all: that nobody knows; None, to go alone, where it is certain
+    that nothing was done.
+    """
+    if isinstance(error, StoreError) and not isinstance(error, OutcomeUnknown):
+        return None
+    unknown = OutcomeUnknown(  # one for each: a traceback belongs to one thread
+        "the transaction that this commit shared with others was interrupted: the change may be there or not;"
+        " look before trying again, or use `once`"
+    )
+    unknown.__cause__ = error
+    return unknown
