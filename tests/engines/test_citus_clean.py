@@ -15,7 +15,7 @@ from pglast import ast as tree  # noqa: E402
 from pglast.visitors import Visitor  # noqa: E402
 
 import stateroom.engines.postgres as package  # noqa: E402
-from stateroom.engines.postgres import schema, statements  # noqa: E402
+from stateroom.engines.postgres import function, schema, statements  # noqa: E402
 
 WRITES = ["take", "check", "clear", "remove", "put"]
 EVERY = list(statements.every("stateroom"))
@@ -163,6 +163,24 @@ def test_the_tables_have_the_part_first_in_their_keys_and_nothing_a_cluster_refu
     assert tables == 2
 
 
+def test_one_statement_looks_at_all_parts_and_only_looks():
+    statement, found = facts(statements.VERSIONS.format(s="stateroom"))
+    assert isinstance(statement, tree.SelectStmt)
+    assert (found.tables, found.functions, found.forbidden) == (["parts"], set(), [])
+
+
+def test_the_function_names_its_part_in_every_statement():
+    """Its body is no SQL that the parser of the other tests takes apart: each statement stands on lines of its own."""
+    body = function.CREATE.partition("BEGIN")[2]
+    parts = re.split(r"(?=\b(?:UPDATE|SELECT|INSERT INTO|DELETE FROM) )", body)
+    touching = [each for each in parts if re.match(r"(UPDATE|INSERT INTO|DELETE FROM) \{s\}|SELECT r", each)]
+    assert len(touching) == 7
+    for each in touching:
+        text = each.partition(";")[0]
+        assert re.search(r"part = part_", text) or "VALUES (part_," in text, text
+    assert not re.search(r"nextval|now\(|random|advisory|current_|FOR UPDATE", body)
+
+
 def test_the_rules_find_what_breaks_them():
     t = "stateroom"
     assert part_problems(f"DELETE FROM {t}.rows WHERE key = $2::bytea")
@@ -184,14 +202,14 @@ def test_the_rules_find_what_breaks_them():
 
 
 def test_sql_is_written_in_two_modules_only():
-    """A third one escapes these rules. `citus.py` talks to the catalogue of Citus itself; `views.py` makes views for
-    people who look by SQL, and no engine reads them."""
+    """A third one escapes these rules. `citus.py` talks to the catalogue of Citus itself; `function.py` has a test of its
+    own; `views.py` makes views for people who look by SQL, and no engine reads them."""
     folder = Path(package.__file__).parent
     verbs = re.compile(
         r"\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER|DROP|TRUNCATE|LOCK|MERGE|WITH|COPY)\s[A-Za-z\"{(*]"
     )
     for path in folder.glob("*.py"):
-        if path.name in ("statements.py", "schema.py", "citus.py", "views.py"):
+        if path.name in ("statements.py", "schema.py", "citus.py", "function.py", "views.py"):
             continue
         documented = set()
         module = ast.parse(path.read_text())
