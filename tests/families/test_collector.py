@@ -5,7 +5,7 @@ import pytest
 from stateroom import AsyncCollector, Collector, Schedule
 from stateroom.engines.memory import MemoryEngine
 from stateroom.engines.wrap import Faulty
-from stateroom.errors import InvalidArgument, NoSavepoint, NotInitialized, Unavailable
+from stateroom.errors import AlreadyExists, InvalidArgument, NoSavepoint, NotInitialized, Unavailable
 from stateroom.testing.faces import Driven
 
 
@@ -28,6 +28,9 @@ class Collecting:
 
     def resume(self, update=None):
         return self._driven(self._it.resume(update))
+
+    def add(self, id, state, at):
+        return self._driven({id: self._it.add(id, state, at)})[id]
 
     def _driven(self, entities):
         return {id: Driven(one, self._thread) if self._thread else one for id, one in entities.items()}
@@ -218,6 +221,114 @@ def test_without_an_interval_nothing_is_saved(store):
     (a,) = collector.start(0, {"a": 1}).values()
     a.ack(10**9)
     assert (a.next_savepoint, collector.pending(), store.savepoints.list("r")) == (None, {}, ())
+
+
+def test_an_entity_that_joins_is_part_of_what_comes_after(store, collector):
+    a = collector.start(0, {"a": "a0"})["a"]
+    a.ack(60000)
+    a.ack(120000)
+    assert store.savepoints.list("r") == (60000, 120000)
+    b = collector.add("b", "b0", 150000)
+    assert (b.id, b.state, b.timestamp, b.next_savepoint) == ("b", "b0", 150000, 180000)
+    a.ack(180000)
+    assert collector.pending() == {180000: {"b"}}
+    b.update(151000, "b1")
+    b.ack(200000)
+    assert store.savepoints.latest("r").to_dict() == {"a": "a0", "b": "b1"}
+    assert store.savepoints.at("r", 120000).to_dict() == {"a": "a0"}
+
+
+def test_an_open_savepoint_waits_for_whoever_was_there_at_its_time(store, collector):
+    both = collector.start(0, {"a": 1, "b": 2})
+    both["a"].ack(60000)
+    late, early = collector.add("late", 3, 60000), collector.add("early", 4, 59999)
+    assert collector.pending() == {60000: {"b", "early"}}
+    both["b"].ack(60001)
+    late.ack(60001)
+    assert collector.pending() == {60000: {"early"}}
+    early.ack(60001)
+    assert store.savepoints.at("r", 60000).to_dict() == {"a": 1, "b": 2, "early": 4}
+    late.ack(120000)
+    assert collector.pending() == {120000: {"a", "b", "early"}}
+
+
+def test_who_joins_behind_what_was_saved_does_not_open_it_again(store, collector):
+    a = collector.start(0, {"a": "old"})["a"]
+    a.ack(60000)
+    late = collector.add("late", 1, 10)
+    assert (late.timestamp, late.next_savepoint) == (10, 120000)
+    late.ack(60000)
+    late.ack(70000)
+    a.update(70000, "new")
+    a.ack(130000)
+    assert collector.pending() == {120000: {"late"}}
+    assert store.savepoints.list("r") == (60000,)
+    assert store.savepoints.latest("r").to_dict() == {"a": "old"}
+    assert collector.abandon(120000)
+    assert collector.add("later", 1, 90000).next_savepoint == 180000
+
+
+def test_who_leaves_is_not_waited_for_and_what_it_saved_stays(store, collector):
+    three = collector.start(0, {"a": 1, "b": 2, "c": 3})
+    three["a"].ack(60000)
+    assert collector.remove("a") is True
+    assert collector.remove("a") is False
+    assert collector.pending() == {60000: {"b", "c"}}
+    three["b"].ack(60000)
+    assert collector.remove("c") is True  # the last one that was missing: nobody may come to write it
+    assert store.savepoints.latest("r").to_dict() == {"a": 1, "b": 2}
+    with pytest.raises(InvalidArgument, match="'c' was removed"):
+        three["c"].ack(120000)
+    assert collector.pending() == {}
+    again = collector.add("c", 33, 70000)
+    with pytest.raises(InvalidArgument):
+        three["c"].ack(120000)
+    three["b"].ack(120000)
+    again.ack(120000)
+    assert store.savepoints.latest("r").to_dict() == {"b": 2, "c": 33}
+
+
+def test_when_all_have_left_nothing_is_saved_and_others_may_come(store, collector):
+    collector.start(0, {"a": 1})
+    collector.remove("a")
+    assert (collector.pending(), store.savepoints.list("r")) == ({}, ())
+    with pytest.raises(InvalidArgument, match="started already"):
+        collector.start(0, {"b": 1})
+    b = collector.add("b", 2, 30)
+    b.ack(60000)
+    assert store.savepoints.latest("r").to_dict() == {"b": 2}
+
+
+def test_what_cannot_join_changes_nothing(store, collector):
+    with pytest.raises(InvalidArgument, match="start"):
+        collector.add("a", 1, 0)
+    a = collector.start(0, {"a": 1})["a"]
+    for id, state, at in (("", 1, 0), (5, 1, 0), ("b", object(), 0), ("b", 1, -1), ("b", 1, None)):
+        with pytest.raises(InvalidArgument):
+            collector.add(id, state, at)
+    with pytest.raises(AlreadyExists) as caught:
+        collector.add("a", 2, 5)
+    assert caught.value.id == "a"
+    with pytest.raises(InvalidArgument):
+        collector.remove(5)
+    a.ack(60000)
+    assert store.savepoints.latest("r").to_dict() == {"a": 1}
+
+
+def test_a_write_that_fails_when_somebody_leaves_is_tried_again(database):
+    faulty = Faulty(MemoryEngine(), 10**9)
+    store = database.over(faulty)
+    store.savepoints.init("r", schedule=100)
+    collector = Collecting(store)
+    both = collector.start(0, {"a": 1, "b": 2})
+    both["a"].ack(100)
+    faulty.after = faulty.count + 1
+    with pytest.raises(Unavailable):
+        collector.remove("b")
+    assert collector.pending() == {100: set()}
+    faulty.heal()
+    both["a"].ack(101)
+    assert store.savepoints.latest("r").to_dict() == {"a": 1}
 
 
 def test_bad_arguments_change_nothing(store, collector):

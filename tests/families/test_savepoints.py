@@ -70,7 +70,7 @@ def test_nothing_there(store, run):
 
 
 def test_pairs_and_iterators_and_nothing(run):
-    run.save("r", 1, iter([("b", 1), ("a", 2), ("b", 3)]))
+    run.save("r", 1, iter([("b", 3), ("a", 2)]))
     assert run.latest("r").to_dict() == {"a": 2, "b": 3}
     empty = run.save("r", 2, {})
     assert (empty.count, empty.to_dict(), list(empty.entities())) == (0, {}, [])
@@ -152,6 +152,26 @@ def test_bad_arguments_change_nothing(store, run):
     assert store.feed.latest() == before
     assert run.list("r") == (10,)
     assert not run.initialized("s")
+
+
+def test_an_id_that_comes_twice_is_refused_by_name(store, run):
+    class Loud(str):
+        def __eq__(self, other):
+            return self is other
+
+        __hash__ = str.__hash__
+
+    run.save("r", 10, {"a": 1})
+    for call in (
+        lambda: run.save("r", 11, [("b", 1), ("a", 1), ("b", 1)]),
+        lambda: run.save("r", 11, iter([("b", 1), ("b", 2)])),
+        lambda: run.update("r", 11, changed=[("b", 1), ("b", 2)]),
+    ):
+        with pytest.raises(InvalidArgument, match="'b' twice"):
+            call()
+    with pytest.raises(InvalidArgument, match="same id"):
+        run.save("r", 11, {Loud("a"): 1, Loud("a"): 2})
+    assert run.list("r") == (10,)
 
 
 def test_what_a_source_raises_comes_through(run):

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from ... import arguments
 from ...core.bridge import run_now
 from ...core.transaction import Scope, Transaction, transact
-from ...errors import InvalidArgument, NotInitialized
+from ...errors import AlreadyExists, InvalidArgument, NotInitialized
 from .layers import merged
 from .record import Run, SavepointRecord, find_run, layers_of, newest, no_savepoint, write_run
 from .schedule import Schedule, as_schedule
@@ -32,7 +32,9 @@ class _Member:
         self.state = state
         self.timestamp = timestamp
         """When its state was last updated, in milliseconds."""
-        self.next_savepoint = core.schedule.next(timestamp)
+        self.joined = core.joining(timestamp)
+        """It is part of the savepoints after this time, and of no other."""
+        self.next_savepoint = core.schedule.next(self.joined)
         """The time that is saved once it is reached; None: never."""
 
     def __repr__(self) -> str:
@@ -81,8 +83,10 @@ class _Core:
         self.lock = threading.RLock()
         self.turn = asyncio.Lock()
         self._members: dict[str, _Member] = {}
+        self._started = False
         self._open: dict[int, dict[str, Encoded]] = {}
         self._closed: set[int] = set()
+        self._last_closed = -1
 
     def run(self, work: Any) -> Any:
         with self.lock:
@@ -125,18 +129,49 @@ class _Core:
         return self._register(stored.record.timestamp, found, head, kind)
 
     def _register(self, at: int, states: dict[str, Any], head: Run, kind: Any) -> dict[str, Any]:
-        if self._members:
+        if self._started:
             raise InvalidArgument("this collector was started already; make another", what="collector")
         self.schedule = head.schedule if self.given is None else self.given
         self.timestamp = at
+        self._started = True
         self._members = {id: kind(self, id, state, at) for id, state in states.items()}
         first = self.schedule.next(at)
         if first is not None and self._members:
             self._open[first] = {}
         return dict(self._members)
 
+    def add(self, id: str, state: Any, at: int, kind: Any) -> Any:
+        at = arguments.number(at, "at")
+        id = arguments.name(id, "id")
+        if not self._started:
+            raise InvalidArgument("this collector was not started; call start or resume first", what="collector")
+        if id in self._members:
+            raise AlreadyExists(f"run {self.name!r} has an entity {id!r} already; update it", kind="entity", id=id)
+        encode_all(self.scope, {id: state}, "state")
+        member = self._members[id] = kind(self, id, state, at)
+        return member
+
+    async def remove(self, id: str) -> bool:
+        id = arguments.name(id, "id")
+        if self._members.pop(id, None) is None:
+            return False
+        for at in [at for at, saved in self._open.items() if not saved and not self._missing(at)]:
+            del self._open[at]  # nobody was in it, and nobody comes any more
+        await self._write()
+        return True
+
+    def joining(self, at: int) -> int:
+        """From when on an entity that starts at a time takes part: never in what was saved or given up before."""
+        return max(at, self._last_closed)
+
+    def _missing(self, at: int) -> set[str]:
+        """Entities that an open savepoint waits for."""
+        return {id for id, member in self._members.items() if member.joined < at and id not in self._open[at]}
+
     async def ack(self, member: _Member, t: int, transform: Transform | None) -> None:
         t = arguments.number(t, "t")
+        if self._members.get(member.id) is not member:
+            raise InvalidArgument(f"entity {member.id!r} was removed from its collector; add it again", what="entity")
         due = member.next_savepoint
         if due is not None and t >= due:
             await self._collect(member, t, transform)
@@ -144,9 +179,9 @@ class _Core:
         await self._write()
 
     async def _collect(self, member: _Member, t: int, transform: Transform | None) -> None:
-        targets = [at for at, saved in self._open.items() if at <= t and member.id not in saved]
+        targets = [at for at, saved in self._open.items() if member.joined < at <= t and member.id not in saved]
         newest = self.schedule.previous(t)
-        if newest is not None and newest not in self._open and newest not in self._closed:
+        if newest is not None and newest > member.joined and newest not in self._open and newest not in self._closed:
             targets.append(newest)
         if not targets:
             return
@@ -159,7 +194,7 @@ class _Core:
     async def _write(self) -> None:
         for at in sorted(self._open):
             saved = self._open[at]
-            if len(saved) < len(self._members):
+            if not saved or self._missing(at):
                 continue
 
             async def finish(body: Callable[[Transaction], Awaitable[SavepointRecord]]) -> SavepointRecord:
@@ -172,6 +207,7 @@ class _Core:
     def _close(self, at: int) -> None:
         del self._open[at]
         self._closed.add(at)
+        self._last_closed = max(at, self._last_closed)
         ahead = [member.next_savepoint for member in self._members.values() if member.next_savepoint is not None]
         # Nobody can come back to what all have passed.
         self._closed = {one for one in self._closed if ahead and one >= min(ahead)}
@@ -180,8 +216,7 @@ class _Core:
         return await value if self.scope.suspends and isawaitable(value) else value
 
     def pending(self) -> dict[int, set[str]]:
-        ids = self._members.keys()
-        return {at: set(ids - saved.keys()) for at, saved in sorted(self._open.items())}
+        return {at: self._missing(at) for at in sorted(self._open)}
 
     def abandon(self, timestamp: int) -> bool:
         timestamp = arguments.number(timestamp, "timestamp")
@@ -246,6 +281,25 @@ class Collector(_Collector):
         found: dict[str, Entity] = self._core.run(self._core.resume(update, Entity))
         return found
 
+    def add(self, id: str, state: Any, at: int) -> Entity:
+        """Register one more entity while the collector runs: it has this state at time `at` (milliseconds).
+
+        It is part of every savepoint after `at` that was not written or given up by now; those wait for it, and no
+        earlier one does. Raises `AlreadyExists`; `InvalidArgument`, also before `start` or `resume`.
+        """
+        with self._core.lock:
+            entity: Entity = self._core.add(id, state, at, Entity)
+            return entity
+
+    def remove(self, id: str) -> bool:
+        """Unregister an entity; False where there is none. No savepoint waits for it any more.
+
+        What it saved into open savepoints stays in them. Those that are complete without it are written, and what a
+        write raises comes through: the entity is gone all the same, and the next `ack` tries again.
+        """
+        removed: bool = self._core.run(self._core.remove(id))
+        return removed
+
 
 class AsyncCollector(_Collector):
     """As `Collector`, over an `AsyncStore`; what reads or writes is a coroutine."""
@@ -262,3 +316,14 @@ class AsyncCollector(_Collector):
         """As `Collector.resume`; `update` may be a coroutine function."""
         async with self._core.turn:
             return await self._core.resume(update, AsyncEntity)
+
+    async def add(self, id: str, state: Any, at: int) -> AsyncEntity:
+        """As `Collector.add`."""
+        async with self._core.turn:
+            entity: AsyncEntity = self._core.add(id, state, at, AsyncEntity)
+            return entity
+
+    async def remove(self, id: str) -> bool:
+        """As `Collector.remove`."""
+        async with self._core.turn:
+            return await self._core.remove(id)

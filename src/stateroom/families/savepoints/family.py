@@ -148,8 +148,9 @@ class Savepoints(Family[M]):
     ) -> Savepoint[M]:
         """Save all entities of a run at a time (milliseconds), in place of a savepoint that has this time.
 
-        `entities`: ids (names) to states (any values), as a mapping or pairs; of equal ids the last counts. What a
-        savepoint shares with one before is not stored again. Raises `NotInitialized`, `InvalidArgument`.
+        `entities`: ids (names) to states (any values), as a mapping or pairs. What a savepoint shares
+        with one before is not stored again. Raises `NotInitialized`; `InvalidArgument`, also for an id that comes
+        twice.
         """
         run = arguments.name(run, "run")
         timestamp = arguments.number(timestamp, "timestamp")

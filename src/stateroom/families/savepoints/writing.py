@@ -47,15 +47,21 @@ class _Moved(Exception):
 
 
 def encode_all(scope: Scope, entities: Any, what: str = "entities") -> dict[str, bytes]:
-    """Ids and encoded states of a mapping or of pairs. Raises `InvalidArgument`, naming the entity."""
+    """Ids and encoded states of a mapping or of pairs. Raises `InvalidArgument`, naming the entity; also for an id that
+    comes twice: one of its two states would be lost.
+    """
     if isinstance(entities, str | bytes) or not isinstance(entities, Mapping | Iterable):
         raise InvalidArgument(f"{what} is a {type(entities).__name__}; give a mapping or pairs", what=what)
     encode = scope.codec.encode
     found: dict[str, bytes] = {}
     pair: Any = None
+    repeated = False
     try:
         for pair in entities.items() if isinstance(entities, Mapping) else entities:
             id, state = pair
+            if id in found:
+                repeated = True
+                break
             found[id] = state if type(state) is Encoded else encode(state)
     except InvalidArgument as error:
         path = f"$[{pair[0]!r}]{str(error.path or '$')[1:]}"
@@ -65,6 +71,8 @@ def encode_all(scope: Scope, entities: Any, what: str = "entities") -> dict[str,
         if pair is None or (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str)):
             raise
         raise InvalidArgument(f"{what} has {pair!r:.100}; give pairs of id and state", what=what) from error
+    if repeated:
+        raise InvalidArgument(f"{what} has {pair[0]!r} twice; give each entity once", what=what, value=pair[0])
     return plain_ids(found)
 
 
@@ -73,7 +81,10 @@ def plain_ids(states: dict[str, bytes]) -> dict[str, bytes]:
     if set(map(type, states)) <= {str}:
         _check_ids(states)
         return states
-    return {arguments.name(id, "entity id"): state for id, state in states.items()}
+    plain = {arguments.name(id, "entity id"): state for id, state in states.items()}
+    if len(plain) < len(states):  # two objects that differ, with the same text
+        raise InvalidArgument("two entities have the same id as plain text; give each once", what="entities")
+    return plain
 
 
 def _check_ids(ids: Collection[str]) -> None:
