@@ -20,17 +20,24 @@ def server():
         yield url
 
 
+@contextlib.contextmanager
+def opened(engine, request):
+    """A store in a namespace of its own, checked at the end."""
+    options = {}
+    if engine == "postgresql":
+        url, options = request.getfixturevalue("server"), {"namespace": uuid.uuid4().hex}
+    else:
+        url = "memory:" if engine == "memory" else str(request.getfixturevalue("tmp_path") / "store.db")
+    with stateroom.open(url, **options) as store:
+        yield store
+        assert store.check() == []
+
+
 @pytest.fixture(params=ENGINES)
-def store(request, tmp_path):
-    """An open store in a namespace of its own."""
-    with contextlib.ExitStack() as stack:
-        if request.param == "postgresql":
-            url, options = request.getfixturevalue("server"), {"namespace": uuid.uuid4().hex}
-        else:
-            url, options = ("memory:" if request.param == "memory" else str(tmp_path / "store.db")), {}
-        opened = stack.enter_context(stateroom.open(url, **options))
-        yield opened
-        assert opened.check() == []
+def store(request):
+    """An open store."""
+    with opened(request.param, request) as store:
+        yield store
 
 
 @pytest.fixture(params=ENGINES[1:])

@@ -4,7 +4,8 @@
 """
 
 from .importing import Imported
+from .items import StateroomStore
 from .listing import Thread
 from .saver import StateroomSaver
 
-__all__ = ["Imported", "StateroomSaver", "Thread"]
+__all__ = ["Imported", "StateroomSaver", "StateroomStore", "Thread"]

@@ -15,7 +15,8 @@ _ROOT = "."
 """Stands for the root namespace, which is the empty text; a namespace that is a dot is quoted."""
 
 
-def _key(text: str, most: int) -> str:
+def stored_key(text: str, most: int) -> str:
+    """A name for any text, of at most so many bytes; a longer one is its digest."""
     try:
         key = quote(text, safe=_SAFE)
     except UnicodeEncodeError as error:
@@ -29,7 +30,7 @@ def _key(text: str, most: int) -> str:
 
 def thread_key(thread: str) -> str:
     """A thread's key: the root of all it has."""
-    return _key(thread, 120)
+    return stored_key(thread, 120)
 
 
 def heads(thread: str) -> str:
@@ -44,7 +45,7 @@ def past(thread: str) -> str:
 
 def head_id(namespace: str) -> str:
     """A namespace's newest checkpoint in `heads`."""
-    return _key(namespace, 120) if namespace else _ROOT
+    return stored_key(namespace, 120) if namespace else _ROOT
 
 
 def early_id(namespace: str, checkpoint: str) -> str:
