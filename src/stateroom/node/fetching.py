@@ -207,7 +207,8 @@ class Fetcher:
         """Ask a node something short; None, and why in `tried`, where it gave no answer."""
         info = (await self._presence.find({node})).get(node)
         if info is None or not info.alive:
-            transfer.tried[node] = _dead(info)
+            if info is not None:  # of one that never was there is nothing to say
+                transfer.tried[node] = _dead(info)
             return None
         try:
             return await self._client.short(node, parse_address(info.address, "address"), method, target)
@@ -258,7 +259,7 @@ class Fetcher:
             transfer.asking = None
 
     def _nothing(self, transfer: Transfer) -> Exception:
-        if not set(transfer.tried.values()) - {protocol.IS_NOT_HERE, _NO_NODE}:
+        if not set(transfer.tried.values()) - {protocol.IS_NOT_HERE}:
             text = f"no node holds result {transfer.id!r} of DAG {transfer.dag!r}"
             return NotFound(text, kind="results", id=f"{transfer.dag}/{transfer.id}")
         return _unavailable(transfer.dag, transfer.id, transfer.tried, "no node could give it")
@@ -384,11 +385,8 @@ def _fact(location: "stateroom.Location") -> Fact:
     return Fact(location.dag, location.id, location.digest, location.size, location.form, location.expires_at)
 
 
-_NO_NODE = "no such node"
-
-
 def _dead(info: "stateroom.NodeInfo | None") -> str:
-    return _NO_NODE if info is None else f"no heartbeat since {info.seen_at:%Y-%m-%d %H:%M:%S} UTC"
+    return "no such node" if info is None else f"no heartbeat since {info.seen_at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _unavailable(dag: str, id: str, tried: dict[str, str], what: str) -> Unavailable:

@@ -13,8 +13,8 @@ from ..errors import AlreadyExists, LostLease, StoreError
 from .log import log
 from .shared import Shared
 
-_FRESH_SECONDS, _DOUBT_SECONDS = 1.0, 0.05
-"""How old what is known of other nodes may be; where one seems dead or is unknown, the second."""
+_FRESH_SECONDS = 1.0
+"""How old what is known of other nodes may be, as long as those that are asked for are alive by it."""
 
 _DIFFERENCE = 1.0
 """Seconds by which a clock must differ to be mentioned."""
@@ -174,11 +174,9 @@ class Presence:
         self._known_at = -1e9
 
     async def find(self, names: "set[str]") -> "dict[str, stateroom.NodeInfo]":
-        """What is known of some nodes; looked up again where one is dead or unknown, and that is not quite new."""
+        """What is known of some nodes; looked up again where one seems to be dead or is unknown."""
         known = self._known
         doubtful = any(name not in known or not known[name].alive for name in names)
-        if (
-            doubtful and time.monotonic() - self._known_at > 0.05
-        ) or time.monotonic() - self._known_at > _FRESH_SECONDS:
+        if doubtful or time.monotonic() - self._known_at > _FRESH_SECONDS:
             await self.nodes()
         return {name: self._known[name] for name in names if name in self._known}
