@@ -37,7 +37,10 @@ PAGE_ITEMS = 1000
 """Items of a page, and of one read of the feed."""
 
 TRIES = 20
-"""Times a single operation is tried before its `Conflict` is shown."""
+"""Times `transact` runs a function before its `Conflict` is shown, unless the caller says otherwise."""
+
+RETRY_SECONDS = 30.0
+"""How long a single operation goes on after conflicts: longer than any queue of writers that still moves."""
 
 INT64_MAX = (1 << 63) - 1
 """Counters, versions and timestamps are signed 64-bit integers."""

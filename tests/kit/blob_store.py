@@ -42,7 +42,7 @@ class Boxes:
 
     def put(self, name, data, fail=None):
         async def body(tx):
-            await self._replace(tx, name, lambda key: wrapper.keep(tx, ROOT, key, data, 1))
+            await self._replace(tx, name, lambda rows, key: wrapper.keep(rows, key, data, 1))
             if fail is not None:
                 raise fail
 
@@ -50,34 +50,34 @@ class Boxes:
 
     def put_stream(self, name, source):
         streamed = run_now(streams.upload_stream(self.scope, ROOT, source))
-        run_now(transact(self.scope, lambda tx: self._replace(tx, name, lambda key: streamed.keep(tx, ROOT, key, 1))))
+        run_now(transact(self.scope, lambda tx: self._replace(tx, name, lambda rows, key: streamed.keep(rows, key, 1))))
         return streamed
 
     async def _replace(self, tx, name, make):
-        key = self.key(name)
-        old = await tx.get(ROOT, key)
+        key, rows = self.key(name), tx.at(ROOT)
+        old = await rows.get(key)
         if make is None:
-            tx.delete(ROOT, key)
+            rows.delete(key)
         else:
-            tx.put(ROOT, key, await make(key))
+            rows.put(key, await make(rows, key))
         if old is not None:
-            await wrapper.drop(tx, ROOT, old.value)
+            await wrapper.drop(rows, old.value)
 
     def delete(self, name):
         run_now(transact(self.scope, lambda tx: self._replace(tx, name, None)))
 
     def wrapped(self, name):
-        row = run_now(self.scope.reader.get(ROOT, self.key(name)))
+        row = run_now(self.scope.reader.at(ROOT).get(self.key(name)))
         return None if row is None else row.value
 
     def get(self, name):
         wrapped = self.wrapped(name)
         if wrapped is None:
             return None
-        return run_now(wrapper.fetch(self.scope.reader, ROOT, self.key(name), wrapped))
+        return run_now(wrapper.fetch(self.scope.reader.at(ROOT), self.key(name), wrapped))
 
     def open(self, name):
-        return run_now(streams.open_stream(self.scope.reader, ROOT, self.key(name), self.wrapped(name)))
+        return run_now(streams.open_stream(self.scope.reader.at(ROOT), self.key(name), self.wrapped(name)))
 
     def problems(self):
         start = self.scope.key(b"T")

@@ -6,7 +6,7 @@ import pytest
 
 from stateroom import Event, Execution, Instance
 from stateroom.engines.wrap import Conflicting, Recording
-from stateroom.errors import Closed, Conflict, InvalidArgument, NotFound, WrongState
+from stateroom.errors import Closed, Conflict, InvalidArgument, NotFound, Unavailable, WrongState
 from stateroom.testing.family_harness import changes, ids, nothing_changes
 
 
@@ -177,14 +177,25 @@ def test_emitting_with_a_change(store):
     ]
 
 
-def test_every_operation_is_tried_twenty_times(database, store):
+def test_an_operation_goes_on_after_conflicts_and_never_shows_them(database, store):
     store.executions.create(Execution("a", "j"))
-    recording = Recording(refusing(database, 19))
+    recording = Recording(refusing(database, 60))
     assert database.over(recording).executions.update("a", message="at last").revision == 2
-    assert recording.count("commit") == 20
-    recording = Recording(refusing(database, 1000))
-    with nothing_changes(store), pytest.raises(Conflict):
+    assert recording.count("commit") == 61
+
+
+def test_an_operation_that_conflicts_for_thirty_seconds_is_unavailable(database, store, clock):
+    store.executions.create(Execution("a", "j"))
+
+    def refuse(number, part, batch):
+        clock.advance(2)
+        return True
+
+    recording = Recording(Conflicting(database.raw(), refuse=refuse))
+    with nothing_changes(store), pytest.raises(Unavailable, match="met other writers") as error:
         database.over(recording).executions.update("a", message="never")
+    assert error.value.retry
+    assert isinstance(error.value.__cause__, Conflict)
     assert recording.count("commit") == 20
 
 

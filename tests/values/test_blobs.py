@@ -112,7 +112,7 @@ def test_what_is_missing_or_counted_wrong_is_reported(boxes):
     boxes.put("a", block(1, 2 * C))
     leaf = boxes.rows(keys.CHUNK)[0]
     count = boxes.rows(keys.CHUNK_COUNT)[0]
-    run_now(transact(boxes.scope, lambda tx: objects.hold(tx, ROOT, leaf.key[-33:], 1)))
+    run_now(transact(boxes.scope, lambda tx: objects.hold(tx.at(ROOT), leaf.key[-33:], 1)))
     assert {one.code for one in boxes.problems()} == {"chunk-count"}
     boxes.engine.commit(0, Batch(write={count.key: count.value}))
     boxes.engine.commit(0, Batch(write={leaf.key: None}))
@@ -169,8 +169,9 @@ def test_an_upload_that_ended_is_not_referred_to(boxes, clock):
 
     async def body(tx):
         runs.append(1)
-        await tx.get(ROOT, boxes.key("a"))
-        tx.put(ROOT, boxes.key("a"), await wrapper.keep(tx, ROOT, boxes.key("a"), block(1, 2 * UPLOAD_BYTES), 1))
+        rows = tx.at(ROOT)
+        await rows.get(boxes.key("a"))
+        rows.put(boxes.key("a"), await wrapper.keep(rows, boxes.key("a"), block(1, 2 * UPLOAD_BYTES), 1))
         if len(runs) == 1:
             clock.advance(HOURS)
             boxes.expire()
@@ -275,13 +276,14 @@ def forget_changes(store):
         from stateroom.records.entry import decode, feed_prefix
 
         prefix = feed_prefix(scope)
-        for row in await tx.scan("i", prefix, prefix + keys.END, limit=1000):
-            await tx.get("i", row.key)
-            tx.delete("i", row.key)
+        rows = tx.at("i")
+        for row in await rows.scan(prefix, prefix + keys.END, limit=1000):
+            await rows.get(row.key)
+            rows.delete(row.key)
             wrapped = decode(scope, row.value).wrapped
             if wrapped is not None:
-                await wrapper.drop(tx, "i", wrapped)
-        tx.put("i", scope.key(b"G"), (1 << 40).to_bytes(8, "big") + bytes(2))
+                await wrapper.drop(rows, wrapped)
+        rows.put(scope.key(b"G"), (1 << 40).to_bytes(8, "big") + bytes(2))
 
     run_now(transact(scope, body))
 

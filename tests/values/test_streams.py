@@ -75,7 +75,7 @@ def test_a_stream_is_used_once(boxes):
     streamed = boxes.put_stream("a", io.BytesIO(DATA))
 
     async def body(tx):
-        await streamed.keep(tx, ROOT, b"", 1)
+        await streamed.keep(tx.at(ROOT), b"", 1)
 
     with pytest.raises(Conflict, match="used already"):
         transact(boxes.scope, body, tries=1).send(None)
@@ -117,9 +117,9 @@ def test_the_same_awaited():
         for source in (items(), File(), io.BytesIO(DATA), iter([DATA])):
             streamed = await streams.upload_stream(scope, ROOT, source)
             assert streamed.size == len(DATA)
-            wrapped = await transact(scope, lambda tx, one=streamed: one.keep(tx, ROOT, b"k", 1))
-            assert await wrapper.fetch(scope.reader, ROOT, b"k", wrapped) == DATA
-            async with await streams.open_stream(scope.reader, ROOT, b"k", wrapped) as file:
+            wrapped = await transact(scope, lambda tx, one=streamed: one.keep(tx.at(ROOT), b"k", 1))
+            assert await wrapper.fetch(scope.reader.at(ROOT), b"k", wrapped) == DATA
+            async with await streams.open_stream(scope.reader.at(ROOT), b"k", wrapped) as file:
                 assert await file.read(10) == DATA[:10]
                 assert await file.read() == DATA[10:]
                 await file.seek(-5, io.SEEK_END)

@@ -259,11 +259,11 @@ def _again(work: Work, family: Any, args: Any, kwargs: Any, used_up: tuple[str, 
 async def within(tx: Transaction, work: Work, family: Any, args: Any, kwargs: Any) -> Any:
     """Run an operation on an open transaction; if it is refused, nothing of it stays."""
     tx.check_open()
-    mark = tx.mark()
+    point = tx.rows.savepoint()
     try:
         return await work(family, tx, *args, **kwargs)
     except BaseException:
-        tx.back(mark)
+        tx.rows.rollback_to(point)
         raise
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import keys
 from ..clock import to_micros
-from ..core.transaction import Reader, Scope
+from ..core.transaction import Reader, Rows, Scope
 from ..engine import Row, read_counter
 from ..errors import Damaged, Undecodable
 from ..feed.feed import floor_key, place_in
@@ -47,6 +47,30 @@ async def check(scope: Scope) -> list[Problem]:
     return problems
 
 
+class _FewRows(Rows):
+    """The rows of a part, of which most are in memory."""
+
+    def __init__(self, few: "_Few", part: int, root: str = "") -> None:
+        super().__init__(few.scope, part, root)
+        self._few = few
+
+    def at(self, name: str) -> Rows:
+        return self._few.at(name)
+
+    async def committed(self, wanted: Sequence[bytes]) -> list[Row | None]:
+        if not all(self._few.kept(self.part, key) for key in wanted):
+            return await super().committed(wanted)
+        return self._few.read(wanted)
+
+    async def get(self, key: bytes) -> Row | None:
+        return (await self.committed([key]))[0]
+
+    async def scan_committed(self, start: bytes, stop: bytes, *, limit: int, reverse: bool = False) -> list[Row]:
+        if not self._few.kept(self.part, start):
+            return await super().scan_committed(start, stop, limit=limit, reverse=reverse)
+        return self._few.between(start, stop, limit, reverse)
+
+
 class _Few(Reader):
     """The few rows of a part, read at once and looked at in memory; what they are not is read where it is.
 
@@ -55,7 +79,6 @@ class _Few(Reader):
 
     def __init__(self, scope: Scope, part: int, rows: Sequence[Row]) -> None:
         super().__init__(scope)
-        self.instant = False
         self._part = part
         self._rows = rows
         self._keys = [row.key for row in rows]
@@ -66,46 +89,41 @@ class _Few(Reader):
         """The reader of a part; where it has more rows, one that reads them as they are asked for."""
         rows: list[Row] = []
         for start, stop in ((b"", _CHUNKS), (_CHUNKS + keys.END, keys.END)):
-            found = await scope.reader.scan_part(part, scope.key(start), scope.key(stop), limit=_FEW)
+            found = await scope.reader.in_part(part).scan(scope.key(start), scope.key(stop), limit=_FEW)
             if len(found) == _FEW:
                 return scope.reader
             rows += found
         return cls(scope, part, rows)
 
-    def _kept(self, part: int, start: bytes) -> bool:
+    def kept(self, part: int, start: bytes) -> bool:
         return part == self._part and start.startswith(self.scope.prefix) and not start.startswith(self._elsewhere)
 
-    async def get(self, root: str, key: bytes) -> Row | None:
-        return (await self.peek(self.scope.part(root), [key]))[0]
+    def at(self, name: str) -> Rows:
+        root = keys.root(name)
+        return _FewRows(self, self.scope.part(root), root)
 
-    async def peek(self, part: int, found: Sequence[bytes]) -> list[Row | None]:
-        if not all(self._kept(part, key) for key in found):
-            return await super().peek(part, found)
-        places = [(key, bisect_left(self._keys, key)) for key in found]
+    def in_part(self, part: int) -> Rows:
+        return _FewRows(self, part)
+
+    def read(self, wanted: Sequence[bytes]) -> list[Row | None]:
+        """Rows under several keys, from memory."""
+        places = [(key, bisect_left(self._keys, key)) for key in wanted]
         return [self._rows[at] if self._keys[at : at + 1] == [key] else None for key, at in places]
 
-    async def scan(
-        self, root: str | None, start: bytes, stop: bytes, *, limit: int, reverse: bool = False
-    ) -> list[Row]:
-        if root is None:
-            return await super().scan(root, start, stop, limit=limit, reverse=reverse)
-        return await self.scan_part(self.scope.part(root), start, stop, limit=limit, reverse=reverse)
-
-    async def scan_part(self, part: int, start: bytes, stop: bytes, *, limit: int, reverse: bool = False) -> list[Row]:
-        if not self._kept(part, start):
-            return await super().scan_part(part, start, stop, limit=limit, reverse=reverse)
-        found = self._rows[bisect_left(self._keys, start) : bisect_left(self._keys, stop)]
-        return list(found[::-1] if reverse else found)[:limit]
+    def between(self, start: bytes, stop: bytes, limit: int, reverse: bool) -> list[Row]:
+        """Rows of a range, from memory."""
+        rows = self._rows[bisect_left(self._keys, start) : bisect_left(self._keys, stop)]
+        return list(rows[::-1] if reverse else rows)[:limit]
 
 
 async def _version(reader: Reader, part: int) -> int:
-    row = (await reader.peek(part, [b""]))[0]
+    row = (await reader.in_part(part).peek([b""]))[0]
     return 0 if row is None else row.version
 
 
 async def _floor(reader: Reader, part: int) -> tuple[int, int]:
     """Up to where the part's feed was pruned."""
-    (row,) = await reader.peek(part, [floor_key(reader.scope)])
+    (row,) = await reader.in_part(part).peek([floor_key(reader.scope)])
     return (0, 0) if row is None else place_in(row.value)
 
 

@@ -18,7 +18,7 @@ from ..core.transaction import PENDING, Scope
 from ..engine import Batch, Row
 from ..errors import AlreadyExists, Conflict, Damaged
 from ..feed import positions
-from ..feed.feed import before_of, entry_bound, floor_key, floors, place_in
+from ..feed.feed import before_of, floor_key, floors, place_in
 from ..feed.positions import BEGINNING, Vector
 from ..limits import BATCH_BYTES
 from ..records.entry import NO_POINTER, Entry, decode, encode, feed_prefix
@@ -285,9 +285,7 @@ async def _append(
             first = before_of(at, entry) is None
             back = NO_POINTER if first else pending.get(name, pointers.get(name, NO_POINTER))
             for wrapped in entry.wrappers:
-                await wrapper.transplant(
-                    source.reader, target, keys.root(entry.id), entry_bound(source, entry), wrapped
-                )
+                await wrapper.transplant(source.reader.at(entry.id), target, wrapped)
             moved = entry._replace(before=back)
             pending[name] = (PENDING, len(appended))
             appended.append((feed_prefix(target), encode(target, moved)))
@@ -306,13 +304,13 @@ async def _copy_records(
         async for row in rows_of(source, part, prefix):
             tail = row.key[len(prefix) :]
             path = keys.parse(tail, kind.shape)
-            root = keys.root(kind.owner(path))
-            there = target.part(root)
-            await wrapper.transplant(source.reader, target, root, row.key, row_body(row))
+            rows = source.reader.at(kind.owner(path))
+            there = target.part(rows.root)
+            await wrapper.transplant(rows, target, row_body(row))
             await writer.put(there, row.key, moved_row(row, pointers.get((kind.name, path), NO_POINTER)))
             stored = await open_row(source.reader, kind, path, row.key, row, raw=True)
             for held in kind.held(stored.record):
-                await wrapper.transplant(source.reader, target, root, row.key, held)
+                await wrapper.transplant(rows, target, held)
             for key in index_rows(target, kind, stored.record, tail, stored.updated):
                 await writer.put(there, key, b"")
             for counter in kind.counters(stored.record):
@@ -332,11 +330,11 @@ async def _copy_rows(source: Scope, target: Scope, writer: _Writer) -> None:
                 for there in range(target.parts) if part == 0 else ():
                     await writer.put(there, row.key, row.value)
                 continue
-            root = keys.root(owner_of(rest))
+            rows = source.reader.at(owner_of(rest))
             wrapped_in = HELD.get(rest[:2]) or HELD.get(rest[:1])
             if wrapped_in is not None:
-                await wrapper.transplant(source.reader, target, root, row.key, wrapped_in(row))
-            await writer.put(target.part(root), row.key, row.value)
+                await wrapper.transplant(rows, target, wrapped_in(row))
+            await writer.put(target.part(rows.root), row.key, row.value)
 
 
 def owner_of(rest: bytes) -> str:

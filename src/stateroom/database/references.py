@@ -100,7 +100,7 @@ async def _add_nodes(reader: Reader, part: int, wanted: Counter[bytes], problems
 async def _rows(reader: Reader, part: int, prefix: bytes, size: int) -> AsyncIterator[Row]:
     start, stop = prefix, prefix + keys.END * 40  # behind every tail: digests are any bytes
     while True:
-        rows = await reader.scan_part(part, start, stop, limit=size)
+        rows = await reader.in_part(part).scan(start, stop, limit=size)
         for row in rows:
             yield row
         if len(rows) < size:

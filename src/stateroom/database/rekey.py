@@ -9,7 +9,8 @@ import msgspec
 
 from .. import keys
 from ..codec import seal, unseal
-from ..core.transaction import Scope, backoff
+from ..core.contention import backoff
+from ..core.transaction import Scope
 from ..engine import Batch, Row, stamped
 from ..errors import Conflict, Damaged
 from ..feed.feed import entry_bound
@@ -53,7 +54,7 @@ async def rekey(scope: Scope) -> Rekeyed:
 async def _sweep(scope: Scope, part: int, start: bytes, stop: bytes, done: Rekeyed) -> None:
     attempt = 0
     while True:
-        rows = await scope.reader.scan_part(part, start, stop, limit=_RUN)
+        rows = await scope.reader.in_part(part).scan(start, stop, limit=_RUN)
         last = start
         expect: dict[bytes, int] = {}
         write: dict[bytes, bytes | None] = {}
@@ -146,7 +147,7 @@ async def _record(scope: Scope, part: int, row: Row) -> list[tuple[Row, bytes]]:
     if wrapped is None:
         return []
     changed = [(row, renewed_row(row, wrapped))]
-    newest = (await scope.reader.peek(part, [stamped(feed_prefix(scope), *pointer_of(row))]))[0]
+    newest = (await scope.reader.in_part(part).peek([stamped(feed_prefix(scope), *pointer_of(row))]))[0]
     if newest is not None:
         changed += _entry(scope, newest, wrapped)
     return changed

@@ -71,7 +71,7 @@ async def _counted(reader: Reader, tag: bytes) -> dict[str, int]:
     for part in range(reader.scope.parts):
         start = prefix
         while True:
-            rows = await reader.scan_part(part, start, prefix + keys.END, limit=_RUN)
+            rows = await reader.in_part(part).scan(start, prefix + keys.END, limit=_RUN)
             for row in rows:
                 name = row.key[len(prefix) : -1].decode()
                 found[name] = found.get(name, 0) + read_counter(row.value)
@@ -102,7 +102,7 @@ async def _letters(reader: Reader) -> int:
     stop = start + keys.END
     count = 0
     while True:
-        rows = await reader.scan(None, start, stop, limit=_RUN)
+        rows = await reader.scan(start, stop, limit=_RUN)
         count += len(rows)
         if len(rows) < _RUN:
             return count

@@ -62,20 +62,20 @@ def rows(scope: Scope, key: str) -> tuple[bytes, bytes]:
 
 
 async def _held(tx: Transaction, key: str) -> Held:
-    root = keys.root(key)
+    place = tx.at(key)
     token_at, until_at = rows(tx.scope, key)
-    await tx.ahead(root, (token_at, until_at))
-    return decode(token_at, await tx.get(root, token_at), until_at, await tx.get(root, until_at))
+    await place.prefetch((token_at, until_at))
+    return decode(token_at, await place.get(token_at), until_at, await place.get(until_at))
 
 
 def _write(tx: Transaction, key: str, owner: str | None, token: int) -> None:
     at = token_key(tx.scope, key)
-    tx.put(keys.root(key), at, seal(at, ormsgpack.packb([owner, token])))
+    tx.at(key).put(at, seal(at, ormsgpack.packb([owner, token])))
 
 
 def _write_until(tx: Transaction, key: str, token: int, until: int) -> None:
     at = until_key(tx.scope, key)
-    tx.put(keys.root(key), at, seal(at, ormsgpack.packb([token, until])))
+    tx.at(key).put(at, seal(at, ormsgpack.packb([token, until])))
 
 
 async def revoke(tx: Transaction, key: str) -> None:
@@ -106,9 +106,9 @@ async def fence(tx: Transaction, lease: Lease) -> None:
 async def _held_unexpired(tx: Transaction, lease: Lease) -> Held:
     """The token's row is remembered and checked at commit; the other is only looked at, so renewals do not disturb."""
     token_at, until_at = token_key(tx.scope, lease.key), until_key(tx.scope, lease.key)
-    root = keys.root(lease.key)
-    token = await tx.get(root, token_at)
-    (until,) = await tx.peek(tx.scope.part(root), [until_at])
+    rows = tx.at(lease.key)
+    token = await rows.get(token_at)
+    (until,) = await rows.peek([until_at])
     held = decode(token_at, token, until_at, until)
     if held.token == lease.token and held.owner is not None:
         _check_time(tx.scope, lease.key, held)
@@ -129,7 +129,7 @@ def _check_time(scope: Scope, key: str, held: Held) -> None:
 async def look(scope: Scope, key: str) -> Held:
     """What is committed of a lease."""
     token_at, until_at = token_key(scope, key), until_key(scope, key)
-    token, until = await scope.reader.peek(scope.part(keys.root(key)), [token_at, until_at])
+    token, until = await scope.reader.at(key).peek([token_at, until_at])
     return decode(token_at, token, until_at, until)
 
 
@@ -139,7 +139,7 @@ async def check_time(tx: Transaction, lease: Lease) -> None:
     The transaction may give up, renew or take the lease itself: what is committed with it does not count against it.
     """
     until_at = until_key(tx.scope, lease.key)
-    (row,) = await tx.peek(tx.scope.part(keys.root(lease.key)), [until_at])
+    (row,) = await tx.at(lease.key).peek([until_at])
     token, until = ormsgpack.unpackb(unseal(until_at, row.value)) if row is not None else (0, 0)
     if token == lease.token:
         _check_time(tx.scope, lease.key, Held(lease.owner, token, until))
@@ -164,7 +164,7 @@ async def live_holders(reader: Reader, part: int, found: list[str]) -> list[bool
     wanted: list[bytes] = []
     for key in found:
         wanted += [token_key(scope, key), until_key(scope, key)]
-    rows = await reader.peek(part, wanted)
+    rows = await reader.in_part(part).peek(wanted)
     now = to_micros(scope.clock.now())
     live = []
     for at in range(0, len(rows), 2):
@@ -240,7 +240,7 @@ class Leases(Family[M]):
         key = arguments.name(key, "key")
         scope = self._scope
         token_at, until_at = token_key(scope, key), until_key(scope, key)
-        token, until = await tx.peek(scope.part(keys.root(key)), [token_at, until_at])
+        token, until = await tx.at(key).peek([token_at, until_at])
         held = decode(token_at, token, until_at, until)
         if held.owner is None or held.until <= to_micros(scope.clock.now()):
             return None

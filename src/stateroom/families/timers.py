@@ -79,7 +79,7 @@ def _build(row: _Row) -> bytes:
 
 async def _open(reader: Reader, id: str, key: bytes, value: bytes) -> Timer:
     row = _parse(key, value)
-    body = await wrapper.fetch(reader, keys.root(id), key, row.wrapped)
+    body = await wrapper.fetch(reader.look_at(id), key, row.wrapped)
     return _timer(id, row, reader.scope.codec.decode(body))
 
 
@@ -91,10 +91,10 @@ def _timer(id: str, row: _Row, payload: Any) -> Timer:
 
 
 async def _remove(tx: Transaction, id: str, key: bytes, row: _Row) -> None:
-    root = keys.root(id)
-    tx.delete(root, key)
-    tx.delete(root, _due_key(tx.scope, row.at, id))
-    await wrapper.drop(tx, root, row.wrapped)
+    rows = tx.at(id)
+    rows.delete(key)
+    rows.delete(_due_key(tx.scope, row.at, id))
+    await wrapper.drop(rows, row.wrapped)
 
 
 class Timers(Family[M]):
@@ -105,19 +105,19 @@ class Timers(Family[M]):
         """Set a timer for a time (aware), or set it anew. Raises `InvalidArgument`."""
         id = arguments.name(id, "id")
         due = arguments.time(at, "at")
-        root, key = keys.root(id), _key(tx.scope, id)
+        rows, key = tx.at(id), _key(tx.scope, id)
         now = to_micros(tx.scope.clock.now())
         body = tx.scope.codec.encode(payload)
-        found = await tx.get(root, key)
+        found = await rows.get(key)
         revision, created, updated = 1, now, now
         if found is not None:
             before = _parse(key, found.value)
             revision, created, updated = before.revision + 1, before.created, max(now, before.updated)
             await _remove(tx, id, key, before)
-        wrapped = await wrapper.keep(tx, root, key, body, 1)
+        wrapped = await wrapper.keep(rows, key, body, 1)
         row = _Row(due, os.urandom(NONCE_BYTES), revision, created, updated, wrapped)
-        tx.put(root, key, seal(key, _build(row)))
-        tx.put(root, _due_key(tx.scope, due, id), b"")
+        rows.put(key, seal(key, _build(row)))
+        rows.put(_due_key(tx.scope, due, id), b"")
         return _timer(id, row, payload)
 
     @reading
@@ -131,7 +131,7 @@ class Timers(Family[M]):
         start, stop = scope.key(keys.TIMER_DUE), scope.key(keys.TIMER_DUE, keys.number(upto + _BIAS + 1))
         found: list[Timer] = []
         while len(found) < limit:
-            rows = await tx.scan(None, start, stop, limit=limit)
+            rows = await tx.scan(start, stop, limit=limit)
             found += await _read(tx, [_id(scope, row.key) for row in rows], upto)
             if len(rows) < limit:
                 break
@@ -143,7 +143,7 @@ class Timers(Family[M]):
         """Remove a timer that was handled; False where it was set anew, cancelled or removed since."""
         id = arguments.name(arguments.instance(timer, "timer", Timer).id, "id")
         key = _key(tx.scope, id)
-        found = await tx.get(keys.root(id), key)
+        found = await tx.at(id).get(key)
         row = None if found is None else _parse(key, found.value)
         if row is None or row.nonce != timer.nonce:
             return False
@@ -155,7 +155,7 @@ class Timers(Family[M]):
         """Remove a timer; False if there is none."""
         id = arguments.name(id, "id")
         key = _key(tx.scope, id)
-        found = await tx.get(keys.root(id), key)
+        found = await tx.at(id).get(key)
         if found is None:
             return False
         await _remove(tx, id, key, _parse(key, found.value))
@@ -165,7 +165,7 @@ class Timers(Family[M]):
     async def next(self, tx: Reader) -> datetime | None:
         """When the first timer is due, past or to come; None where there is no timer."""
         start = tx.scope.key(keys.TIMER_DUE)
-        rows = await tx.scan(None, start, start + keys.END, limit=1)
+        rows = await tx.scan(start, start + keys.END, limit=1)
         return from_micros(_at(tx.scope, rows[0].key)) if rows else None
 
 
@@ -185,7 +185,7 @@ async def _read(tx: Reader, ids: list[str], upto: int) -> list[Timer]:
     parts: dict[int, list[str]] = {}
     for id in ids:
         parts.setdefault(scope.part(keys.root(id)), []).append(id)
-    found = await tx.peek_many([(part, [_key(scope, id) for id in here]) for part, here in parts.items()])
+    found = await tx.read_many([(part, [_key(scope, id) for id in here]) for part, here in parts.items()])
     for here, read in zip(parts.values(), found, strict=True):
         rows.update(zip(here, read, strict=True))
     timers = []

@@ -9,7 +9,7 @@ import msgspec
 
 from .. import keys
 from ..clock import EPOCH, from_micros
-from ..core.transaction import PENDING, Reader, Scope
+from ..core.transaction import PENDING, Readable, Reader, Scope
 from ..errors import Damaged, StoreError
 from ..records.entry import NO_POINTER, Entry, decode_run, feed_prefix, place_at
 from ..records.kind import KINDS, Kind
@@ -61,7 +61,7 @@ def place_in(key: bytes) -> tuple[int, int]:
     return int.from_bytes(key[-10:-2], "big"), int.from_bytes(key[-2:], "big")
 
 
-async def record_of(reader: Reader, entry: Entry) -> Any:
+async def record_of(reader: Readable, entry: Entry) -> Any:
     """The object in an entry, as changes show it. Raises `Damaged` or `Undecodable`."""
     wrapped = entry.wrapped
     if wrapped is None:
@@ -71,7 +71,7 @@ async def record_of(reader: Reader, entry: Entry) -> Any:
         bound = b"" if scope.codec.key_ring is None else entry_bound(scope, entry)
         body = scope.codec.reveal(bound, wrapped[1:])
     else:
-        body = await wrapper.fetch(reader, keys.root(entry.id), entry_bound(scope, entry), wrapped)
+        body = await wrapper.fetch(reader.look_at(entry.id), entry_bound(scope, entry), wrapped)
     kind = KINDS.get(entry.family)
     if kind is not None:
         return kind.shown(decode_body(scope, kind, entry.path, body)[0])
@@ -121,7 +121,7 @@ async def _entries_before(reader: Reader, seen: Sequence[Seen], passed: Looked) 
             known[part, at] = entry
     prefix = feed_prefix(reader.scope)
     wanted = [(part, [prefix + place for _, place in spots]) for part, spots in missing.items()]
-    for spots, rows in zip(missing.values(), await reader.peek_many(wanted), strict=True):
+    for spots, rows in zip(missing.values(), await reader.read_many(wanted), strict=True):
         there = [(number, row) for (number, _), row in zip(spots, rows, strict=True) if row is not None]
         entries, errors = decode_run(reader.scope, [row for _, row in there])
         for (number, row), entry in zip(there, entries, strict=True):
@@ -248,6 +248,6 @@ async def _events(reader: Reader, entry: Entry) -> tuple[Any, ...]:
         return ()
     scope = reader.scope
     bound = KINDS[entry.family].prefix(scope) + keys.path(*entry.path)
-    values = scope.codec.decode(await wrapper.fetch(reader, keys.root(entry.id), bound, entry.events))
+    values = scope.codec.decode(await wrapper.fetch(reader.look_at(entry.id), bound, entry.events))
     build = EVENTS.get(entry.family)
     return tuple(values) if build is None else tuple(map(build, values))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from .. import arguments, keys
+from .. import arguments
 from ..clock import to_micros
 from ..core.operation import Family, M, operation, reading
 from ..core.outage import Outage, passes
@@ -78,7 +78,7 @@ class Survey(NamedTuple):
 async def survey(reader: Reader) -> Survey:
     """Look at every part, with one read each, or one call of an engine that can."""
     wanted = (b"", floor_key(reader.scope))
-    found = await reader.peek_many([(part, wanted) for part in range(reader.scope.parts)])
+    found = await reader.read_many([(part, wanted) for part in range(reader.scope.parts)])
     versions = [0 if head is None else head.version for head, _ in found]
     return Survey(versions, [bytes(10) if floor is None else floor.value for _, floor in found])
 
@@ -168,7 +168,7 @@ class Follower:
             there = await find_entries(self._reader, place, parts, limit, self._wanted)
             found = await changes_of(self._reader, there.seen, there.passed) if there.looked else ()
             # Only now: what was pruned since we began is missing in what we found, or all that we should have found.
-            rows = [row for (row,) in await self._reader.peek_many([(part, [key]) for part in parts])]
+            rows = [row for (row,) in await self._reader.read_many([(part, [key]) for part in parts])]
         except BaseException:
             for part in parts:  # what was not given to anybody is looked at again
                 place.move(part, start[part])
@@ -267,8 +267,8 @@ class Feed(Family[M]):
 async def append_plain(tx: Transaction, op: str, family: str, id: str, path: tuple[str | int, ...], value: Any) -> None:
     """Add an entry that belongs to no record."""
     scope = tx.scope
-    root = keys.root(id)
+    rows = tx.at(id)
     data = scope.codec.encode(value)
-    wrapped = await wrapper.keep(tx, root, plain_bound(scope, family, id), data, 1)
+    wrapped = await wrapper.keep(rows, plain_bound(scope, family, id), data, 1)
     at = to_micros(scope.clock.now())
-    tx.append(root, feed_prefix(scope), encode(scope, Entry(op, family, id, path, NO_POINTER, at, wrapped, None)))
+    rows.append(feed_prefix(scope), encode(scope, Entry(op, family, id, path, NO_POINTER, at, wrapped, None)))

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from .. import arguments, keys
 from ..clock import to_micros
 from ..core.outage import Outage, passes
-from ..core.transaction import PENDING, Reader, Scope, Transaction
+from ..core.transaction import PENDING, Rows, Scope, TransactionRows
 from ..engine import Row, stamped
 from ..errors import Damaged, InvalidArgument, NotFound, StoreError, Timeout, Unavailable
 from ..records.entry import Entry, decode, feed_prefix
@@ -26,36 +26,35 @@ log = logging.getLogger("stateroom.feed")
 T = TypeVar("T", bound=Record)
 
 
-async def _entry(reader: Reader, root: str, at: tuple[int, int]) -> Entry | None:
+async def _entry(rows: Rows, at: tuple[int, int]) -> Entry | None:
     """The entry at a place; None where it is no longer retained."""
-    if at[0] == PENDING and isinstance(reader, Transaction):
-        return decode(reader.scope, reader.appended(at[1]))
-    part = reader.scope.part(root)
-    row = (await reader.peek(part, [stamped(feed_prefix(reader.scope), *at)]))[0]
-    return None if row is None else decode(reader.scope, row.value)
+    if at[0] == PENDING and isinstance(rows, TransactionRows):
+        return decode(rows.scope, rows.appended(at[1]))
+    row = (await rows.peek([stamped(feed_prefix(rows.scope), *at)]))[0]
+    return None if row is None else decode(rows.scope, row.value)
 
 
-async def chain(reader: Reader, root: str, at: tuple[int, int] | None) -> AsyncIterator[tuple[tuple[int, int], Entry]]:
+async def chain(rows: Rows, at: tuple[int, int] | None) -> AsyncIterator[tuple[tuple[int, int], Entry]]:
     """Entries from a place back to the creation, or to what is no longer retained."""
     while at is not None:
-        entry = await _entry(reader, root, at)
+        entry = await _entry(rows, at)
         if entry is None:
             return
         yield at, entry
         at = (PENDING, entry.before[1]) if entry.before[0] == PENDING == at[0] else before_of(at, entry)
 
 
-async def _record(reader: Reader, root: str, at: tuple[int, int], entry: Entry) -> Any:
+async def _record(reader: Rows, at: tuple[int, int], entry: Entry) -> Any:
     """The record in an entry of a chain; None where the entry, and so a large value, was pruned meanwhile."""
     scope = reader.scope
     if at[0] == PENDING:
         own = Row(feed_prefix(scope), b"", PENDING)  # where it will stand is not known yet
-        return await wrapper.current(reader, root, own, lambda _: record_of(reader, entry))
+        return await wrapper.current(reader, own, lambda _: record_of(reader, entry))
     while True:
         try:
             return await record_of(scope.reader, entry)
         except Damaged as error:
-            now = await _entry(scope.reader, root, at) if error.fields.get("missing") else entry
+            now = await _entry(reader, at) if error.fields.get("missing") else entry
             if now is None:
                 return None
             if now == entry:
@@ -67,7 +66,7 @@ async def page(reader: Reader, kind: Kind[T], path: Sequence[str], limit: int, c
     """A record's revisions, newest first, within what the feed retains; `NotFound` where there is no record."""
     check_limit(limit)
     query = fingerprint(reader.scope.prefix, kind.name, "history", path)
-    root = keys.root(kind.owner(path))
+    rows = reader.at(kind.owner(path))
     if cursor is None:
         stored = await load(reader, kind, path)
         if stored is None:
@@ -76,10 +75,10 @@ async def page(reader: Reader, kind: Kind[T], path: Sequence[str], limit: int, c
     else:
         at = read_cursor(cursor, query, BY_ENTRY)
     items: list[T] = []
-    async for spot, entry in chain(reader, root, at):
+    async for spot, entry in chain(rows, at):
         if len(items) == limit:
             return Page(tuple(items), write_cursor(query, spot))
-        record = await _record(reader, root, spot, entry)
+        record = await _record(rows, spot, entry)
         if record is None:  # as all that is older
             break
         items.append(record)
@@ -101,11 +100,11 @@ async def as_of(scope: Scope, kind: Kind[T], path: Sequence[str], when: str | da
     start = stored.pointer if stored is not None else await _last_entry(scope, kind, path, None)
     while start is not None:
         oldest = start
-        async for at, entry in chain(scope.reader, root, start):
+        async for at, entry in chain(scope.reader.at(kind.owner(path)), start):
             if before(at, entry.at):
                 if entry.op == "delete":
                     raise missing
-                record: T | None = await _record(scope.reader, root, at, entry)
+                record: T | None = await _record(scope.reader.at(kind.owner(path)), at, entry)
                 if record is None:
                     raise missing
                 return record
@@ -137,7 +136,7 @@ async def _last_entry(
     part = scope.part(keys.root(kind.owner(path)))
     stop = prefix + keys.END if before is None else stamped(prefix, *before)
     while True:
-        rows = await scope.reader.scan_part(part, prefix, stop, limit=500, reverse=True)
+        rows = await scope.reader.in_part(part).scan(prefix, stop, limit=500, reverse=True)
         for row in rows:
             try:
                 entry = decode(scope, row.value)
@@ -163,7 +162,7 @@ async def wait_for(
         cause: StoreError | None = None
         version, pause = 0, 0.0
         try:
-            head = (await scope.reader.peek(part, [b""]))[0]
+            head = (await scope.reader.in_part(part).peek([b""]))[0]
             version = 0 if head is None else head.version
             stored = await load(scope.reader, kind, path)
             if stored is not None and predicate(stored.record):

@@ -31,7 +31,7 @@ async def identity(scope: Scope) -> bytes:
     """Eight bytes made once for each database, by which a foreign position is known."""
     known: bytes | None = getattr(scope.engine, "identity", None)
     while known is None:
-        row = (await Reader(scope).peek(0, [_IDENTITY]))[0]
+        row = (await Reader(scope).in_part(0).peek([_IDENTITY]))[0]
         if row is not None:
             known = row.value
         else:
@@ -124,7 +124,7 @@ async def read(scope: Scope, position: str) -> Vector:
 
 async def versions(reader: Reader) -> list[int]:
     """The version of each part."""
-    found = await reader.peek_many([(part, [b""]) for part in range(reader.scope.parts)])
+    found = await reader.read_many([(part, [b""]) for part in range(reader.scope.parts)])
     return [row.version if row is not None else 0 for (row,) in found]
 
 

@@ -202,7 +202,7 @@ class Stream:
         if self._last:
             return False
         part, start, stop, limit = self.range
-        return self.take(await self._reader.scan_part(part, start, stop, limit=limit))
+        return self.take(await self._reader.in_part(part).scan(start, stop, limit=limit))
 
     @property
     def range(self) -> Range:

@@ -30,7 +30,7 @@ async def rows_of(reader: Reader, part: int, start: bytes, stop: bytes | None = 
     stop = start + keys.END if stop is None else stop
     found: list[Row] = []
     while True:
-        rows = await reader.scan_part(part, start, stop, limit=_RUN)
+        rows = await reader.in_part(part).scan_committed(start, stop, limit=_RUN)
         found += rows
         if len(rows) < _RUN:
             return found

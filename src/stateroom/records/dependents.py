@@ -7,10 +7,10 @@ import ormsgpack
 
 from .. import keys
 from ..codec import seal, unseal
-from ..core.transaction import Reader, Scope, Transaction, transact
+from ..core.transaction import Readable, Reader, Rows, Scope, Transaction, TransactionRows, Writable, transact
 from ..engine import Row, read_counter, write_counter
 from ..errors import Conflict
-from ..limits import SWEEP_ROWS, TRIES
+from ..limits import SWEEP_ROWS
 from ..values import wrapper
 from .audit import Problem, rows_of
 from .kind import HELD, Kind, Stored
@@ -27,74 +27,73 @@ def prefix(scope: Scope, tag: bytes, kind: Kind[Any], stored: Stored[Any]) -> by
     return scope.prefix + tag + kind.letter + keys.path(*kind.path(stored.record)) + stored.nonce
 
 
-async def append(tx: Transaction, kind: Kind[Any], stored: Stored[Any], values: Sequence[bytes], first: int) -> None:
+async def append(tx: Writable, kind: Kind[Any], stored: Stored[Any], values: Sequence[bytes], first: int) -> None:
     """Store dependents numbered from `first`; `length` must have given the number before it."""
-    root = keys.root(kind.owner(kind.path(stored.record)))
-    rows = prefix(tx.scope, keys.EVENTS, kind, stored)
+    rows = tx.at(kind.owner(kind.path(stored.record)))
+    start = prefix(tx.scope, keys.EVENTS, kind, stored)
     for number, value in enumerate(values, first):
-        key = rows + keys.number(number)
-        tx.put(root, key, seal(key, await wrapper.keep(tx, root, key, value, 1)))
+        key = start + keys.number(number)
+        rows.put(key, seal(key, await wrapper.keep(rows, key, value, 1)))
     if values:
-        tx.put(root, prefix(tx.scope, keys.HEADS, kind, stored), write_counter(first + len(values) - 1))
+        rows.put(prefix(tx.scope, keys.HEADS, kind, stored), write_counter(first + len(values) - 1))
 
 
-async def length(tx: Reader, kind: Kind[Any], stored: Stored[Any]) -> int:
+async def length(tx: Readable, kind: Kind[Any], stored: Stored[Any]) -> int:
     """How many dependents a record has; remembered in a transaction, so that two writers never take one number."""
-    root = keys.root(kind.owner(kind.path(stored.record)))
-    row = await tx.get(root, prefix(tx.scope, keys.HEADS, kind, stored))
+    row = await tx.at(kind.owner(kind.path(stored.record))).get(prefix(tx.scope, keys.HEADS, kind, stored))
     return read_counter(row.value if row is not None else None)
 
 
-async def read(tx: Reader, kind: Kind[Any], stored: Stored[Any]) -> list[bytes] | None:
+async def read(tx: Readable, kind: Kind[Any], stored: Stored[Any]) -> list[bytes] | None:
     """All dependents in the order they were written; None where the record was removed while they were read.
 
     Raises `Conflict` in a transaction where that was noticed.
     """
-    root = keys.root(kind.owner(kind.path(stored.record)))
+    rows = tx.at(kind.owner(kind.path(stored.record)))
     begin = start = prefix(tx.scope, keys.EVENTS, kind, stored)
     stop = start + keys.END * 9
     values: list[bytes] = []
     while True:
-        rows = await tx.scan(root, start, stop, limit=SWEEP_ROWS)
-        for row in rows:
-            value = await wrapper.current(tx, root, row, lambda one: _value(tx, root, one))
+        events = await rows.scan(start, stop, limit=SWEEP_ROWS)
+        for row in events:
+            value = await wrapper.current(rows, row, lambda one: _value(rows, one))
             if value is None:
                 return None
             values.append(value)
-        if len(rows) < SWEEP_ROWS:
+        if len(events) < SWEEP_ROWS:
             break
-        start = rows[-1].key + b"\0"
+        start = events[-1].key + b"\0"
     # One scan that begins with the first of them has seen all, as only a removal takes any away, in order.
-    at_once = bool(rows) and rows[0].key == begin + keys.number(1)
-    if at_once or isinstance(tx, Transaction):  # whose commit looks at the record
+    at_once = bool(events) and events[0].key == begin + keys.number(1)
+    if at_once or isinstance(rows, TransactionRows):  # whose commit looks at the record
         return values
-    (now,) = await tx.peek(tx.scope.part(root), [stored.row.key])
+    (now,) = await rows.peek([stored.row.key])
     return values if now is not None and nonce_of(now) == stored.nonce else None
 
 
-async def _value(reader: Reader, root: str, row: Row) -> bytes:
-    return await wrapper.fetch(reader, root, row.key, unseal(row.key, row.value))
+async def _value(rows: Rows, row: Row) -> bytes:
+    return await wrapper.fetch(rows, row.key, unseal(row.key, row.value))
 
 
-async def drop(tx: Transaction, kind: Kind[Any], stored: Stored[Any]) -> None:
+async def drop(tx: Writable, kind: Kind[Any], stored: Stored[Any]) -> None:
     """Remove a record's dependents with it: at once when they are few, else by a sweep row."""
-    root = keys.root(kind.owner(kind.path(stored.record)))
+    rows = tx.at(kind.owner(kind.path(stored.record)))
     count = await length(tx, kind, stored)
     if not count:
         return
-    tx.delete(root, prefix(tx.scope, keys.HEADS, kind, stored))
+    rows.delete(prefix(tx.scope, keys.HEADS, kind, stored))
     start = prefix(tx.scope, keys.EVENTS, kind, stored)
     stop = start + keys.END * 9
-    rows = await tx.scan(root, start, stop, limit=SWEEP_ROWS) if count <= SWEEP_ROWS else []
-    if len(rows) < count or len(affordable(rows)) < count:
-        leave_sweep(tx, root, start, stop, holding=True)
+    events = await rows.scan(start, stop, limit=SWEEP_ROWS) if count <= SWEEP_ROWS else []
+    if len(events) < count or len(affordable(events)) < count:
+        leave_sweep(rows, start, stop, holding=True)
         return
-    for row in rows:
+    for row in events:
         wrapped = unseal(row.key, row.value)
         if wrapped[:1] != wrapper.INLINE:
-            tx.expect(row.key, row)
-            await wrapper.drop(tx, root, wrapped)
-    tx.clear(root, start, stop)
+            rows.expect(row.key, row)
+            await wrapper.drop(rows, wrapped)
+    rows.clear(start, stop)
 
 
 async def audit(reader: Reader, part: int, kind: Kind[Any], records: Iterable[Stored[Any]]) -> list[Problem]:
@@ -123,13 +122,13 @@ async def audit(reader: Reader, part: int, kind: Kind[Any], records: Iterable[St
     return problems
 
 
-def leave_sweep(tx: Transaction, root: str, start: bytes, stop: bytes, *, holding: bool = False) -> None:
+def leave_sweep(rows: TransactionRows, start: bytes, stop: bytes, *, holding: bool = False) -> None:
     """Leave a note of a range that nothing refers to any more, for `sweep` to empty in small batches.
 
     `holding`: each row is the sealed wrapper of a value, which is given up with it.
     """
-    key = tx.scope.key(keys.SWEEP, start)
-    tx.put(root, key, seal(key, ormsgpack.packb([root, start, stop, holding])))
+    key = rows.scope.key(keys.SWEEP, start)
+    rows.put(key, seal(key, ormsgpack.packb([rows.root, start, stop, holding])))
 
 
 def affordable(rows: Sequence[Row]) -> list[Row]:
@@ -148,7 +147,7 @@ async def sweep(scope: Scope, *, max_rows: int = 1_000_000) -> int:
     """Empty the ranges that deletions left behind, in batches of at most 1,000 rows; gives the rows removed."""
     removed = 0
     while removed < max_rows:
-        notes = await scope.reader.scan(None, scope.key(keys.SWEEP), scope.key(keys.SWEEP, keys.END), limit=16)
+        notes = await scope.reader.scan(scope.key(keys.SWEEP), scope.key(keys.SWEEP, keys.END), limit=16)
         if not notes:
             return removed
         for note in notes:
@@ -162,21 +161,22 @@ async def _sweep_one(scope: Scope, note: bytes, value: bytes, max_rows: int) -> 
     root, start, stop, holding = ormsgpack.unpackb(unseal(note, value))
     removed = 0
     while removed < max_rows:
-        rows = await scope.reader.scan(root, start, stop, limit=min(SWEEP_ROWS, max_rows - removed))
+        rows = await scope.reader.at(root).scan(start, stop, limit=min(SWEEP_ROWS, max_rows - removed))
         if holding:
             rows = affordable(rows)
 
-        async def batch(tx: Transaction, found: Sequence[Row] = tuple(rows)) -> None:
+        async def batch(transaction: Transaction, found: Sequence[Row] = tuple(rows)) -> None:
+            tx = transaction.at(root)
             for row in found:
                 if holding:
                     tx.expect(row.key, row)  # another sweeper may have given it up already
-                    await wrapper.drop(tx, root, unseal(row.key, row.value))
-                tx.delete(root, row.key)
+                    await wrapper.drop(tx, unseal(row.key, row.value))
+                tx.delete(row.key)
             if not found:
-                tx.delete(root, note)
+                tx.delete(note)
 
         try:
-            await transact(scope, batch, tries=1 if holding else TRIES)
+            await transact(scope, batch, tries=1 if holding else None)
         except Conflict:
             if not holding:
                 raise

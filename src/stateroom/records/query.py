@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from .. import keys
-from ..core.transaction import PENDING, Reader
+from ..core.transaction import PENDING, Reader, Rows
 from ..engine import Row
 from ..errors import Damaged
 from ..limits import INT64_MAX
@@ -29,11 +29,11 @@ class Found:
 
 
 async def _range(
-    reader: Reader, root: str | None, start: bytes, stop: bytes, size: int, *, reverse: bool = False
+    rows_in: Reader | Rows, start: bytes, stop: bytes, size: int, *, reverse: bool = False
 ) -> AsyncIterator[Row]:
     """All rows of a range, read `size` at a time."""
     while True:
-        rows = await reader.scan(root, start, stop, limit=size, reverse=reverse)
+        rows = await rows_in.scan(start, stop, limit=size, reverse=reverse)
         for row in rows:
             yield row
         if len(rows) < size:
@@ -84,7 +84,7 @@ async def by_id(
 ) -> AsyncIterator[Found]:
     """Places under a prefix in the order of ids, which begin with `within`; `records`: the rows are the records."""
     start = prefix + within if after is None else prefix + after + b"\0"
-    async for row in _range(reader, root, start, prefix + within + keys.END, size):
+    async for row in _range(reader if root is None else reader.at(root), start, prefix + within + keys.END, size):
         tail = row.key[len(prefix) :]
         yield Found(tail, tail, row if records else None)
 
@@ -97,7 +97,7 @@ async def newest(
         most = min(most, after[0])
     start, stop = prefix + keys.number(least), prefix + keys.number(most + 1)
     group: list[Found] = []
-    async for row in _range(reader, None, start, stop, size, reverse=True):
+    async for row in _range(reader, start, stop, size, reverse=True):
         at = len(prefix) + 8
         updated, tail = int.from_bytes(row.key[len(prefix) : at], "big"), row.key[at:]
         version = _NEWER if row.version == PENDING else row.version
@@ -217,7 +217,7 @@ async def fetch_rows(reader: Reader, kind: Kind[Any], places: Sequence[Found]) -
         if place.row is None:
             owner = kind.owner(keys.parse(place.tail, kind.shape))
             parts.setdefault(reader.scope.part(keys.root(owner)), []).append(place)
-    found = await reader.peek_many([(part, [prefix + one.tail for one in here]) for part, here in parts.items()])
+    found = await reader.read_many([(part, [prefix + one.tail for one in here]) for part, here in parts.items()])
     for here, rows in zip(parts.values(), found, strict=True):
         for place, row in zip(here, rows, strict=True):
             place.row = row

@@ -7,7 +7,7 @@ from typing import Any
 from .. import keys
 from ..clock import from_micros
 from ..codec import SEAL_BYTES, unseal
-from ..core.transaction import Reader, Scope
+from ..core.transaction import Readable, Scope
 from ..engine import Row
 from ..errors import Damaged
 from ..values import wrapper
@@ -16,7 +16,7 @@ from .layout import HEAD, decode_body, split_row
 
 
 async def open_row(
-    reader: Reader, kind: Kind[T], path: Sequence[str | int], key: bytes, row: Row, *, raw: bool = False
+    reader: Readable, kind: Kind[T], path: Sequence[str | int], key: bytes, row: Row, *, raw: bool = False
 ) -> Stored[T]:
     """The record in a row; `raw`: with an envelope in place of each value that cannot be rebuilt.
 
@@ -27,7 +27,7 @@ async def open_row(
         if wrapped[:1] == wrapper.INLINE:  # what every small record is: no detour
             body = reader.scope.codec.reveal(key, wrapped[1:])
         else:
-            body = await wrapper.fetch(reader, keys.root(kind.owner(path)), key, wrapped)
+            body = await wrapper.fetch(reader.look_at(kind.owner(path)), key, wrapped)
         record, created, updated = decode_body(reader.scope, kind, path, body, raw=raw)
     except Damaged as error:
         raise _named(error, kind, path) from error
@@ -51,43 +51,42 @@ def _named(error: Damaged, kind: Kind[Any], path: Sequence[Any]) -> Damaged:
 
 
 async def open_current(
-    reader: Reader, kind: Kind[T], path: Sequence[str | int], key: bytes, row: Row | None, *, raw: bool = False
+    reader: Readable, kind: Kind[T], path: Sequence[str | int], key: bytes, row: Row | None, *, raw: bool = False
 ) -> Stored[T] | None:
     """The record in a row, or in the row that replaced it while its body was read; None where it was removed."""
     while row is not None:
         try:
             return await open_row(reader, kind, path, key, row, raw=raw)
         except Damaged as error:
-            row = await wrapper.again(reader, keys.root(kind.owner(path)), row, error)
+            row = await wrapper.replacement(reader.look_at(kind.owner(path)), row, error)
     return None
 
 
 async def load(
-    reader: Reader, kind: Kind[T], path: Sequence[str | int], *, raw: bool = False, new: bool = False
+    reader: Readable, kind: Kind[T], path: Sequence[str | int], *, raw: bool = False, new: bool = False
 ) -> Stored[T] | None:
-    """The record under a key of checked names; None where there is none. `raw` as in `open_row`; `new`: there is none,
-    most likely.
+    """The record under a key of checked names; None where there is none. `raw` as in `open_row`; `new`: assume it
+    does not exist; the commit verifies this.
     """
     key = kind.prefix(reader.scope) + keys.path(*path)
-    root = keys.root(kind.owner(path))
-    row = await (reader.absent(root, key) if new else reader.get(root, key))
+    rows = reader.at(kind.owner(path))
+    row = await (rows.get_new(key) if new else rows.get(key))
     return await open_current(reader, kind, path, key, row, raw=raw)
 
 
-async def load_many(reader: Reader, kind: Kind[T], paths: Sequence[Sequence[str | int]]) -> list[Stored[T] | None]:
+async def load_many(reader: Readable, kind: Kind[T], paths: Sequence[Sequence[str | int]]) -> list[Stored[T] | None]:
     """As `load` of each, where all are in one root; one call of the engine."""
     places = [kind.prefix(reader.scope) + keys.path(*path) for path in paths]
-    rows = await reader.get_many(keys.root(kind.owner(paths[0])), places) if paths else []
+    rows = await reader.at(kind.owner(paths[0])).get_many(places) if paths else []
     each = zip(paths, places, rows, strict=True)
     return [await open_current(reader, kind, path, place, row) for path, place, row in each]
 
 
-async def find(reader: Reader, kind: Kind[T], path: Sequence[str | int], *, raw: bool = False) -> T | None:
+async def find(reader: Readable, kind: Kind[T], path: Sequence[str | int], *, raw: bool = False) -> T | None:
     """The record under a key of checked names, for who only reads it; None where there is none."""
     scope = reader.scope
     key = kind.prefix(scope) + keys.path(*path)
-    root = keys.root(kind.owner(path))
-    row = reader.now(root, key) if reader.instant else await reader.get(root, key)
+    row = await reader.at(kind.owner(path)).get(key)
     if row is None:
         return None
     record = _plain(scope, kind, key, row.value)

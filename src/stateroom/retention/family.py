@@ -64,7 +64,7 @@ class Retention(Family[M]):
     @reading
     async def get(self, tx: Reader, family: str) -> Policy | None:
         """The policy of a family, or None."""
-        row = await tx.get(keys.POLICY_ROOT, policy_key(tx.scope, arguments.name(family, "family")))
+        row = await tx.at(keys.POLICY_ROOT).get(policy_key(tx.scope, arguments.name(family, "family")))
         return None if row is None else open_policy(tx.scope, row)
 
     @reading
@@ -76,9 +76,9 @@ class Retention(Family[M]):
     async def delete(self, tx: Transaction, family: str) -> bool:
         """Forget a family's policy; False if there is none. From then on nothing of it goes."""
         key = policy_key(tx.scope, arguments.name(family, "family"))
-        if await tx.get(keys.POLICY_ROOT, key) is None:
+        if await tx.at(keys.POLICY_ROOT).get(key) is None:
             return False
-        tx.delete(keys.POLICY_ROOT, key)
+        tx.at(keys.POLICY_ROOT).delete(key)
         return True
 
     @procedure

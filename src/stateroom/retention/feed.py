@@ -7,7 +7,8 @@ import msgspec
 
 from .. import keys
 from ..clock import from_micros, to_micros
-from ..core.transaction import Scope, Transaction, backoff
+from ..core.contention import backoff
+from ..core.transaction import Scope, Transaction
 from ..engine import Row, stamped
 from ..errors import Conflict, Damaged
 from ..feed import positions
@@ -97,7 +98,7 @@ async def _age_after(scope: Scope, part: int, at: tuple[int, int]) -> int | None
 
 async def _entries(scope: Scope, part: int, after: tuple[int, int]) -> list[Row]:
     prefix = feed_prefix(scope)
-    return await scope.reader.scan_part(part, stamped(prefix, *after) + b"\0", prefix + keys.END, limit=RUN)
+    return await scope.reader.in_part(part).scan(stamped(prefix, *after) + b"\0", prefix + keys.END, limit=RUN)
 
 
 def _opened(scope: Scope, rows: Sequence[Row]) -> list[tuple[Row, Entry | None]]:
@@ -134,21 +135,21 @@ async def prune(scope: Scope, part: int, allowed: Limits, most: int) -> int:
     """Remove one run of entries and raise the floor in the same batch; gives how many went. Raises `Conflict`."""
     key = floor_key(scope)
     for attempt in range(1, TRIES + 1):
-        (floor,) = await scope.reader.peek(part, [key])
+        (floor,) = await scope.reader.in_part(part).peek([key])
         going = await due(scope, part, allowed, (0, 0) if floor is None else place_in(floor.value))
         going = going[:most]
         if not going:
             break
-        tx = Transaction(scope, any_root=True)
-        tx.expect(key, floor)
-        tx.clear("", going[0][0].key, going[-1][0].key + b"\0")
-        tx.put("", key, going[-1][0].key[-10:])
+        tx = Transaction(scope, part=part)
+        tx.rows.expect(key, floor)
+        tx.rows.clear(going[0][0].key, going[-1][0].key + b"\0")
+        tx.rows.put(key, going[-1][0].key[-10:])
         for _, entry in going:
             if entry is not None:
                 for wrapped in filter(None, (entry.wrapped, entry.events)):
-                    await wrapper.drop(tx, keys.root(entry.id), wrapped)
+                    await wrapper.drop(tx.at(entry.id), wrapped)
         try:
-            await scope.engine.commit(part, tx.batch())
+            await tx.commit()
         except Conflict:  # the count of some chunk has changed
             if attempt == TRIES:
                 raise

@@ -91,7 +91,7 @@ def write_policy(tx: Transaction, policy: Policy) -> None:
     """Keep a checked policy."""
     key = policy_key(tx.scope, policy.family)
     ages = [micros(getattr(policy, name)) for name in AGES]
-    tx.put(keys.POLICY_ROOT, key, seal(key, ormsgpack.packb([*ages, policy.keep_latest])))
+    tx.at(keys.POLICY_ROOT).put(key, seal(key, ormsgpack.packb([*ages, policy.keep_latest])))
 
 
 def open_policy(scope: Scope, row: Row) -> Policy:
@@ -106,5 +106,5 @@ async def policies(reader: Reader) -> list[Policy]:
     """Every policy, by family."""
     scope = reader.scope
     start, stop = scope.key(keys.POLICY), scope.key(keys.POLICY, keys.END)
-    rows = await reader.scan(keys.POLICY_ROOT, start, stop, limit=100)
+    rows = await reader.at(keys.POLICY_ROOT).scan(start, stop, limit=100)
     return [open_policy(scope, row) for row in rows]

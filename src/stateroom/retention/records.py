@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from .. import keys
 from ..clock import to_micros
-from ..core.transaction import Reader, Scope, Transaction, backoff
+from ..core.contention import backoff
+from ..core.transaction import Reader, Scope, Transaction
 from ..engine import Row
 from ..errors import Conflict, Damaged, InvalidArgument
 from ..families.executions.record import EXECUTIONS, STATES
@@ -89,7 +90,7 @@ async def _drop_savepoint(tx: Transaction, stored: Stored[Any]) -> None:
     run = stored.record.run
     head = await find_run(tx, run)
     await remove(tx, SAVEPOINTS, stored)
-    await objects.release(tx, keys.root(run), {manifest_ref(stored.record): 1})
+    await objects.release(tx.at(run), {manifest_ref(stored.record): 1})
     if head is not None:
         touch_run(tx, run, head)
 
@@ -210,14 +211,14 @@ class Going:
     async def _since(self, reader: Reader, stored: Stored[Any]) -> int | None:
         """Since when a record has been terminal; None where it is not."""
         path = self.kind.path(stored.record)
-        root = keys.root(self.kind.owner(path))
+        rows = reader.at(self.kind.owner(path))
         if self.kind is MACHINES:
-            rules = await machine_rules.load(reader, stored.record.machine, root)
+            rules = await machine_rules.load(rows, stored.record.machine)
             return stored.updated if rules is not None and stored.record.state in rules.final else None
         if not self.kind.ended(stored.record):
             return None
         key = self._scope.key(keys.ENDED_SINCE, self.kind.letter + keys.path(*path))
-        row = await reader.get(root, key)
+        row = await rows.get(key)
         return stored.updated if row is None else int.from_bytes(row.value, "big")
 
     def _rank(self, stored: Stored[Any]) -> tuple[int, int, bytes]:
@@ -244,7 +245,7 @@ class Going:
     async def _oldest_savepoint(self, run: str, keep: int) -> tuple[int, int, bytes] | None:
         prefix = SAVEPOINTS.prefix(self._scope) + keys.path(run)
         stop = prefix + keys.END * 9
-        rows = await self._scope.reader.scan(keys.root(run), prefix, stop, limit=keep, reverse=True)
+        rows = await self._scope.reader.at(run).scan(prefix, stop, limit=keep, reverse=True)
         return (int.from_bytes(rows[-1].key[-8:], "big"), 0, b"") if len(rows) == keep else None
 
     async def _find_threshold(self, prefix: bytes, keep: int) -> tuple[int, int, bytes] | None:
@@ -278,7 +279,7 @@ class Going:
         start, stop = prefix + group, prefix + group + keys.END
         newest: list[tuple[int, int, bytes]] = []
         while True:
-            rows = await reader.scan(root, start, stop, limit=_RUN)
+            rows = await (reader if root is None else reader.at(root)).scan(start, stop, limit=_RUN)
             for row in rows:
                 stored = await self._open(reader, row.key[len(prefix) :], row)
                 if stored is None or (self._only_ended and not await self._is_final(stored.record)):
@@ -303,7 +304,7 @@ class Going:
         """Those that may go now. What cannot be read stays: `check` reports it."""
         reader, kind = self._scope.reader, self.kind
         tails = [keys.path(*path) for path in paths]
-        rows = await reader.peek(part, [kind.prefix(self._scope) + tail for tail in tails])
+        rows = await reader.in_part(part).peek([kind.prefix(self._scope) + tail for tail in tails])
         found = []
         for path, tail, row in zip(paths, tails, rows, strict=True):
             stored = await self._open(reader, tail, row)
@@ -337,7 +338,7 @@ class Going:
 
 async def _rows(scope: Scope, part: int, start: bytes, stop: bytes) -> AsyncIterator[Row]:
     while True:
-        rows = await scope.reader.scan_part(part, start, stop, limit=_RUN)
+        rows = await scope.reader.in_part(part).scan(start, stop, limit=_RUN)
         for row in rows:
             yield row
         if len(rows) < _RUN:
@@ -349,11 +350,10 @@ async def commit_part(scope: Scope, part: int, body: Callable[[Transaction], Awa
     """Run a body over several roots of one part and commit, again after a `Conflict`."""
     attempt = 0
     while True:
-        tx = Transaction(scope, any_root=True)
+        tx = Transaction(scope, part=part)
         result = await body(tx)
         try:
-            if tx.dirty:
-                await scope.engine.commit(part, tx.batch())
+            await tx.commit()
         except Conflict:
             attempt += 1
             if attempt >= TRIES:
@@ -374,7 +374,7 @@ async def _audit(reader: Reader, part: int) -> list[Problem]:
     problems = [Problem("index-stale", f"the times of {tail!r} differ", part=part) for tail in expected ^ ordered]
     for tail in since:
         kind = next(kind for kind in KINDS.values() if kind.letter == tail[:1])
-        (row,) = await reader.peek(part, [kind.prefix(scope) + tail[1:]])
+        (row,) = await reader.in_part(part).peek([kind.prefix(scope) + tail[1:]])
         if row is None:
             problems.append(Problem("index-stale", f"the time of {tail!r} has no record", kind.name, part=part))
     used = {row.key[len(scope.key(keys.ONCE)) :] for row in await _under(reader, part, keys.ONCE)}

@@ -62,7 +62,7 @@ class _Place:
     @classmethod
     async def load(cls, scope: Scope, name: str) -> "_Place":
         key = scope.key(keys.RETENTION_PLACE, keys.path(name))
-        (row,) = await scope.reader.peek(scope.part(keys.POLICY_ROOT), [key])
+        (row,) = await scope.reader.at(keys.POLICY_ROOT).peek([key])
         if row is None:
             return cls(key, 0, {})
         return cls(key, *msgspec.msgpack.decode(unseal(key, row.value), type=tuple[int, dict[int, bytes]]))
@@ -77,7 +77,7 @@ class _Place:
             return
 
         async def body(tx: Transaction) -> None:
-            tx.put(keys.POLICY_ROOT, self._key, seal(self._key, msgspec.msgpack.encode((self.first, self.tails))))
+            tx.at(keys.POLICY_ROOT).put(self._key, seal(self._key, msgspec.msgpack.encode((self.first, self.tails))))
 
         await transact(scope, body)
 
@@ -232,7 +232,7 @@ async def old_keys(scope: Scope, policy: Policy, part: int) -> AsyncIterator[lis
     by = to_micros(scope.clock.now()) - (micros(policy.older_than) or 0)
     start = scope.key(keys.ONCE_AT)
     stop = start + keys.number(max(0, by + 1))
-    while rows := await scope.reader.scan_part(part, start, stop, limit=BATCH * 4):
+    while rows := await scope.reader.in_part(part).scan(start, stop, limit=BATCH * 4):
         yield [row.key for row in rows]
         start = rows[-1].key + b"\0"
 
@@ -242,12 +242,12 @@ def _forgetting(scope: Scope, found: list[bytes]) -> Callable[[Transaction], Awa
 
     async def body(tx: Transaction) -> int:
         for at in found:
-            root, key = str(keys.parse(at[cut:], (str,))[0]), scope.key(keys.ONCE, at[cut:])
-            row = await tx.get(root, key)
+            rows, key = tx.at(str(keys.parse(at[cut:], (str,))[0])), scope.key(keys.ONCE, at[cut:])
+            row = await rows.get(key)
             if row is not None:
-                await wrapper.drop(tx, root, unseal(key, row.value))
-            tx.delete(root, key)
-            tx.delete(root, at)
+                await wrapper.drop(rows, unseal(key, row.value))
+            rows.delete(key)
+            rows.delete(at)
         return len(found)
 
     return body

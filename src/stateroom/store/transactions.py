@@ -1,5 +1,7 @@
 """Transactions as users see them: all families on one open transaction, leases that fence it, keys that do it once."""
 
+import itertools
+import math
 from collections.abc import Awaitable, Callable
 from functools import cached_property
 from types import TracebackType
@@ -9,8 +11,9 @@ from .. import arguments, keys
 from ..clock import to_micros
 from ..codec import seal, unseal
 from ..core.bridge import run_now
+from ..core.contention import Attempts
 from ..core.operation import Blocking, M, Suspending
-from ..core.transaction import Scope, Transaction, backoff
+from ..core.transaction import Rows, Scope, Transaction
 from ..errors import Conflict, InvalidArgument
 from ..families.executions.family import Executions
 from ..families.instances.family import Instances
@@ -122,14 +125,14 @@ class Once:
         self._tx = tx
         self._key = key
         self._checked = False
-        tx.on_first_read = self._check
+        tx.rows.on_first_read = self._check
 
-    async def _check(self, root: str) -> None:
+    async def _check(self, rows: Rows) -> None:
         self._checked = True
-        key = self._row(root)
-        row = await self._tx.get(root, key)
+        key = self._row(rows.root)
+        row = await rows.get(key)
         if row is not None:
-            value = await wrapper.fetch(self._tx, root, key, unseal(key, row.value))
+            value = await wrapper.fetch(rows, key, unseal(key, row.value))
             raise AlreadyDone(self._tx.scope.codec.decode(value))
 
     def _row(self, root: str) -> bytes:
@@ -138,15 +141,15 @@ class Once:
 
     async def keep(self, value: Any) -> None:
         """Store the return value in the same commit."""
-        root = keys.root(self._key) if self._tx.root is None else self._tx.root
+        rows = self._tx.rows if self._tx.rows.entered else self._tx.at(self._key)
         if not self._checked:
-            self._tx.on_first_read = None
-            await self._check(root)
-        key = self._row(root)
+            rows.on_first_read = None
+            await self._check(rows)
+        key = self._row(rows.root)
         data = self._tx.scope.codec.encode(value)
-        self._tx.put(root, key, seal(key, await wrapper.keep(self._tx, root, key, data, 1)))
+        rows.put(key, seal(key, await wrapper.keep(rows, key, data, 1)))
         at = keys.number(to_micros(self._tx.scope.clock.now()))
-        self._tx.put(root, self._tx.scope.key(keys.ONCE_AT, at + keys.path(root, self._key)), b"")
+        rows.put(self._tx.scope.key(keys.ONCE_AT, at + keys.path(rows.root, self._key)), b"")
 
 
 async def commit(tx: Transaction, lease: Lease | None) -> None:
@@ -188,7 +191,7 @@ class BlockingTransaction:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None:
-            self._tx.closed = True
+            self._tx.close()
             return
         run_now(commit(self._tx, self._lease))
 
@@ -209,7 +212,7 @@ class SuspendingTransaction:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None:
-            self._tx.closed = True
+            self._tx.close()
             return
         await commit(self._tx, self._lease)
 
@@ -237,24 +240,26 @@ async def transact(scope: Scope, function: Callable[[Transaction], Awaitable[R]]
     """Run a function in a transaction, again after each `Conflict`; `once`: at most once for that key."""
     tries = arguments.number(tries, "tries", least=1)
     once = arguments.optional_name(once, "once")
-    attempt = 0
-    while True:
-        tx = Transaction(scope)
-        kept = None if once is None else Once(tx, once)
-        try:
-            result = await function(tx)
-            if kept is not None:
-                await kept.keep(result)
-            await tx.commit()
-        except AlreadyDone as done:
-            value: R = done.value
-            return value
-        except Conflict:
-            attempt += 1
-            if attempt >= tries:
-                raise
-            await scope.pause(backoff(attempt))
-        else:
-            return result
-        finally:
-            tx.closed = True
+    attempts = Attempts(scope, math.inf)
+    try:
+        for attempt in itertools.count(1):
+            tx = Transaction(scope)
+            kept = None if once is None else Once(tx, once)
+            try:
+                result = await function(tx)
+                if kept is not None:
+                    await kept.keep(result)
+                await tx.commit()
+                return result
+            except AlreadyDone as done:
+                value: R = done.value
+                return value
+            except Conflict as error:
+                if attempt >= tries:
+                    raise
+                await attempts.pause(tx.rows.root, error)
+            finally:
+                tx.close()
+    finally:
+        attempts.end()
+    raise AssertionError("unreachable")

@@ -18,7 +18,7 @@ import ormsgpack
 
 from .. import keys
 from ..codec import seal, unseal
-from ..core.transaction import Reader, Scope, Transaction, transact
+from ..core.transaction import Rows, Scope, Transaction, TransactionRows, transact
 from ..engine import read_counter, write_counter
 from ..errors import Damaged, UnsupportedFormat
 
@@ -96,105 +96,104 @@ def opened(scope: Scope, ref: bytes, stored: bytes) -> bytes:
     return content
 
 
-async def contents(reader: Reader, root: str, refs: Sequence[bytes]) -> list[bytes]:
+async def contents(rows: Rows, refs: Sequence[bytes]) -> list[bytes]:
     """The contents of some objects, in their order, verified.
 
     Raises `Damaged`; with ``missing=True`` where there is none, which a racing removal explains as well as damage.
     """
-    scope = reader.scope
+    scope = rows.scope
     wanted = [content_key(scope, ref) for ref in refs]
-    rows = await reader.peek(scope.part(root), wanted) if wanted else []
+    stored = await rows.peek(wanted) if wanted else []
     found = []
-    for ref, key, row in zip(refs, wanted, rows, strict=True):
+    for ref, key, row in zip(refs, wanted, stored, strict=True):
         if row is None:
             raise Damaged("a chunk is missing; `check` lists what refers to it", kind="chunk", key=key, missing=True)
         found.append(opened(scope, ref, row.value))
     return found
 
 
-async def count(reader: Reader, root: str, ref: bytes) -> int:
+async def count(rows: Rows, ref: bytes) -> int:
     """How often an object is referred to; 0: it is not there. Not remembered."""
-    key = count_key(reader.scope, ref)
-    (row,) = await reader.peek(reader.scope.part(root), [key])
+    key = count_key(rows.scope, ref)
+    (row,) = await rows.peek([key])
     return 0 if row is None else read_counter(unseal(key, row.value))
 
 
-async def _counts(tx: Transaction, root: str, refs: Iterable[bytes]) -> dict[bytes, int]:
+async def _counts(tx: TransactionRows, refs: Iterable[bytes]) -> dict[bytes, int]:
     """Counts of some objects, which must be the same at commit."""
-    tx.enter(root)
-    scope, part = tx.scope, tx.scope.part(root)
+    scope = tx.scope
     wanted = {count_key(scope, ref): ref for ref in refs}
     asked = list(wanted)
     found: dict[bytes, int] = {}
     for at in range(0, len(asked), _ASKED):
         some = asked[at : at + _ASKED]
-        for key, row in zip(some, await tx.peek(part, some), strict=True):
+        for key, row in zip(some, await tx.peek(some), strict=True):
             tx.expect(key, row)
             found[wanted[key]] = 0 if row is None else read_counter(unseal(key, row.value))
     return found
 
 
-def _set_count(tx: Transaction, root: str, ref: bytes, number: int) -> None:
+def _set_count(tx: TransactionRows, ref: bytes, number: int) -> None:
     key = count_key(tx.scope, ref)
     if number > 0:
-        tx.put(root, key, seal(key, write_counter(number)))
+        tx.put(key, seal(key, write_counter(number)))
     else:
-        tx.delete(root, key)
-        tx.delete(root, content_key(tx.scope, ref))
+        tx.delete(key)
+        tx.delete(content_key(tx.scope, ref))
 
 
-async def store(tx: Transaction, root: str, objects: Sequence[Object]) -> None:
+async def store(tx: TransactionRows, objects: Sequence[Object]) -> None:
     """Hold each object once more for each time it is named, and write those that are not there.
 
     A new node takes over the references that the caller holds on its children; where it is there already they are
     given up. So children come before their node.
     """
     scope = tx.scope
-    counts = await _counts(tx, root, (one.ref for one in objects))
+    counts = await _counts(tx, (one.ref for one in objects))
     spare: Counter[bytes] = Counter()
     for one in objects:
         if not counts[one.ref]:
             key = content_key(scope, one.ref)
             value = _FORMAT + scope.codec.protect(key, one.content)
-            tx.put(root, key, value)
+            tx.put(key, value)
             tx.chunk_bytes += len(value)
         else:
             spare.update(one.children)
         counts[one.ref] += 1
     for ref, number in counts.items():
-        _set_count(tx, root, ref, number)
+        _set_count(tx, ref, number)
     if spare:
-        await release(tx, root, spare)
+        await release(tx, spare)
 
 
-async def hold(tx: Transaction, root: str, ref: bytes, number: int) -> None:
+async def hold(tx: TransactionRows, ref: bytes, number: int) -> None:
     """Add references to an object that is there."""
-    counts = await _counts(tx, root, (ref,))
-    _set_count(tx, root, ref, counts[ref] + number)
+    counts = await _counts(tx, (ref,))
+    _set_count(tx, ref, counts[ref] + number)
 
 
-async def release(tx: Transaction, root: str, refs: Mapping[bytes, int]) -> None:
+async def release(tx: TransactionRows, refs: Mapping[bytes, int]) -> None:
     """Give up references, and remove what nobody refers to any more.
 
     The caller expects the row that it held them by. So where counts do not fit, either somebody else was faster and
     the commit is refused, or `check` has reported it: there is nothing to say here.
     """
-    scope, part = tx.scope, tx.scope.part(root)
+    scope = tx.scope
     going = Counter(refs)
     while going:
         if tx.chunks_freed + len(going) > FREED_OBJECTS:
-            leave(tx, root, going)
+            leave(tx, going)
             return
-        counts = await _counts(tx, root, going)
+        counts = await _counts(tx, going)
         nodes = [ref for ref, number in going.items() if ref[:1] == NODE and 0 < counts[ref] <= number]
-        rows = await tx.peek(part, [content_key(scope, ref) for ref in nodes]) if nodes else []
+        rows = await tx.peek([content_key(scope, ref) for ref in nodes]) if nodes else []
         below: Counter[bytes] = Counter()
         for ref, row in zip(nodes, rows, strict=True):
             if row is not None:
                 below.update(split(opened(scope, ref, row.value))[0])
         for ref, number in going.items():
             if counts[ref]:
-                _set_count(tx, root, ref, counts[ref] - number)
+                _set_count(tx, ref, counts[ref] - number)
                 tx.chunks_freed += counts[ref] <= number
         going = below
 
@@ -204,10 +203,10 @@ def upload_key(scope: Scope, id: bytes) -> bytes:
     return scope.key(keys.UPLOAD, id)
 
 
-def write_upload(tx: Transaction, root: str, id: bytes, expires: int, refs: Iterable[bytes]) -> None:
+def write_upload(tx: TransactionRows, id: bytes, expires: int, refs: Iterable[bytes]) -> None:
     """Hold references by a row: until `expires` (microseconds); 0: it is only there to be freed."""
     key = upload_key(tx.scope, id)
-    tx.put(root, key, seal(key, ormsgpack.packb([expires, root, b"".join(refs)])))
+    tx.put(key, seal(key, ormsgpack.packb([expires, tx.root, b"".join(refs)])))
 
 
 def read_upload(key: bytes, stored: bytes) -> tuple[int, str, tuple[bytes, ...]]:
@@ -216,36 +215,40 @@ def read_upload(key: bytes, stored: bytes) -> tuple[int, str, tuple[bytes, ...]]
     return expires, root, split_refs(joined)
 
 
-def leave(tx: Transaction, root: str, refs: "Counter[bytes]") -> None:
+def leave(tx: TransactionRows, refs: "Counter[bytes]") -> None:
     """Leave references to be freed later: too many for one batch."""
     every = list(refs.elements())
     for at in range(0, len(every), FANOUT):
-        write_upload(tx, root, os.urandom(16), 0, every[at : at + FANOUT])
+        write_upload(tx, os.urandom(16), 0, every[at : at + FANOUT])
 
 
-async def transplant(reader: Reader, target: Scope, root: str, refs: Mapping[bytes, int]) -> None:
+async def transplant(rows: Rows, target: Scope, refs: Mapping[bytes, int]) -> None:
     """Bring objects into another database as they are stored, with all they refer to, and hold each there."""
+    theirs = target.reader.at(rows.root)
     every = list(refs)
     for at in range(0, len(every), _MOVED):
         group = every[at : at + _MOVED]
-        there = await target.reader.peek(target.part(root), [count_key(target, ref) for ref in group])
+        there = await theirs.peek([count_key(target, ref) for ref in group])
         new = [ref for ref, row in zip(group, there, strict=True) if row is None]
-        rows = await reader.peek(reader.scope.part(root), [content_key(reader.scope, ref) for ref in new])
+        stored = await rows.peek([content_key(rows.scope, ref) for ref in new])
         values: dict[bytes, bytes] = {}
-        for ref, row in zip(new, rows, strict=True):
+        for ref, row in zip(new, stored, strict=True):
             if row is None:
                 raise Damaged(
                     "a chunk is missing; `check` lists what refers to it", kind="chunk", key=ref, missing=True
                 )
-            content = opened(reader.scope, ref, row.value)
+            content = opened(rows.scope, ref, row.value)
             values[ref] = row.value
             if ref[:1] == NODE:
-                await transplant(reader, target, root, Counter(split(content)[0]))
+                await transplant(rows, target, Counter(split(content)[0]))
 
-        async def body(tx: Transaction, group: list[bytes] = group, values: Mapping[bytes, bytes] = values) -> None:
-            for ref, number in (await _counts(tx, root, group)).items():
+        async def body(
+            transaction: Transaction, group: list[bytes] = group, values: Mapping[bytes, bytes] = values
+        ) -> None:
+            tx = transaction.at(rows.root)
+            for ref, number in (await _counts(tx, group)).items():
                 if not number:
-                    tx.put(root, content_key(target, ref), values[ref])
-                _set_count(tx, root, ref, number + refs[ref])
+                    tx.put(content_key(target, ref), values[ref])
+                _set_count(tx, ref, number + refs[ref])
 
         await transact(target, body)

@@ -6,7 +6,7 @@ from inspect import isawaitable
 from typing import Any, Self
 
 from ..core.bridge import run_now
-from ..core.transaction import Reader, Scope, Transaction
+from ..core.transaction import Rows, Scope, TransactionRows
 from ..errors import Closed, Conflict, Damaged, InvalidArgument
 from ..limits import INLINE_BYTES
 from . import objects, wrapper
@@ -23,10 +23,10 @@ class Streamed:
         self.data = data
         self._uploaded = uploaded
 
-    async def keep(self, tx: Transaction, root: str, bound: bytes, holders: int) -> bytes:
+    async def keep(self, tx: TransactionRows, bound: bytes, holders: int) -> bytes:
         """Let `holders` rows refer to it; gives the wrapper that each holds. Raises `Conflict` after an hour."""
         if self._uploaded is None:
-            return await wrapper.keep(tx, root, bound, self.data, holders)
+            return await wrapper.keep(tx, bound, self.data, holders)
         await wrapper.adopt(tx, self._uploaded, holders)
         return wrapper.wrapper(self.size, self._uploaded.ref)
 
@@ -52,7 +52,7 @@ async def upload_stream(scope: Scope, root: str, source: Any) -> Streamed:
         block, after = after, await blocks.next() if after else b""
     for one in tree.finish():
         await uploader.put(one)
-    return Streamed(size, b"", await uploader.finish(tree.root))
+    return Streamed(size, b"", await uploader.finish(tree.top))
 
 
 class _Blocks:
@@ -116,18 +116,18 @@ class _Blocks:
 class _Pieces:
     """A value as runs of bytes around an offset: what both kinds of file read from."""
 
-    def __init__(self, reader: Reader, root: str, bound: bytes, wrapped: bytes) -> None:
+    def __init__(self, rows: Rows, bound: bytes, wrapped: bytes) -> None:
         ref = wrapper.reference(wrapped)
-        self._scope = reader.scope
+        self._scope = rows.scope
         self._key = bound
         self._inline: bytes | None = None
         self._leaves: Leaves | None = None
         if ref is None:
-            self._inline = reader.scope.codec.reveal(bound, wrapped[1:])
+            self._inline = rows.scope.codec.reveal(bound, wrapped[1:])
             self.size = len(self._inline)
         else:
-            self.size = wrapper.size_of(reader.scope, bound, wrapped)
-            self._leaves = Leaves(reader, root, ref, self.size)
+            self.size = wrapper.size_of(rows.scope, bound, wrapped)
+            self._leaves = Leaves(rows, ref, self.size)
         self._at = self._end = 0
         self._run = b""
 
@@ -162,9 +162,9 @@ class _Pieces:
 class BlobFile(io.RawIOBase):
     """A value as a readable, seekable file. Raises `Conflict` when it is replaced while it is read."""
 
-    def __init__(self, reader: Reader, root: str, bound: bytes, wrapped: bytes) -> None:
+    def __init__(self, rows: Rows, bound: bytes, wrapped: bytes) -> None:
         super().__init__()
-        self._pieces = _Pieces(reader, root, bound, wrapped)
+        self._pieces = _Pieces(rows, bound, wrapped)
         self.size = self._pieces.size
         self._offset = 0
 
@@ -211,8 +211,8 @@ class AsyncBlobFile:
     Raises `Conflict` when the value is replaced while it is read.
     """
 
-    def __init__(self, reader: Reader, root: str, bound: bytes, wrapped: bytes) -> None:
-        self._pieces = _Pieces(reader, root, bound, wrapped)
+    def __init__(self, rows: Rows, bound: bytes, wrapped: bytes) -> None:
+        self._pieces = _Pieces(rows, bound, wrapped)
         self.size = self._pieces.size
         self._offset = 0
         self.closed = False
@@ -261,8 +261,8 @@ class AsyncBlobFile:
         await self.close()
 
 
-async def open_stream(reader: Reader, root: str, bound: bytes, wrapped: bytes) -> Any:
+async def open_stream(rows: Rows, bound: bytes, wrapped: bytes) -> Any:
     """A value as a file: `io.BufferedReader` on the blocking face, `AsyncBlobFile` on the other."""
-    if reader.scope.suspends:
-        return AsyncBlobFile(reader, root, bound, wrapped)
-    return io.BufferedReader(BlobFile(reader, root, bound, wrapped), CHUNK_BYTES)
+    if rows.scope.suspends:
+        return AsyncBlobFile(rows, bound, wrapped)
+    return io.BufferedReader(BlobFile(rows, bound, wrapped), CHUNK_BYTES)

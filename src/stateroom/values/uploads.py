@@ -13,7 +13,7 @@ import msgspec
 
 from .. import keys
 from ..clock import to_micros
-from ..core.transaction import Scope, Transaction, transact
+from ..core.transaction import Rows, Scope, Transaction, TransactionRows, transact
 from ..errors import Unavailable
 from ..limits import UPLOAD_BYTES
 from . import objects
@@ -62,13 +62,14 @@ class Uploader:
     async def _flush(self) -> None:
         refs = _held(self._refs, self._pending)
 
-        async def body(tx: Transaction) -> None:
-            row = await tx.get(self.root, objects.upload_key(self.scope, self.id))
+        async def body(transaction: Transaction) -> None:
+            tx = transaction.at(self.root)
+            row = await tx.get(objects.upload_key(self.scope, self.id))
             if (row is not None) is not self._started:
                 raise Unavailable("an upload made no progress for an hour and was given up; write the value again")
-            await objects.store(tx, self.root, self._pending)
+            await objects.store(tx, self._pending)
             expires = to_micros(self.scope.clock.now()) + LASTS
-            objects.write_upload(tx, self.root, self.id, expires, refs)
+            objects.write_upload(tx, self.id, expires, refs)
 
         await transact(self.scope, body)
         self._started = True
@@ -90,13 +91,13 @@ def _held(refs: list[bytes], stored: list[Object]) -> list[bytes]:
     return left
 
 
-async def adopt(tx: Transaction, uploaded: Uploaded, holders: int) -> bool:
+async def adopt(tx: TransactionRows, uploaded: Uploaded, holders: int) -> bool:
     """Take an upload's reference over for `holders` rows; False where the upload is not there any more."""
     key = objects.upload_key(tx.scope, uploaded.id)
-    if await tx.get(uploaded.root, key) is None:
+    if await tx.get(key) is None:
         return False
-    tx.delete(uploaded.root, key)
-    await objects.hold(tx, uploaded.root, uploaded.ref, holders - 1)
+    tx.delete(key)
+    await objects.hold(tx, uploaded.ref, holders - 1)
     return True
 
 
@@ -110,12 +111,12 @@ async def free(scope: Scope, now: datetime, max_rows: int = 1_000_000) -> int:
     return freed
 
 
-async def free_removed(scope: Scope, root: str) -> int:
-    """Give up what big removals in a root's part left behind, now; gives the number of references."""
+async def free_removed(rows: Rows) -> int:
+    """Give up what big removals in a part left behind, now; gives the number of references."""
     freed, before = 0, -1
     while before < freed:
         before = freed
-        freed += await _free_part(scope, scope.part(root), 0, 1_000_000)
+        freed += await _free_part(rows.scope, rows.part, 0, 1_000_000)
     return freed
 
 
@@ -123,7 +124,7 @@ async def _free_part(scope: Scope, part: int, now: int, max_rows: int) -> int:
     freed = 0
     start, stop = scope.key(keys.UPLOAD), scope.key(keys.UPLOAD, keys.END * 17)
     while freed < max_rows:
-        rows = await scope.reader.scan_part(part, start, stop, limit=16)
+        rows = await scope.reader.in_part(part).scan(start, stop, limit=16)
         for row in rows:
             expires, root, _ = objects.read_upload(row.key, row.value)
             count = 1 if expires <= now else 0
@@ -139,8 +140,9 @@ async def _free_part(scope: Scope, part: int, now: int, max_rows: int) -> int:
 async def _step(scope: Scope, root: str, key: bytes, now: int, most: int) -> int:
     """Give up some of an upload's references, and its row with the last."""
 
-    async def body(tx: Transaction) -> int:
-        row = await tx.get(root, key)
+    async def body(transaction: Transaction) -> int:
+        tx = transaction.at(root)
+        row = await tx.get(key)
         if row is None:
             return 0
         expires, _, refs = objects.read_upload(key, row.value)
@@ -148,10 +150,10 @@ async def _step(scope: Scope, root: str, key: bytes, now: int, most: int) -> int
             return 0
         some, rest = refs[:most], refs[most:]
         if rest:
-            objects.write_upload(tx, root, key[len(scope.key(keys.UPLOAD)) :], expires, rest)
+            objects.write_upload(tx, key[len(scope.key(keys.UPLOAD)) :], expires, rest)
         else:
-            tx.delete(root, key)
-        await objects.release(tx, root, Counter(some))
+            tx.delete(key)
+        await objects.release(tx, Counter(some))
         return len(some)
 
     return await transact(scope, body)

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
-from ..core.transaction import PENDING, Reader, Scope, Transaction
+from ..core.transaction import PENDING, Rows, Scope, TransactionRows
 from ..engine import Row
 from ..errors import Conflict, Damaged
 from ..limits import INLINE_BYTES, UPLOAD_BYTES
@@ -36,20 +36,20 @@ class Tree:
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
         self._levels: list[list[bytes]] = [[]]
-        self.root = b""
+        self.top = b""
 
     def add(self, ref: bytes) -> Iterator[Object]:
         """Take the next leaf; gives the nodes that are full with it."""
         return self._add(0, ref)
 
     def finish(self) -> Iterator[Object]:
-        """Give the nodes that are not full; then `root` is set."""
+        """Give the nodes that are not full; then `top` is set."""
         level = 0
         while len(self._levels) > level + 1 or len(self._levels[level]) > 1:
             if self._levels[level]:
                 yield from self._close(level)
             level += 1
-        (self.root,) = self._levels[level]
+        (self.top,) = self._levels[level]
 
     def _add(self, level: int, ref: bytes) -> Iterator[Object]:
         if level == len(self._levels):
@@ -86,31 +86,30 @@ def size_of(scope: Scope, bound: bytes, wrapped: bytes) -> int:
     return int.from_bytes(wrapped[1 : 1 + _SIZE], "big")
 
 
-async def keep(tx: Transaction, root: str, bound: bytes, data: bytes, holders: int) -> bytes:
+async def keep(tx: TransactionRows, bound: bytes, data: bytes, holders: int) -> bytes:
     """Store `data` so that `holders` rows can refer to it; gives the wrapper that each of them holds."""
     scope = tx.scope
     if len(data) <= INLINE_BYTES:
         return INLINE + scope.codec.protect(bound, data)
-    tx.enter(root)
     refs, tree, nodes = [], Tree(scope), list[Object]()
     for at in range(0, len(data), CHUNK_BYTES):
         refs.append(objects.leaf(scope, data[at : at + CHUNK_BYTES]).ref)
         nodes += tree.add(refs[-1])
     nodes += tree.finish()
-    wrapped = wrapper(len(data), tree.root)
-    if await _take(tx, root, tree.root, holders):
+    wrapped = wrapper(len(data), tree.top)
+    if await _take(tx, tree.top, holders):
         return wrapped
     if tx.chunk_bytes + len(data) <= UPLOAD_BYTES:
-        await objects.store(tx, root, [*_leaves(data, refs), *nodes])
-        await objects.hold(tx, root, tree.root, holders - 1)
+        await objects.store(tx, [*_leaves(data, refs), *nodes])
+        await objects.hold(tx, tree.top, holders - 1)
         return wrapped
-    uploader = Uploader(scope, root)
+    uploader = Uploader(scope, tx.root)
     for one in _leaves(data, refs):
         await uploader.put(one)
     for one in nodes:
         await uploader.put(one)
     known = _uploaded.setdefault(scope, {})
-    known[root, tree.root] = uploaded = await uploader.finish(tree.root)
+    known[tx.root, tree.top] = uploaded = await uploader.finish(tree.top)
     while len(known) > _KNOWN:
         known.pop(next(iter(known)), None)
     await adopt(tx, uploaded, holders)
@@ -121,37 +120,37 @@ def _leaves(data: bytes, refs: list[bytes]) -> Iterator[Object]:
     return (Object(ref, data[at * CHUNK_BYTES : (at + 1) * CHUNK_BYTES]) for at, ref in enumerate(refs))
 
 
-async def _take(tx: Transaction, root: str, ref: bytes, holders: int) -> bool:
+async def _take(tx: TransactionRows, ref: bytes, holders: int) -> bool:
     """Refer to an object that is there, or that an earlier run of this transaction uploaded; False: neither."""
     known = _uploaded.get(tx.scope, {})
-    uploaded = known.get((root, ref))
+    uploaded = known.get((tx.root, ref))
     if uploaded is not None:
         if await uploads.adopt(tx, uploaded, holders):
             return True
-        known.pop((root, ref), None)
-    if not await objects.count(tx, root, ref):
+        known.pop((tx.root, ref), None)
+    if not await objects.count(tx, ref):
         return False
-    await objects.hold(tx, root, ref, holders)
+    await objects.hold(tx, ref, holders)
     return True
 
 
-async def adopt(tx: Transaction, uploaded: Uploaded, holders: int) -> None:
+async def adopt(tx: TransactionRows, uploaded: Uploaded, holders: int) -> None:
     """Let `holders` rows refer to what was uploaded. Raises `Conflict` where the upload has ended."""
     if not await uploads.adopt(tx, uploaded, holders):
         key = objects.upload_key(tx.scope, uploaded.id)
         raise Conflict("the upload of a large value has ended, or was used already; write the value again", key=key)
 
 
-async def fetch(reader: Reader, root: str, bound: bytes, wrapped: bytes) -> bytes:
-    """What `keep` was given. Raises `Damaged`, with ``missing=True`` where a chunk is not there: see `again`."""
+async def fetch(rows: Rows, bound: bytes, wrapped: bytes) -> bytes:
+    """What `keep` was given. Raises `Damaged`, with ``missing=True`` where a chunk is not there: see `replacement`."""
     ref = reference(wrapped)
     if ref is None:
-        return reader.scope.codec.reveal(bound, wrapped[1:])
+        return rows.scope.codec.reveal(bound, wrapped[1:])
     size = int.from_bytes(wrapped[1 : 1 + _SIZE], "big")
     if ref[:1] == objects.LEAF:
-        data = (await objects.contents(reader, root, [ref]))[0]
+        data = (await objects.contents(rows, [ref]))[0]
     else:
-        leaves = Leaves(reader, root, ref, size)
+        leaves = Leaves(rows, ref, size)
         data = b"".join([one for at in range(0, leaves.count, _LEAVES) for one in await leaves.read(at, _LEAVES)])
     if len(data) != size:
         raise Damaged(f"a value of {len(data)} bytes should have {size}", kind="value", key=bound)
@@ -161,9 +160,8 @@ async def fetch(reader: Reader, root: str, bound: bytes, wrapped: bytes) -> byte
 class Leaves:
     """The leaves of one value by number, with the nodes on the way to the last one read."""
 
-    def __init__(self, reader: Reader, root: str, ref: bytes, size: int) -> None:
-        self._reader = reader
-        self._root = root
+    def __init__(self, rows: Rows, ref: bytes, size: int) -> None:
+        self._rows = rows
         self._ref = ref
         self.size = size
         self.count = max(1, -(-size // CHUNK_BYTES))
@@ -175,13 +173,13 @@ class Leaves:
     async def read(self, first: int, most: int = _LEAVES) -> list[bytes]:
         """Leaves from number `first`, at most `most`. Raises `Damaged`."""
         refs = [await self._find(number) for number in range(first, min(first + most, self.count))]
-        return await objects.contents(self._reader, self._root, refs)
+        return await objects.contents(self._rows, refs)
 
     async def _find(self, number: int) -> bytes:
         ref = self._ref
         for level in range(self._depth):
             if self._path[level][0] != ref:
-                content = (await objects.contents(self._reader, self._root, [ref]))[0]
+                content = (await objects.contents(self._rows, [ref]))[0]
                 self._path[level] = (ref, objects.split(content)[0])
             children = self._path[level][1]
             at = number // FANOUT ** (self._depth - 1 - level) % FANOUT
@@ -191,52 +189,51 @@ class Leaves:
         return ref
 
 
-async def again(reader: Reader, root: str, row: Row, error: Damaged) -> Row | None:
+async def replacement(rows: Rows, row: Row, error: Damaged) -> Row | None:
     """The row as it is now, where `error` says that a chunk it referred to is gone because it was replaced meanwhile.
 
     Raises `error` where it was not, and `Conflict` in a transaction, which could not commit any more.
     """
     if not error.fields.get("missing"):
         raise error
-    scope = reader.scope
-    (now,) = await scope.reader.peek(scope.part(root), [row.key])
+    (now,) = await rows.committed([row.key])
     if now == row:
         raise error
-    if isinstance(reader, Transaction):
-        if row.version == PENDING and not await _chunk_went(reader, root, error):
+    if isinstance(rows, TransactionRows):
+        if row.version == PENDING and not await _chunk_went(rows, error):
             raise error
         actual = 0 if now is None else now.version
         raise Conflict("a large value was replaced while it was read", key=row.key, expected=row.version, actual=actual)
     return now
 
 
-async def current(reader: Reader, root: str, row: Row | None, read: Callable[[Row], Awaitable[R]]) -> R | None:
+async def current(rows: Rows, row: Row | None, read: Callable[[Row], Awaitable[R]]) -> R | None:
     """What `read` makes of a row, or of the row that replaced it while its value was read; None: it was removed.
 
-    Raises as `again`.
+    Raises as `replacement`.
     """
     while row is not None:
         try:
             return await read(row)
         except Damaged as error:
-            row = await again(reader, root, row, error)
+            row = await replacement(rows, row, error)
     return None
 
 
-async def _chunk_went(reader: Transaction, root: str, error: Damaged) -> bool:
+async def _chunk_went(rows: TransactionRows, error: Damaged) -> bool:
     """Whether a chunk that this transaction counted on has been removed by somebody else."""
-    (row,) = await reader.scope.reader.peek(reader.scope.part(root), [error.key])
+    (row,) = await rows.committed([error.key])
     return row is None
 
 
-async def drop(tx: Transaction, root: str, wrapped: bytes, holders: int = 1) -> None:
+async def drop(tx: TransactionRows, wrapped: bytes, holders: int = 1) -> None:
     """Give up references; what nobody refers to goes in the same batch.
 
     The transaction must expect the row that held the wrapper, so that nothing is given up twice.
     """
     ref = reference(wrapped)
     if ref is not None:
-        await objects.release(tx, root, {ref: holders})
+        await objects.release(tx, {ref: holders})
 
 
 async def expire_uploads(scope: Scope, now: datetime, max_rows: int = 1_000_000) -> int:
@@ -244,9 +241,8 @@ async def expire_uploads(scope: Scope, now: datetime, max_rows: int = 1_000_000)
     return await uploads.free(scope, now, max_rows)
 
 
-async def transplant(reader: Reader, target: Scope, root: str, bound: bytes, wrapped: bytes) -> None:
+async def transplant(rows: Rows, target: Scope, wrapped: bytes) -> None:
     """Bring what a wrapper refers to into another database, for one more holder there. Raises `Damaged`."""
-    del bound
     ref = reference(wrapped)
     if ref is not None:
-        await objects.transplant(reader, target, root, {ref: 1})
+        await objects.transplant(rows, target, {ref: 1})

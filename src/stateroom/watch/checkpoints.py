@@ -50,19 +50,19 @@ def checkpoint_row(scope: Scope, checkpoint: Checkpoint) -> tuple[bytes, bytes]:
 def write_checkpoint(tx: Transaction, name: str, position: str) -> Checkpoint:
     """Write a checkpoint whose name and position were checked."""
     checkpoint = Checkpoint(name, position, tx.scope.clock.now())
-    tx.put(keys.root(name), *checkpoint_row(tx.scope, checkpoint))
+    tx.at(name).put(*checkpoint_row(tx.scope, checkpoint))
     return checkpoint
 
 
 async def begin_checkpoint(tx: Transaction, name: str, position: str) -> Checkpoint:
     """The consumer's checkpoint, which is made at `position` where there is none."""
-    row = await tx.get(keys.root(name), checkpoint_key(tx.scope, name))
+    row = await tx.at(name).get(checkpoint_key(tx.scope, name))
     return write_checkpoint(tx, name, position) if row is None else _decode(tx.scope, row)
 
 
 async def read_checkpoint(reader: Reader, name: str) -> Checkpoint | None:
     """A consumer's checkpoint, or None."""
-    row = (await reader.peek(reader.scope.part(keys.root(name)), [checkpoint_key(reader.scope, name)]))[0]
+    row = (await reader.at(name).peek([checkpoint_key(reader.scope, name)]))[0]
     return None if row is None else _decode(reader.scope, row)
 
 
@@ -72,7 +72,7 @@ async def all_checkpoints(reader: Reader) -> list[Checkpoint]:
     start, stop = scope.key(keys.CHECKPOINT), scope.key(keys.CHECKPOINT, keys.END)
     found: list[Checkpoint] = []
     while True:
-        rows = await reader.scan(None, start, stop, limit=_RUN)
+        rows = await reader.scan(start, stop, limit=_RUN)
         found += [_decode(scope, row) for row in rows]
         if len(rows) < _RUN:
             return found
@@ -118,10 +118,10 @@ class Checkpoints(Family[M]):
     async def delete(self, tx: Transaction, name: str) -> bool:
         """Forget a consumer; False if there is none. It no longer holds the feed back."""
         name = arguments.name(name, "name")
-        root, key = keys.root(name), checkpoint_key(tx.scope, name)
-        if await tx.get(root, key) is None:
+        rows, key = tx.at(name), checkpoint_key(tx.scope, name)
+        if await rows.get(key) is None:
             return False
-        tx.delete(root, key)
+        rows.delete(key)
         return True
 
     async def _find(self, tx: Reader, name: str) -> Checkpoint | None:

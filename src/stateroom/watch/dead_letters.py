@@ -58,12 +58,12 @@ def write_letter(tx: Transaction, letter: DeadLetter) -> None:
             to_micros(letter.at), letter.retry,
         ]
     )  # fmt: skip
-    tx.put(keys.root(letter.watcher), key, seal(key, tx.scope.codec.protect(key, packed)))
+    tx.at(letter.watcher).put(key, seal(key, tx.scope.codec.protect(key, packed)))
 
 
 def delete_letter(tx: Transaction, letter: DeadLetter) -> None:
     """Remove a letter."""
-    tx.delete(keys.root(letter.watcher), _key(tx.scope, letter))
+    tx.at(letter.watcher).delete(_key(tx.scope, letter))
 
 
 def make_letter(scope: Scope, watcher: str, change: Change, error: BaseException, attempts: int) -> DeadLetter:
@@ -90,7 +90,7 @@ async def letters(reader: Reader, watcher: str | None) -> AsyncIterator[DeadLett
     start = letters_prefix(scope, watcher)
     stop = start + keys.END
     while True:
-        rows = await reader.scan(None if watcher is None else keys.root(watcher), start, stop, limit=_RUN)
+        rows = await (reader if watcher is None else reader.at(watcher)).scan(start, stop, limit=_RUN)
         for row in rows:
             yield _decode(scope, row)
         if len(rows) < _RUN:
@@ -112,9 +112,9 @@ class DeadLetters(Family[M]):
         """Hand a letter back: the watcher of that name, in whatever process, handles it again. Raises `NotFound`."""
         await self._load(tx, letter)
         write_letter(tx, msgspec.structs.replace(letter, retry=True))
-        root, key = keys.root(letter.watcher), retry_key(tx.scope, letter.watcher)
-        row = await tx.get(root, key)
-        tx.put(root, key, write_counter(1 + read_counter(row.value if row is not None else None)))
+        rows, key = tx.at(letter.watcher), retry_key(tx.scope, letter.watcher)
+        row = await rows.get(key)
+        rows.put(key, write_counter(1 + read_counter(row.value if row is not None else None)))
 
     @operation
     async def delete(self, tx: Transaction, letter: DeadLetter) -> bool:
@@ -128,5 +128,5 @@ class DeadLetters(Family[M]):
 
     async def _load(self, tx: Transaction, letter: DeadLetter) -> None:
         arguments.instance(letter, "letter", DeadLetter)
-        if await tx.get(keys.root(letter.watcher), _key(tx.scope, letter)) is None:
+        if await tx.at(letter.watcher).get(_key(tx.scope, letter)) is None:
             raise NotFound(f"no dead letter {letter.id!r}", kind="dead_letters", id=letter.id)

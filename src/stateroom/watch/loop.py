@@ -340,7 +340,7 @@ class Loop:
         part, key = self.scope.part(keys.root(self.name)), retry_key(self.scope, self.name)
         if versions and versions[part] == self._looked_at:
             return
-        row = (await self.scope.reader.peek(part, [key]))[0]
+        row = (await self.scope.reader.in_part(part).peek([key]))[0]
         version = 0 if row is None else row.version
         if version != self._retry_version:
             again = [letter async for letter in letters(self.scope.reader, self.name) if letter.retry] if row else []

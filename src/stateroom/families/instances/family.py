@@ -158,7 +158,7 @@ class Instances(Family[M]):
         Raises `NotFound`, and `WrongState` with terminal=True when it has ended already. Source: Hephaestus' cancel.
         """
         id = arguments.name(id, "id")
-        await tx.ahead(keys.root(id), (INSTANCES.prefix(tx.scope) + keys.path(id), *rows(tx.scope, id)))
+        await tx.at(id).prefetch((INSTANCES.prefix(tx.scope) + keys.path(id), *rows(tx.scope, id)))
         before = await load(tx, INSTANCES, (id,))
         if before is None:
             raise missing(id)

@@ -135,7 +135,7 @@ async def _workflows(tx: Reader, prefix: str) -> list[str]:
     found: list[str] = []
     for part in range(tx.scope.parts):  # one part at a time: the same counter stands in several
         low = start
-        while rows := await tx.scan_part(part, low, stop, limit=1):
+        while rows := await tx.in_part(part).scan(low, stop, limit=1):
             name = rows[0].key[cut : rows[0].key.index(b"\0", cut)]
             found.append(name.decode())
             low = INSTANCES.counter(tx.scope, b"w" + name + b"\0" + keys.END)

@@ -26,7 +26,7 @@ async def actives(tx: Reader, business_key: str) -> list[tuple[str, str, int]]:
     cut = len(start)
     found: list[tuple[str, str, int]] = []
     while True:
-        rows = await tx.scan(keys.root(business_key), start, stop, limit=_PAGE)
+        rows = await tx.at(business_key).scan(start, stop, limit=_PAGE)
         for row in rows:
             workflow, version, id = keys.parse(row.key[cut:], (str, int, str))
             found.append((str(id), str(workflow), int(version)))
@@ -39,8 +39,8 @@ async def check_free(tx: Transaction, record: Instance) -> None:
     """Raise `AlreadyExists` where another active one has the business key, in the scope that the record asks for."""
     if record.unique is None or record.business_key is None:
         return
-    head = await tx.absent(keys.root(record.business_key), _head(tx.scope, record.business_key))
-    if head is None and tx.presumed:  # never was one active; the commit checks that it is so
+    head = await tx.at(record.business_key).get_new(_head(tx.scope, record.business_key))
+    if head is None and tx.rows.assumed_new:  # never was one active; the commit checks that it is so
         return
     for id, workflow, version in await actives(tx, record.business_key):
         if id == record.id:
@@ -63,12 +63,12 @@ async def mark_active(tx: Transaction, before: Instance | None, after: Instance 
     if old == new:
         return
     if old is not None and before is not None:
-        tx.delete(keys.root(before.id), old)
+        tx.at(before.id).delete(old)
     if new is not None and after is not None and after.business_key is not None:
-        root, head = keys.root(after.business_key), _head(tx.scope, after.business_key)
-        row = await tx.get(root, head)
-        tx.put(root, head, write_counter(1 + read_counter(row.value if row is not None else None)))
-        tx.put(root, new, b"")
+        rows, head = tx.at(after.business_key), _head(tx.scope, after.business_key)
+        row = await rows.get(head)
+        rows.put(head, write_counter(1 + read_counter(row.value if row is not None else None)))
+        rows.put(new, b"")
 
 
 async def write(tx: Transaction, before: Stored[Instance] | None, after: Instance) -> Instance:

@@ -85,7 +85,7 @@ class Locations(Nodes[M]):
             only = await record.load(tx, dag, id, arguments.name(node, "node"))
             gone = [] if only is None else [only]
         else:
-            await tx.get(keys.root(dag), record.writes_key(tx.scope, dag))
+            await tx.at(dag).get(record.writes_key(tx.scope, dag))
             gone = await record.all_under(tx, dag, id)
         for each in gone:
             record.remove(tx, each)
@@ -184,7 +184,7 @@ class Locations(Nodes[M]):
         scope = self._scope
         part, deadline = scope.part(keys.root(dag)), scope.clock.monotonic() + seconds
         while True:
-            (head,) = await scope.reader.peek(part, [b""])
+            (head,) = await scope.reader.in_part(part).peek([b""])
             found = tuple(await record.all_under(scope.reader, dag, id))
             if found and found != known:
                 return found
@@ -200,11 +200,11 @@ class Locations(Nodes[M]):
         Gives the generation's number, which rises by 1 each time. Nodes compare it with the one their values are of.
         """
         dag = arguments.name(dag, "dag")
-        root, key = keys.root(dag), _generation_key(tx.scope, dag)
-        number = 1 + _number(key, await tx.get(root, key))
+        rows, key = tx.at(dag), _generation_key(tx.scope, dag)
+        number = 1 + _number(key, await rows.get(key))
         await record.clear(tx, dag)
-        tx.put(root, key, seal(key, ormsgpack.packb(number)))
-        tx.add(root, tx.scope.key(keys.ADVANCES), 1)
+        rows.put(key, seal(key, ormsgpack.packb(number)))
+        rows.add(tx.scope.key(keys.ADVANCES), 1)
         return number
 
     @reading
@@ -218,16 +218,16 @@ class Locations(Nodes[M]):
             key = _generation_key(tx.scope, dag)
         else:
             key = tx.scope.key(keys.SETTLED, keys.path(dag, arguments.name(node, "node")))
-        return _number(key, await tx.get(keys.root(dag), key))
+        return _number(key, await tx.at(dag).get(key))
 
     @operation
     async def settle(self, tx: Transaction, dag: str, node: str, generation: int) -> None:
         """Say that what a node holds of a DAG is of this generation; an earlier one than before is ignored."""
         dag, node = arguments.name(dag, "dag"), arguments.name(node, "node")
         arguments.number(generation, "generation")
-        root, key = keys.root(dag), tx.scope.key(keys.SETTLED, keys.path(dag, node))
-        if generation > _number(key, await tx.get(root, key)):
-            tx.put(root, key, seal(key, ormsgpack.packb(generation)))
+        rows, key = tx.at(dag), tx.scope.key(keys.SETTLED, keys.path(dag, node))
+        if generation > _number(key, await rows.get(key)):
+            rows.put(key, seal(key, ormsgpack.packb(generation)))
 
     @reading
     async def generations(self, tx: Reader) -> dict[str, int]:
@@ -236,7 +236,7 @@ class Locations(Nodes[M]):
         prefix = start = scope.key(keys.GENERATION)
         found: dict[str, int] = {}
         while True:
-            rows = await tx.scan(None, start, prefix + keys.END, limit=RUN)
+            rows = await tx.scan(start, prefix + keys.END, limit=RUN)
             found |= {row.key[len(prefix) : -1].decode(): _number(row.key, row) for row in rows}
             if len(rows) < RUN:
                 return found
@@ -282,7 +282,7 @@ async def _run(
         found = await _of_node(tx, path, after, RUN)
         rows: list[Row] = []
         for dag, id in found:
-            (row,) = await tx.peek(scope.part(keys.root(dag)), [record.key_of(scope, dag, id, node)])
+            (row,) = await tx.at(dag).peek([record.key_of(scope, dag, id, node)])
             rows += [] if row is None else [row]
         ends = [keys.path(dag, id) for dag, id in found]
         last = ends[-1] if len(found) == RUN else None
@@ -292,7 +292,7 @@ async def _run(
     prefix = scope.key(keys.LOCATION)
     start = prefix + (after + b"\0" if after else keys.path(*path))
     stop = prefix + keys.path(*path) + keys.END
-    rows = await tx.scan(keys.root(path[0]) if path else None, start, stop, limit=RUN)
+    rows = await (tx.look_at(path[0]) if path else tx).scan(start, stop, limit=RUN)
     last = rows[-1].key[len(prefix) :] if len(rows) == RUN else None
     located = [record.parse(scope, row) for row in rows]
     return [(keys.path(one.dag, one.id, one.node), one) for one in located if record.is_live(scope, one)], last
@@ -304,5 +304,5 @@ async def _of_node(tx: Reader, path: tuple[str, ...], after: bytes, limit: int) 
     prefix = scope.key(keys.LOCATION_BY_NODE, keys.path(path[0]))
     start = prefix + (after + b"\0" if after else keys.path(*path[1:]))
     stop = prefix + keys.path(*path[1:]) + keys.END
-    rows = await tx.scan(keys.root(path[1]) if len(path) > 1 else None, start, stop, limit=limit)
+    rows = await (tx.look_at(path[1]) if len(path) > 1 else tx).scan(start, stop, limit=limit)
     return [(str(dag), str(id)) for dag, id in (keys.parse(row.key[len(prefix) :], (str, str)) for row in rows)]

@@ -53,7 +53,7 @@ def _key(scope: Scope, node: str) -> bytes:
 def _write(tx: Transaction, node: str, address: str, clocks: dict[str, float]) -> None:
     key = _key(tx.scope, node)
     packed = ormsgpack.packb([_LAYOUT, address, to_micros(tx.scope.clock.now()), clocks])
-    tx.put(keys.NODE_ROOT, key, seal(key, tx.scope.codec.protect(key, packed)))
+    tx.at(keys.NODE_ROOT).put(key, seal(key, tx.scope.codec.protect(key, packed)))
 
 
 def _parse(scope: Scope, row: Row) -> tuple[str, str, int, dict[str, float]]:
@@ -69,7 +69,7 @@ async def every_node(reader: Reader) -> list[NodeInfo]:
     stop = start + keys.END
     nodes: list[NodeInfo] = []
     while True:
-        rows = await reader.scan(keys.NODE_ROOT, start, stop, limit=_RUN)
+        rows = await reader.at(keys.NODE_ROOT).scan(start, stop, limit=_RUN)
         parsed = [_parse(scope, row) for row in rows]
         holders = [lease_key(name) for name, *_ in parsed]
         live = await leases.live_holders(reader, scope.part(keys.NODE_ROOT), holders) if parsed else []
@@ -126,11 +126,11 @@ class Nodes(Family[M]):
         """
         node = arguments.name(node, "node")
         part = tx.scope.part(keys.NODE_ROOT)
-        if await tx.get(keys.NODE_ROOT, _key(tx.scope, node)) is None:
+        if await tx.at(keys.NODE_ROOT).get(_key(tx.scope, node)) is None:
             return False
         if any(await leases.live_holders(tx, part, [lease_key(node)])):
             raise AlreadyExists(f"node {node!r} is alive; stop it first", kind="nodes", id=node)
-        tx.delete(keys.NODE_ROOT, _key(tx.scope, node))
+        tx.at(keys.NODE_ROOT).delete(_key(tx.scope, node))
         return True
 
     @reading

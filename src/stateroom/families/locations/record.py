@@ -114,7 +114,7 @@ async def under(reader: Reader, *path: str) -> AsyncIterator[Location]:
     start = scope.key(keys.LOCATION, keys.path(*path))
     stop = start + keys.END
     while True:
-        rows = await reader.scan(keys.root(path[0]), start, stop, limit=RUN)
+        rows = await reader.at(path[0]).scan(start, stop, limit=RUN)
         for row in rows:
             location = parse(scope, row)
             if is_live(scope, location):
@@ -131,28 +131,28 @@ async def all_under(reader: Reader, *path: str) -> list[Location]:
 
 async def load(tx: Transaction, dag: str, id: str, node: str) -> Location | None:
     """One location, which must be the same at commit."""
-    row = await tx.get(keys.root(dag), key_of(tx.scope, dag, id, node))
+    row = await tx.at(dag).get(key_of(tx.scope, dag, id, node))
     return None if row is None else parse(tx.scope, row)
 
 
 def write(tx: Transaction, location: Location, *, new: bool) -> None:
     """Write a location that has its times."""
-    scope, root = tx.scope, keys.root(location.dag)
+    scope, rows = tx.scope, tx.at(location.dag)
     key = key_of(scope, location.dag, location.id, location.node)
-    tx.put(root, key, build(scope, key, location))
-    tx.add(root, writes_key(scope, location.dag), 1)
+    rows.put(key, build(scope, key, location))
+    rows.add(writes_key(scope, location.dag), 1)
     if new:
-        tx.put(root, node_key(scope, location.dag, location.id, location.node), b"")
-        tx.add(root, count_key(scope, location.dag), 1)
+        rows.put(node_key(scope, location.dag, location.id, location.node), b"")
+        rows.add(count_key(scope, location.dag), 1)
 
 
 def remove(tx: Transaction, location: Location) -> None:
     """Remove a location that is there."""
-    scope, root = tx.scope, keys.root(location.dag)
-    tx.delete(root, key_of(scope, location.dag, location.id, location.node))
-    tx.delete(root, node_key(scope, location.dag, location.id, location.node))
-    tx.add(root, writes_key(scope, location.dag), 1)
-    tx.add(root, count_key(scope, location.dag), -1)
+    scope, rows = tx.scope, tx.at(location.dag)
+    rows.delete(key_of(scope, location.dag, location.id, location.node))
+    rows.delete(node_key(scope, location.dag, location.id, location.node))
+    rows.add(writes_key(scope, location.dag), 1)
+    rows.add(count_key(scope, location.dag), -1)
 
 
 async def clear(tx: Transaction, dag: str) -> int:
@@ -160,14 +160,14 @@ async def clear(tx: Transaction, dag: str) -> int:
 
     Nothing is removed that was not looked at: the counter of changes is expected.
     """
-    scope, root = tx.scope, keys.root(dag)
-    await tx.get(root, writes_key(scope, dag))
+    scope, dag_rows = tx.scope, tx.at(dag)
+    await dag_rows.get(writes_key(scope, dag))
     start = scope.key(keys.LOCATION, keys.path(dag))
     total = live = 0
     nodes: set[str] = set()
     at = start
     while True:
-        rows = await tx.scan(root, at, start + keys.END, limit=RUN)
+        rows = await dag_rows.scan(at, start + keys.END, limit=RUN)
         for row in rows:
             nodes.add(str(keys.parse(row.key[len(scope.key(keys.LOCATION)) :], _SHAPE)[2]))
             total += 1
@@ -177,12 +177,12 @@ async def clear(tx: Transaction, dag: str) -> int:
         at = rows[-1].key + b"\0"
     if not total:
         return 0
-    tx.clear(root, start, start + keys.END)
+    dag_rows.clear(start, start + keys.END)
     for node in nodes:
         prefix = scope.key(keys.LOCATION_BY_NODE, keys.path(node, dag))
-        tx.clear(root, prefix, prefix + keys.END)
-    tx.add(root, writes_key(scope, dag), 1)
-    tx.add(root, count_key(scope, dag), -total)
+        dag_rows.clear(prefix, prefix + keys.END)
+    dag_rows.add(writes_key(scope, dag), 1)
+    dag_rows.add(count_key(scope, dag), -total)
     return live
 
 

@@ -68,10 +68,10 @@ class Machines(Family[M]):
         state = arguments.name(state, "state")
         event = arguments.optional_name(event, "event")
         from_state = arguments.optional_name(from_state, "from_state")
-        root = keys.root(name)
+        place = tx.at(name)
         rows = rules.row_key(tx.scope, machine), MACHINES.prefix(tx.scope) + keys.path(machine, name)
-        await tx.ahead(root, rows)
-        definition = await rules.load(tx, machine, root)
+        await place.prefetch(rows)
+        definition = await rules.load(place, machine)
         before = await load(tx, MACHINES, (machine, name))
         actual = None if before is None else before.record.state
         if from_state is not None and from_state != actual:
@@ -167,7 +167,7 @@ class Machines(Family[M]):
         stored = await load(tx, MACHINES, (machine, name))
         if stored is None:
             return Page()
-        definition = await rules.load(tx, machine, keys.root(name))
+        definition = await rules.load(tx.at(name), machine)
         keep = KEEP_HISTORY if definition is None else definition.keep_history
         found = await read_history(tx, stored, below, keep, limit + 1)
         items = tuple(snapshot for _, snapshot in found[:limit])

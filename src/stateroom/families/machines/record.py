@@ -9,7 +9,7 @@ import msgspec
 from ... import arguments, keys
 from ...clock import from_micros, to_micros
 from ...codec import seal, unseal
-from ...core.transaction import Reader, Scope, Transaction
+from ...core.transaction import Reader, Rows, Scope, Transaction, TransactionRows
 from ...engine import Row
 from ...errors import AlreadyExists, Damaged, InvalidArgument, NotFound, StaleRevision
 from ...feed.feed import EVENTS
@@ -139,34 +139,34 @@ def history_prefix(scope: Scope, stored: Stored[Snapshot]) -> bytes:
 async def add_history(tx: Transaction, stored: Stored[Snapshot], keep: int) -> None:
     """Keep this revision, and forget those beyond the newest `keep`, in the same batch."""
     record = stored.record
-    root = keys.root(record.name)
+    rows = tx.at(record.name)
     prefix = history_prefix(tx.scope, stored)
     if keep:
         key = prefix + keys.number(record.revision)
         body = encode_body(tx.scope, MACHINES, record, record.revision, stored.created, stored.updated)
-        tx.put(root, key, seal(key, await wrapper.keep(tx, root, key, body, 1)))
+        rows.put(key, seal(key, await wrapper.keep(rows, key, body, 1)))
     if record.revision > keep:
         beyond = prefix + keys.number(record.revision - keep + 1)
-        for row in affordable(await tx.scan(root, prefix, beyond, limit=SWEEP_ROWS)):
-            await _forget(tx, root, row)
+        for row in affordable(await rows.scan(prefix, beyond, limit=SWEEP_ROWS)):
+            await _forget(rows, row)
 
 
 async def drop_history(tx: Transaction, stored: Stored[Snapshot]) -> None:
     """Remove the whole history: at once where it is short, else by a sweep."""
-    root = keys.root(stored.record.name)
+    place = tx.at(stored.record.name)
     start = history_prefix(tx.scope, stored)
     stop = start + keys.END * 9
-    rows = await tx.scan(root, start, stop, limit=SWEEP_ROWS)
+    rows = await place.scan(start, stop, limit=SWEEP_ROWS)
     if len(rows) == SWEEP_ROWS or len(affordable(rows)) < len(rows):
-        leave_sweep(tx, root, start, stop, holding=True)
+        leave_sweep(place, start, stop, holding=True)
         return
     for row in rows:
-        await _forget(tx, root, row)
+        await _forget(place, row)
 
 
-async def _forget(tx: Transaction, root: str, row: Row) -> None:
-    await wrapper.drop(tx, root, unseal(row.key, row.value))
-    tx.delete(root, row.key)
+async def _forget(rows: TransactionRows, row: Row) -> None:
+    await wrapper.drop(rows, unseal(row.key, row.value))
+    rows.delete(row.key)
 
 
 async def read_history(
@@ -174,21 +174,21 @@ async def read_history(
 ) -> list[tuple[int, Snapshot]]:
     """Revisions under `below`, newest first, of the newest `keep`."""
     record = stored.record
-    root = keys.root(record.name)
+    place = reader.at(record.name)
     prefix = history_prefix(reader.scope, stored)
     low = prefix + keys.number(max(0, record.revision - keep + 1))
-    rows = await reader.scan(root, low, prefix + keys.number(below), limit=limit, reverse=True)
+    rows = await place.scan(low, prefix + keys.number(below), limit=limit, reverse=True)
     found = []
     for row in rows:
-        snapshot = await wrapper.current(reader, root, row, lambda one: _open_history(reader, root, record, one))
+        snapshot = await wrapper.current(place, row, lambda one: _open_history(place, record, one))
         if snapshot is not None:  # else it was purged meanwhile, or is behind the newest `keep` now
             found.append((int.from_bytes(row.key[-8:], "big"), snapshot))
     return found
 
 
-async def _open_history(reader: Reader, root: str, record: Snapshot, row: Row) -> Snapshot:
-    body = await wrapper.fetch(reader, root, row.key, unseal(row.key, row.value))
-    return decode_body(reader.scope, MACHINES, (record.machine, record.name), body)[0]
+async def _open_history(rows: Rows, record: Snapshot, row: Row) -> Snapshot:
+    body = await wrapper.fetch(rows, row.key, unseal(row.key, row.value))
+    return decode_body(rows.scope, MACHINES, (record.machine, record.name), body)[0]
 
 
 async def _audit_history(reader: Reader, part: int, records: dict[bytes, Stored[Snapshot]]) -> list[Problem]:
@@ -206,7 +206,7 @@ async def _audit_history(reader: Reader, part: int, records: dict[bytes, Stored[
             continue
         newest[prefix] = revision
         try:
-            past = await _open_history(reader, keys.root(stored.record.name), stored.record, row)
+            past = await _open_history(reader.at(stored.record.name), stored.record, row)
         except Damaged as error:
             problems.append(Problem(error.code, f"history row {row.key!r}: {error.message}", "machines", part=part))
             continue
@@ -227,26 +227,26 @@ def failure_key(scope: Scope, machine: str, name: str) -> bytes:
 
 async def load_failure(reader: Reader, machine: str, name: str) -> Failure | None:
     """The last failure; None where there is none."""
-    root = keys.root(name)
-    row = await reader.get(root, failure_key(reader.scope, machine, name))
-    return await wrapper.current(reader, root, row, lambda one: _open_failure(reader, one))
+    rows = reader.at(name)
+    row = await rows.get(failure_key(reader.scope, machine, name))
+    return await wrapper.current(rows, row, lambda one: _open_failure(reader, one))
 
 
 async def _open_failure(reader: Reader, row: Row) -> Failure:
     prefix = reader.scope.key(keys.MACHINE_FAILURE)
     _, name = keys.parse(row.key[len(prefix) :], (str, str))
-    body = await wrapper.fetch(reader, keys.root(str(name)), row.key, unseal(row.key, row.value))
+    body = await wrapper.fetch(reader.look_at(str(name)), row.key, unseal(row.key, row.value))
     return _unpack(reader.scope.codec.decode(body))
 
 
 async def store_failure(tx: Transaction, failure: Failure) -> list[Any]:
     """Replace the last failure; gives what the feed says of it, without what is too large for it."""
-    root = keys.root(failure.name)
+    rows = tx.at(failure.name)
     key = failure_key(tx.scope, failure.machine, failure.name)
     packed = _pack(failure)
     body = tx.scope.codec.encode(packed)
-    await _drop_row(tx, root, key)
-    tx.put(root, key, seal(key, await wrapper.keep(tx, root, key, body, 1)))
+    await _drop_row(rows, key)
+    rows.put(key, seal(key, await wrapper.keep(rows, key, body, 1)))
     if len(body) <= INLINE_BYTES:
         return packed
     large = [at for at in range(_PARTS, len(packed)) if len(tx.scope.codec.encode(packed[at])) > INLINE_BYTES // 8]
@@ -255,15 +255,15 @@ async def store_failure(tx: Transaction, failure: Failure) -> list[Any]:
 
 async def drop_failure(tx: Transaction, machine: str, name: str) -> bool:
     """Remove the last failure; False where there is none."""
-    return await _drop_row(tx, keys.root(name), failure_key(tx.scope, machine, name))
+    return await _drop_row(tx.at(name), failure_key(tx.scope, machine, name))
 
 
-async def _drop_row(tx: Transaction, root: str, key: bytes) -> bool:
-    row = await tx.get(root, key)
+async def _drop_row(tx: TransactionRows, key: bytes) -> bool:
+    row = await tx.get(key)
     if row is None:
         return False
-    await wrapper.drop(tx, root, unseal(key, row.value))
-    tx.delete(root, key)
+    await wrapper.drop(tx, unseal(key, row.value))
+    tx.delete(key)
     return True
 
 

@@ -13,7 +13,8 @@ import ormsgpack
 
 from ... import arguments, keys
 from ...codec import seal, unseal
-from ...core.transaction import Reader, Scope, backoff
+from ...core.contention import backoff
+from ...core.transaction import Reader, Rows, Scope
 from ...engine import Batch
 from ...errors import Conflict, InvalidArgument, WrongState
 from ...limits import TRIES, VALUE_BYTES
@@ -102,17 +103,17 @@ def decode(scope: Scope, key: bytes, value: bytes) -> Definition:
     return _unpack(scope.codec.reveal(key, unseal(key, value)))
 
 
-async def load(reader: Reader, machine: str, root: str) -> Definition | None:
-    """The definition as the part of a root has it; remembered in a transaction."""
-    key = row_key(reader.scope, machine)
-    row = await reader.get(root, key)
-    return None if row is None else decode(reader.scope, key, row.value)
+async def load(rows: Rows, machine: str) -> Definition | None:
+    """The definition as the part of some rows has it; remembered in a transaction."""
+    key = row_key(rows.scope, machine)
+    row = await rows.get(key)
+    return None if row is None else decode(rows.scope, key, row.value)
 
 
 async def newest(reader: Reader, machine: str) -> Definition | None:
     """The definition that was written last: as the first part has it."""
     key = row_key(reader.scope, machine)
-    (row,) = await reader.peek(0, [key])
+    (row,) = await reader.in_part(0).peek([key])
     return None if row is None else decode(reader.scope, key, row.value)
 
 
@@ -129,7 +130,7 @@ async def _write(scope: Scope, part: int, definition: Definition, generation: in
     key = row_key(scope, definition.machine)
     attempt = 0
     while True:
-        (row,) = await scope.reader.peek(part, [key])
+        (row,) = await scope.reader.in_part(part).peek([key])
         there = 0 if row is None else decode(scope, key, row.value).generation
         number = there + 1 if generation is None else generation
         if number <= there:

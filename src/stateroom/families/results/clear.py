@@ -30,24 +30,24 @@ async def clear(tx: Transaction, dag: str) -> int:
     The ranges are emptied whatever their size, in one batch; two counters are expected, which every write in the DAG
     moves, so nothing is removed that was not looked at. Of many large values the chunks are freed later.
     """
-    scope, root = tx.scope, keys.root(dag)
+    scope, dag_rows = tx.scope, tx.at(dag)
     name = keys.path(dag)
-    await tx.get(root, RESULTS.counter(scope, b"d" + name))
-    await tx.get(root, writes_key(scope, dag))
+    await dag_rows.get(RESULTS.counter(scope, b"d" + name))
+    await dag_rows.get(writes_key(scope, dag))
     start = stop = RESULTS.prefix(scope) + name
     stop += keys.END
     refs: Counter[bytes] = Counter()
     total = counted = expiring = 0
     at = start
     while True:
-        rows = await tx.scan(root, at, stop, limit=_RUN)
+        rows = await dag_rows.scan(at, stop, limit=_RUN)
         for row in rows:
             path = keys.parse(row.key[len(RESULTS.prefix(scope)) :], RESULTS.shape)
             stored: Stored[Result] = await open_row(tx, RESULTS, path, row.key, row, raw=True)
             held = [wrapper.reference(one) for one in (stored.wrapped, *RESULTS.held(stored.record))]
             refs.update(ref for ref in held if ref is not None)
             if stored.record.expires_at is not None and expiring < _EXPIRY_ROWS:
-                tx.delete(root, expiry_key(scope, stored.record))
+                dag_rows.delete(expiry_key(scope, stored.record))
                 expiring += 1
             total += 1
             counted += live(scope, stored.record)
@@ -57,16 +57,16 @@ async def clear(tx: Transaction, dag: str) -> int:
     if not total:
         return 0
     for prefix in (start, *[RESULTS.index_prefix(scope, index, name) for index in (BY_DAG, BY_EXPIRY)]):
-        tx.clear(root, prefix, prefix + keys.END)
+        dag_rows.clear(prefix, prefix + keys.END)
     for counter in (b"a", b"d" + name):
-        tx.add(root, RESULTS.counter(scope, counter), -total)
+        dag_rows.add(RESULTS.counter(scope, counter), -total)
     if refs.total() <= _FREED:
-        await objects.release(tx, root, refs)
+        await objects.release(dag_rows, refs)
     else:
-        objects.leave(tx, root, refs)
+        objects.leave(dag_rows, refs)
     now = to_micros(scope.clock.now())
     entry = Entry("delete", RESULTS.name, dag, (dag,), NO_POINTER, now, None, None)
-    tx.append(root, feed_prefix(scope), encode(scope, entry))
+    dag_rows.append(feed_prefix(scope), encode(scope, entry))
     return counted
 
 
@@ -80,7 +80,7 @@ async def expire(scope: Scope, now: datetime, limit: int = 1000, *, parts: Itera
     removed = 0
     for part in range(scope.parts) if parts is None else parts:
         while removed < limit:
-            rows = await scope.reader.scan_part(part, start, stop, limit=min(_EXPIRED, limit - removed))
+            rows = await scope.reader.in_part(part).scan(start, stop, limit=min(_EXPIRED, limit - removed))
             if not rows:
                 break
             removed += await _expire(scope, [row.key for row in rows], now)
@@ -99,7 +99,7 @@ async def _expire(scope: Scope, rows: list[bytes], now: datetime) -> int:
             if stored is not None and stored.record.expires_at is not None and stored.record.expires_at <= now:
                 await drop(tx, stored)
                 removed += 1
-            tx.delete(keys.root(dag), key)
+            tx.at(dag).delete(key)
         return removed
 
     return await transact(scope, body, any_root=True)

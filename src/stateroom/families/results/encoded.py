@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 
-from ... import keys
 from ...core.transaction import Reader, Transaction
 from ...errors import Damaged, Undecodable
 from ...limits import INLINE_BYTES
@@ -41,7 +40,7 @@ async def open_stored(reader: Reader, dag: str, id: str) -> StoredValue | None:
     else:
         encoded = encode(reader.scope, record.value)
         form, wrapped = encoded.form, wrapper.INLINE + reader.scope.codec.protect(bound, encoded.data)
-    file = await streams.open_stream(reader, keys.root(dag), bound, wrapped)
+    file = await streams.open_stream(reader.at(dag), bound, wrapped)
     shown = msgspec.structs.replace(record, value=None)
     return StoredValue(shown, "bytes" if form == RAW else "value", file)
 
@@ -60,7 +59,7 @@ async def keep(tx: Transaction, result: Result, form: str, streamed: streams.Str
         else:
             return await result_record.put(tx, msgspec.structs.replace(result, value=value), b"")
     bound = value_bound(tx.scope, result)
-    place = bytes([kind]) + await streamed.keep(tx, keys.root(result.dag), bound, 1)
+    place = bytes([kind]) + await streamed.keep(tx.at(result.dag), bound, 1)
     return await result_record.put(tx, result, place)
 
 

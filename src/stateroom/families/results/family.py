@@ -129,7 +129,7 @@ class Results(Family[M]):
         dag, id = check_names(dag, id)
         scope, tx, root = self._scope, self._face.tx, keys.root(dag)
         if tx is not None:
-            tx.enter(root)
+            tx.at(dag)
         expires = expiry(scope, ttl)
         observed = _Observed(source)
         streamed = await streams.upload_stream(scope, root, observed.source)
@@ -142,7 +142,7 @@ class Results(Family[M]):
             if streamed.size <= INLINE_BYTES:
                 return await _put(tx, msgspec.structs.replace(result, value=streamed.data), None)
             bound = result_record.value_bound(scope, result)
-            place = bytes([RAW]) + await streamed.keep(tx, root, bound, 1)
+            place = bytes([RAW]) + await streamed.keep(tx.at(dag), bound, 1)
             return await result_record.put(tx, result, place)
 
         return await self._transact(body) if tx is None else await body(tx)
@@ -165,7 +165,7 @@ class Results(Family[M]):
             wrapped = wrapper.INLINE + tx.scope.codec.protect(bound, record.value)
         elif not record.place or record.place[0] != RAW:
             raise InvalidArgument(f"result {id!r} of DAG {dag!r} is not bytes; use get", what="id", value=id)
-        return await streams.open_stream(tx, keys.root(dag), bound, wrapped)
+        return await streams.open_stream(tx.at(dag), bound, wrapped)
 
     @joining
     async def put_stored(
@@ -189,7 +189,7 @@ class Results(Family[M]):
         arguments.number(size, "size")
         scope, tx, root = self._scope, self._face.tx, keys.root(dag)
         if tx is not None:
-            tx.enter(root)
+            tx.at(dag)
         observed = _Observed(source)
         streamed = await streams.upload_stream(scope, root, observed.source)
         result = Result(dag, id, None, digest=digest, size=size, expires_at=expires_at)
@@ -217,7 +217,7 @@ class Results(Family[M]):
         scope = self._scope
         part, deadline = scope.part(keys.root(dag)), scope.clock.monotonic() + timeout
         while True:
-            (head,) = await scope.reader.peek(part, [b""])
+            (head,) = await scope.reader.in_part(part).peek([b""])
             found = await with_value(scope.reader, await find_live(scope.reader, dag, id))
             if found is not None:
                 return found.value

@@ -102,7 +102,7 @@ class Claim:
         """The result where it is there; else take the claim, or wait for whoever has it."""
         scope = self.scope
         part = scope.part(self.root)
-        (head,) = await scope.reader.peek(part, [b""])
+        (head,) = await scope.reader.in_part(part).peek([b""])
         found = await with_value(scope.reader, await find_live(scope.reader, self.dag, self.id))
         if found is not None:
             return found
@@ -117,7 +117,7 @@ class Claim:
         """Write the claim; where another holds it, or the result has come, for how many seconds to wait."""
         if await find_live(tx, self.dag, self.id) is not None:
             return 0.0
-        owner, until = self._read(await tx.get(self.root, self.key))
+        owner, until = self._read(await tx.at(self.dag).get(self.key))
         now = to_micros(tx.scope.clock.now())
         if owner != self._nonce and until > now:
             return (until - now) / 1e6
@@ -132,14 +132,14 @@ class Claim:
 
     def _write(self, tx: Transaction) -> None:
         until = to_micros(tx.scope.clock.now()) + round(CLAIM_SECONDS * 1_000_000)
-        tx.put(self.root, self.key, seal(self.key, ormsgpack.packb([self._nonce, until])))
+        tx.at(self.dag).put(self.key, seal(self.key, ormsgpack.packb([self._nonce, until])))
 
     async def renew(self) -> bool:
         """Hold it for longer; False where another has taken it over."""
         return await transact(self.scope, self._renew)
 
     async def _renew(self, tx: Transaction) -> bool:
-        owner, _ = self._read(await tx.get(self.root, self.key))
+        owner, _ = self._read(await tx.at(self.dag).get(self.key))
         if owner != self._nonce:
             return False
         self._write(tx)
@@ -155,9 +155,9 @@ class Claim:
             await transact(self.scope, body)
 
     async def _remove(self, tx: Transaction) -> None:
-        owner, _ = self._read(await tx.get(self.root, self.key))
+        owner, _ = self._read(await tx.at(self.dag).get(self.key))
         if owner == self._nonce:
-            tx.delete(self.root, self.key)
+            tx.at(self.dag).delete(self.key)
 
     async def store(self, encoded: Encoded, value: Any, producer: str, inputs: Any) -> Any:
         """Store what was computed and end the claim; where another was faster, its value."""

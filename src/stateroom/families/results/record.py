@@ -207,7 +207,7 @@ async def with_value(reader: Reader, stored: Stored[Result] | None) -> Result | 
         try:
             return msgspec.structs.replace(record, value=await read_value(reader, record))
         except Damaged as error:
-            row = await wrapper.again(reader, keys.root(record.dag), stored.row, error)
+            row = await wrapper.replacement(reader.look_at(record.dag), stored.row, error)
             key = RESULTS.prefix(reader.scope) + keys.path(record.dag, record.id)
             stored = await open_current(reader, RESULTS, (record.dag, record.id), key, row)
     return None
@@ -215,7 +215,7 @@ async def with_value(reader: Reader, stored: Stored[Result] | None) -> Result | 
 
 async def read_value(reader: Reader, record: Result) -> Any:
     """A value that is kept apart. Raises `Damaged`."""
-    data = await wrapper.fetch(reader, keys.root(record.dag), value_bound(reader.scope, record), record.place[1:])
+    data = await wrapper.fetch(reader.look_at(record.dag), value_bound(reader.scope, record), record.place[1:])
     return data if record.place[0] == RAW else reader.scope.codec.decode(data)
 
 
@@ -226,7 +226,7 @@ def value_bound(scope: Scope, record: Result) -> bytes:
 
 async def put(tx: Transaction, result: Result, place: bytes) -> Result:
     """Write a result, whose large value was stored at `place`, over what is there."""
-    scope, root = tx.scope, keys.root(result.dag)
+    scope = tx.scope
     before = await load(tx, RESULTS, (result.dag, result.id))
     if before is not None and not live(scope, before.record):
         await drop(tx, before)
@@ -235,9 +235,9 @@ async def put(tx: Transaction, result: Result, place: bytes) -> Result:
     saved = await save(tx, RESULTS, before, shown)
     if before is not None:
         await _let_go(tx, before.record)
-        tx.add(root, writes_key(scope, result.dag), 1)
+        tx.at(result.dag).add(writes_key(scope, result.dag), 1)
     if saved.record.expires_at is not None:
-        tx.put(root, expiry_key(scope, saved.record), b"")
+        tx.at(result.dag).put(expiry_key(scope, saved.record), b"")
     return saved.record
 
 
@@ -246,7 +246,7 @@ async def keep(tx: Transaction, dag: str, id: str, encoded: Encoded) -> bytes:
     if len(encoded.data) <= INLINE_BYTES:
         return b""
     bound = RESULTS.prefix(tx.scope) + keys.path(dag, id)
-    return bytes([encoded.form]) + await wrapper.keep(tx, keys.root(dag), bound, encoded.data, 1)
+    return bytes([encoded.form]) + await wrapper.keep(tx.at(dag), bound, encoded.data, 1)
 
 
 async def drop(tx: Transaction, stored: Stored[Result]) -> None:
@@ -256,11 +256,11 @@ async def drop(tx: Transaction, stored: Stored[Result]) -> None:
 
 
 async def _let_go(tx: Transaction, record: Result) -> None:
-    root = keys.root(record.dag)
+    rows = tx.at(record.dag)
     if record.place:
-        await wrapper.drop(tx, root, record.place[1:])
+        await wrapper.drop(rows, record.place[1:])
     if record.expires_at is not None:
-        tx.delete(root, expiry_key(tx.scope, record))
+        rows.delete(expiry_key(tx.scope, record))
 
 
 async def ids(reader: Reader, dag: str) -> list[str]:
@@ -282,7 +282,7 @@ async def _scan(reader: Reader, dag: str, start: bytes, stop: bytes, cut: int) -
     """The ids in index rows whose first `cut` bytes come before the record's key."""
     found: list[str] = []
     while True:
-        rows = await reader.scan(keys.root(dag), start, stop, limit=1000)
+        rows = await reader.at(dag).scan(start, stop, limit=1000)
         found += [str(keys.parse(row.key[cut:], RESULTS.shape)[1]) for row in rows]
         if len(rows) < 1000:
             return found

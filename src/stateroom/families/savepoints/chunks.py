@@ -19,7 +19,7 @@ import msgspec
 import ormsgpack
 
 from ...codec import Codec
-from ...core.transaction import Scope, Transaction
+from ...core.transaction import Scope, TransactionRows
 from ...errors import Damaged, Undecodable
 from ...values import objects, wrapper
 from ...values.objects import CHUNK_BYTES, Object
@@ -85,12 +85,12 @@ class Sink:
         if self._uploader is not None:
             self._uploaded = await self._uploader.finish(ref)
 
-    async def settle(self, tx: Transaction) -> None:
+    async def settle(self, tx: TransactionRows) -> None:
         """Make the last object the caller's, with one reference."""
         if self._uploaded is not None:
             await wrapper.adopt(tx, self._uploaded, 1)
         else:
-            await objects.store(tx, self.root, self._pending)
+            await objects.store(tx, self._pending)
 
 
 class Chunk(NamedTuple):
@@ -273,7 +273,7 @@ class LayerWriter:
                 await self._sink.put(one)
         for one in tree.finish():
             await self._sink.put(one)
-        return tree.root
+        return tree.top
 
     async def _close_page(self) -> None:
         refs, firsts, sizes = self._page

@@ -222,7 +222,7 @@ class Savepoints(Family[M]):
             if went != most:
                 break
         if deleted and self._face.tx is None:
-            await uploads.free_removed(self._scope, keys.root(run))
+            await uploads.free_removed(self._scope.reader.at(run))
         return deleted
 
     @joining
@@ -231,7 +231,7 @@ class Savepoints(Family[M]):
         run = arguments.name(run, "run")
         deleted = await self._finish(lambda tx: _delete_run(tx, run))
         if deleted and self._face.tx is None:
-            await uploads.free_removed(self._scope, keys.root(run))
+            await uploads.free_removed(self._scope.reader.at(run))
         return deleted
 
     @property
@@ -248,7 +248,7 @@ async def _delete_old(tx: Transaction, run: str, n: int, most: int | None) -> in
         stored = await load(tx, SAVEPOINTS, (run, timestamp))
         if stored is not None:
             await remove(tx, SAVEPOINTS, stored)
-            await objects.release(tx, keys.root(run), {manifest_ref(stored.record): 1})
+            await objects.release(tx.at(run), {manifest_ref(stored.record): 1})
     if doomed:
         touch_run(tx, run, head)
     return len(doomed)
@@ -257,7 +257,7 @@ async def _delete_old(tx: Transaction, run: str, n: int, most: int | None) -> in
 async def _delete_run(tx: Transaction, run: str) -> bool:
     if await find_run(tx, run) is None:
         return False
-    scope, root = tx.scope, keys.root(run)
+    scope, rows = tx.scope, tx.at(run)
     held: dict[bytes, int] = {}
     for timestamp in await timestamps(tx, run):
         stored = await load(tx, SAVEPOINTS, (run, timestamp))
@@ -265,11 +265,11 @@ async def _delete_run(tx: Transaction, run: str) -> bool:
             ref = manifest_ref(stored.record)
             held[ref] = held.get(ref, 0) + 1
     start = SAVEPOINTS.prefix(scope) + keys.path(run)
-    tx.clear(root, start, start + keys.END * 9)
-    tx.delete(root, run_key(scope, run))
+    rows.clear(start, start + keys.END * 9)
+    rows.delete(run_key(scope, run))
     if held:
-        await objects.release(tx, root, held)
+        await objects.release(rows, held)
     now = to_micros(scope.clock.now())
     entry = Entry("delete", SAVEPOINTS.name, run, (run,), NO_POINTER, now, None, None)
-    tx.append(root, feed_prefix(scope), encode(scope, entry))
+    rows.append(feed_prefix(scope), encode(scope, entry))
     return True

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ...core.transaction import Reader
+from ...core.transaction import Rows
 from ...errors import Damaged
 from ...values import objects, wrapper
 from ...values.objects import READ_BYTES
@@ -38,23 +38,22 @@ class Page(NamedTuple):
 class Layer:
     """One layer of a savepoint."""
 
-    def __init__(self, reader: Reader, root: str, ref: bytes, head: LayerHead, pages: tuple[bytes, ...]) -> None:
-        self._reader = reader
-        self._root = root
+    def __init__(self, rows: Rows, ref: bytes, head: LayerHead, pages: tuple[bytes, ...]) -> None:
+        self._rows = rows
         self.ref = ref
         self.head = head
         self._pages = pages
 
     async def page(self, number: int) -> Page:
         """One page. Raises `Damaged`."""
-        (content,) = await objects.contents(self._reader, self._root, [self._pages[number]])
+        (content,) = await objects.contents(self._rows, [self._pages[number]])
         refs, body = objects.split(content)
         head = msgspec.msgpack.decode(body, type=PageHead)
         return Page(head.firsts, head.sizes, refs[::2], refs[1::2])
 
     async def chunk(self, page: Page, number: int) -> Chunk:
         """One chunk of a page."""
-        return open_chunk(await _content(self._reader, self._root, page.refs[number], page.sizes[number]))
+        return open_chunk(await _content(self._rows, page.refs[number], page.sizes[number]))
 
     async def each(self) -> AsyncIterator[Chunk]:
         """All chunks in order, some read at a time."""
@@ -73,9 +72,9 @@ class Layer:
     async def _contents(self, page: Page, begin: int, end: int) -> list[bytes]:
         refs = page.refs[begin:end]
         if all(ref[:1] == objects.LEAF for ref in refs):
-            return await objects.contents(self._reader, self._root, refs)
+            return await objects.contents(self._rows, refs)
         sizes = page.sizes[begin:end]
-        return [await _content(self._reader, self._root, *one) for one in zip(refs, sizes, strict=True)]
+        return [await _content(self._rows, *one) for one in zip(refs, sizes, strict=True)]
 
     async def find(self, id: str) -> Any:
         """The encoded state of an entity, REMOVED, or None where this layer says nothing of it."""
@@ -106,7 +105,7 @@ class Layer:
         numbers = list(wanted)
         for at in range(0, len(numbers), _HASHES):
             some = numbers[at : at + _HASHES]
-            contents = await objects.contents(self._reader, self._root, [page.hashes[one] for one in some])
+            contents = await objects.contents(self._rows, [page.hashes[one] for one in some])
             for number, content in zip(some, contents, strict=True):
                 end = 4 + HASH_BYTES * int.from_bytes(content[:4], "big")
                 for known, present in ((_sorted(content[4:end]), True), (_sorted(content[end:]), False)):
@@ -125,22 +124,22 @@ def _sorted(hashes: bytes) -> "array[int]":
     return numbers
 
 
-async def _content(reader: Reader, root: str, ref: bytes, size: int) -> bytes:
+async def _content(rows: Rows, ref: bytes, size: int) -> bytes:
     if ref[:1] == objects.LEAF:
-        return (await objects.contents(reader, root, [ref]))[0]
-    return await wrapper.fetch(reader, root, b"", wrapper.wrapper(size, ref))
+        return (await objects.contents(rows, [ref]))[0]
+    return await wrapper.fetch(rows, b"", wrapper.wrapper(size, ref))
 
 
-async def open_layers(reader: Reader, root: str, refs: Sequence[bytes]) -> list[Layer]:
+async def open_layers(rows: Rows, refs: Sequence[bytes]) -> list[Layer]:
     """Some layers, in one read. Raises `Damaged`."""
     found = []
-    for ref, content in zip(refs, await objects.contents(reader, root, refs), strict=True):
+    for ref, content in zip(refs, await objects.contents(rows, refs), strict=True):
         pages, body = objects.split(content)
         try:
             head = msgspec.msgpack.decode(body, type=LayerHead)
         except msgspec.DecodeError as error:
             raise Damaged("a layer of a savepoint cannot be read", kind="savepoints") from error
-        found.append(Layer(reader, root, ref, head, pages))
+        found.append(Layer(rows, ref, head, pages))
     return found
 
 

@@ -93,13 +93,13 @@ def manifest_ref(record: SavepointRecord) -> bytes:
 
 async def layer_refs(reader: Reader, record: SavepointRecord) -> tuple[bytes, ...]:
     """The layers of a savepoint, the lowest first. Raises `Damaged`."""
-    (content,) = await objects.contents(reader, keys.root(record.run), [manifest_ref(record)])
+    (content,) = await objects.contents(reader.at(record.run), [manifest_ref(record)])
     return objects.split(content)[0]
 
 
 async def layers_of(reader: Reader, record: SavepointRecord) -> list[Layer]:
     """The layers of a savepoint, the lowest first. Raises `Damaged`."""
-    return await open_layers(reader, keys.root(record.run), await layer_refs(reader, record))
+    return await open_layers(reader.at(record.run), await layer_refs(reader, record))
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -123,7 +123,7 @@ def run_key(scope: Scope, run: str) -> bytes:
 async def find_run(reader: Reader, run: str) -> Run | None:
     """A run; None where it was never initialised. Raises `Damaged`."""
     key = run_key(reader.scope, run)
-    row = await reader.get(keys.root(run), key)
+    row = await reader.at(run).get(key)
     return None if row is None else Run(*ormsgpack.unpackb(unseal(key, row.value)))
 
 
@@ -138,7 +138,7 @@ async def get_run(reader: Reader, run: str) -> Run:
 def write_run(tx: Transaction, name: str, run: Run) -> None:
     key = run_key(tx.scope, name)
     packed = ormsgpack.packb([run.start, run.every_ms, run.cut, run.generation])
-    tx.put(keys.root(name), key, seal(key, packed))
+    tx.at(name).put(key, seal(key, packed))
 
 
 def touch_run(tx: Transaction, name: str, run: Run, cut: int = 0) -> None:
@@ -154,8 +154,8 @@ async def newest(reader: Reader, run: str, upto: int | None = None) -> Stored[Sa
     """The newest savepoint of a run, at or before a time; None where there is none."""
     start = SAVEPOINTS.prefix(reader.scope) + keys.path(run)
     stop = start + (keys.END * 9 if upto is None else keys.number(upto) + b"\0")
-    await reader.get(keys.root(run), run_key(reader.scope, run))  # in a transaction: guards the scan
-    for row in await reader.scan(keys.root(run), start, stop, limit=1, reverse=True):
+    await reader.at(run).get(run_key(reader.scope, run))  # in a transaction: guards the scan
+    for row in await reader.at(run).scan(start, stop, limit=1, reverse=True):
         path = keys.parse(row.key[len(SAVEPOINTS.prefix(reader.scope)) :], SAVEPOINTS.shape)
         return await open_current(reader, SAVEPOINTS, path, row.key, row)
     return None
@@ -165,10 +165,10 @@ async def timestamps(reader: Reader, run: str) -> list[int]:
     """The times of a run's savepoints, ascending."""
     start = SAVEPOINTS.prefix(reader.scope) + keys.path(run)
     stop = start + keys.END * 9
-    await reader.get(keys.root(run), run_key(reader.scope, run))
+    await reader.at(run).get(run_key(reader.scope, run))
     found: list[int] = []
     while True:
-        rows = await reader.scan(keys.root(run), start, stop, limit=1000)
+        rows = await reader.at(run).scan(start, stop, limit=1000)
         found += [int.from_bytes(row.key[-8:], "big") for row in rows]
         if len(rows) < 1000:
             return found

@@ -122,7 +122,7 @@ async def put_record(tx: Transaction, run: Run, record: SavepointRecord, cut: in
     before = await load(tx, SAVEPOINTS, (record.run, record.timestamp))
     saved = await save(tx, SAVEPOINTS, before, record)
     if before is not None:
-        await objects.release(tx, keys.root(record.run), {manifest_ref(before.record): 1})
+        await objects.release(tx.at(record.run), {manifest_ref(before.record): 1})
     touch_run(tx, record.run, run, cut)
     return saved.record
 
@@ -145,7 +145,7 @@ async def save_whole(
 
     async def body(tx: Transaction) -> SavepointRecord:
         head = await get_run(tx, run)
-        await sink.settle(tx)
+        await sink.settle(tx.at(run))
         return await put_record(tx, head, record, cut)
 
     return await finish(body)
@@ -222,7 +222,7 @@ class _Update:
     async def prepare(self, entries: Mapping[str, Entry], gone: set[str]) -> None:
         """Store what is new."""
         self._below = await layer_refs(self._reader, self._base)
-        layers = await open_layers(self._reader, self._root, self._below)
+        layers = await open_layers(self._reader.at(self._root), self._below)
         present = await _present(layers, sorted(entries.keys() | gone))
         own: dict[str, Entry] = {**entries, **dict.fromkeys(gone & present)}
         if not own:
@@ -265,13 +265,13 @@ class _Update:
         if head is None or head.generation != self._head.generation:
             raise _Moved
         if self._new is None:
-            await objects.hold(tx, self._root, manifest_ref(self._base), 1)
+            await objects.hold(tx.at(self._root), manifest_ref(self._base), 1)
             return await put_record(tx, head, self._record, 0)
         for ref in self._below:
-            await objects.hold(tx, self._root, ref, 1)
-        await self._sink.settle(tx)
+            await objects.hold(tx.at(self._root), ref, 1)
+        await self._sink.settle(tx.at(self._root))
         one = manifest(self._scope, (*self._below, self._new))
-        await objects.store(tx, self._root, [one])
+        await objects.store(tx.at(self._root), [one])
         fields = self._record
         record = described(fields.run, fields.timestamp, one, fields.count, fields.bytes)
         return await put_record(tx, head, record, 0)
