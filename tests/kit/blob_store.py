@@ -4,7 +4,8 @@ import random
 
 from stateroom import codec, keys
 from stateroom.core.bridge import Inline, run_now
-from stateroom.core.transaction import Scope, transact
+from stateroom.core.namespace import Scope
+from stateroom.core.transaction import transact
 from stateroom.database import references
 from stateroom.values import objects, streams, uploads, wrapper
 

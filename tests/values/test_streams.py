@@ -14,7 +14,8 @@ import stateroom
 from kit.blob_store import ROOT, Boxes
 from stateroom import Context, Instance, codec
 from stateroom.core.bridge import Threaded
-from stateroom.core.transaction import Scope, transact
+from stateroom.core.namespace import Scope
+from stateroom.core.transaction import transact
 from stateroom.engines.memory import MemoryEngine
 from stateroom.errors import Closed, Conflict, InvalidArgument
 from stateroom.testing.faces import ManualClock

@@ -21,7 +21,7 @@ from ..errors import Conflict, Unavailable
 from ..limits import RETRY_SECONDS, TRIES
 
 if TYPE_CHECKING:
-    from .transaction import Scope
+    from .namespace import Scope
 
 _PATIENCE = 1.0
 """Seconds to wait for a turn: whoever is in front may have been suspended for good."""

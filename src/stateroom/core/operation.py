@@ -11,7 +11,8 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_origin, ov
 
 from ..errors import InvalidArgument
 from .bridge import iterate_now, run_now
-from .transaction import Reader, Scope, Transaction, transact
+from .namespace import Reader, Scope
+from .transaction import Transaction, transact
 
 P = ParamSpec("P")
 R = TypeVar("R")

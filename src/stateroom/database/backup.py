@@ -5,7 +5,7 @@ import contextlib
 import os
 
 from ..core.bridge import Inline
-from ..core.transaction import Scope
+from ..core.namespace import Scope
 from ..engines import sqlite
 from ..errors import InvalidArgument
 from .copying import copy_database

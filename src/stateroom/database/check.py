@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import keys
 from ..clock import to_micros
-from ..core.transaction import Reader, Rows, Scope
+from ..core.namespace import Reader, Rows, Scope
 from ..engine import Row, read_counter
 from ..errors import Damaged, Undecodable
 from ..feed.feed import floor_key, place_in

@@ -14,7 +14,8 @@ import msgspec
 
 from .. import keys
 from ..codec import unseal
-from ..core.transaction import PENDING, Scope
+from ..core.namespace import Scope
+from ..core.transaction import PENDING
 from ..engine import Batch, Row
 from ..errors import AlreadyExists, Conflict, Damaged
 from ..feed import positions

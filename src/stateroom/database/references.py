@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable
 from .. import keys
 from ..clock import to_micros
 from ..codec import unseal
-from ..core.transaction import Reader
+from ..core.namespace import Reader
 from ..engine import Row, read_counter
 from ..errors import Damaged
 from ..records.audit import Problem

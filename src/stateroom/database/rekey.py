@@ -10,7 +10,7 @@ import msgspec
 from .. import keys
 from ..codec import seal, unseal
 from ..core.contention import backoff
-from ..core.transaction import Scope
+from ..core.namespace import Scope
 from ..engine import Batch, Row, stamped
 from ..errors import Conflict, Damaged
 from ..feed.feed import entry_bound

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from .. import keys
-from ..core.transaction import Reader, Scope
+from ..core.namespace import Reader, Scope
 from ..engine import read_counter
 from ..errors import InvalidArgument
 from ..feed import positions

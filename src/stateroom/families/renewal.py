@@ -1,6 +1,7 @@
 """Keeping a lease: when it is due for renewal, by elapsed time and by the clock it was written with."""
 
-from ..core.transaction import Scope, transact
+from ..core.namespace import Scope
+from ..core.transaction import transact
 from .leases import Lease, acquire, release, renew
 
 

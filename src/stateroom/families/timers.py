@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from .. import arguments, keys
 from ..clock import from_micros, to_micros
 from ..codec import seal, unseal
+from ..core.namespace import Reader, Scope
 from ..core.operation import Family, M, operation, reading
-from ..core.transaction import Reader, Scope, Transaction
+from ..core.transaction import Transaction
 from ..engine import Row
 from ..errors import Damaged, Undecodable
 from ..records.audit import AUDITS, Problem, rows_of

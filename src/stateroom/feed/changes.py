@@ -9,7 +9,8 @@ import msgspec
 
 from .. import keys
 from ..clock import EPOCH, from_micros
-from ..core.transaction import PENDING, Readable, Reader, Scope
+from ..core.namespace import Reader, Scope
+from ..core.transaction import PENDING, Readable
 from ..errors import Damaged, StoreError
 from ..records.entry import NO_POINTER, Entry, decode_run, feed_prefix, place_at
 from ..records.kind import KINDS, Kind

@@ -11,9 +11,10 @@ import msgspec
 
 from .. import arguments
 from ..clock import to_micros
+from ..core.namespace import Reader, Scope
 from ..core.operation import Family, M, operation, reading
 from ..core.outage import Outage, passes
-from ..core.transaction import Reader, Scope, Transaction
+from ..core.transaction import Transaction
 from ..engine import Reporting
 from ..errors import Compacted, InvalidArgument, StoreError
 from ..records.entry import NO_POINTER, Entry, encode, feed_prefix

@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 from .. import arguments, keys
 from ..clock import to_micros
+from ..core.namespace import Reader, Rows, Scope
 from ..core.outage import Outage, passes
-from ..core.transaction import PENDING, Reader, Rows, Scope, TransactionRows
+from ..core.transaction import PENDING, TransactionRows
 from ..engine import Row, stamped
 from ..errors import Damaged, InvalidArgument, NotFound, StoreError, Timeout, Unavailable
 from ..records.entry import Entry, decode, feed_prefix

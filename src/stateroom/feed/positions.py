@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 from zlib import crc32
 
-from ..core.transaction import Reader, Scope
+from ..core.namespace import Reader, Scope
 from ..engine import Batch
 from ..errors import Conflict, InvalidArgument
 

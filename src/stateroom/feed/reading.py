@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from .. import arguments, keys
-from ..core.transaction import Reader
+from ..core.namespace import Reader
 from ..engine import Range, Row
 from ..errors import InvalidArgument, StoreError
 from ..records.entry import OPS, Entry, decode_run, feed_prefix

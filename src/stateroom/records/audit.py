@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from .. import keys
-from ..core.transaction import Reader
+from ..core.namespace import Reader
 from ..engine import Row
 
 

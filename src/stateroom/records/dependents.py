@@ -7,7 +7,8 @@ import ormsgpack
 
 from .. import keys
 from ..codec import seal, unseal
-from ..core.transaction import Readable, Reader, Rows, Scope, Transaction, TransactionRows, Writable, transact
+from ..core.namespace import Reader, Rows, Scope
+from ..core.transaction import Readable, Transaction, TransactionRows, Writable, transact
 from ..engine import Row, read_counter, write_counter
 from ..errors import Conflict
 from ..limits import SWEEP_ROWS

@@ -14,7 +14,7 @@ import ormsgpack
 
 from ..codec import seal, unseal
 from ..codec.seal import FORMAT, SEAL_BYTES
-from ..core.transaction import Scope
+from ..core.namespace import Scope
 from ..engine import Row
 from ..errors import Damaged, StoreError
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 import msgspec
 
-from ..core.transaction import Reader, Scope
+from ..core.namespace import Reader, Scope
 from ..engine import Row
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from .. import keys
 from ..clock import from_micros
 from ..codec import seal, unseal
-from ..core.transaction import Scope
+from ..core.namespace import Scope
 from ..engine import Row
 from ..errors import Damaged, InvalidArgument, Undecodable
 from .kind import Kind, T

@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from .. import keys
-from ..core.transaction import PENDING, Reader, Rows
+from ..core.namespace import Reader, Rows
+from ..core.transaction import PENDING
 from ..engine import Row
 from ..errors import Damaged
 from ..limits import INT64_MAX

@@ -7,7 +7,8 @@ from typing import Any
 from .. import keys
 from ..clock import from_micros
 from ..codec import SEAL_BYTES, unseal
-from ..core.transaction import Readable, Scope
+from ..core.namespace import Scope
+from ..core.transaction import Readable
 from ..engine import Row
 from ..errors import Damaged
 from ..values import wrapper

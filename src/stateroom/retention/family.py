@@ -9,8 +9,9 @@ import msgspec
 
 from .. import arguments, keys
 from ..core.bridge import run_now
+from ..core.namespace import Reader, Scope
 from ..core.operation import Family, M, operation, procedure, reading
-from ..core.transaction import Reader, Scope, Transaction
+from ..core.transaction import Transaction
 from ..errors import AlreadyExists, Closed, LostLease, StoreError
 from . import feed
 from .feed import Pin

@@ -8,7 +8,8 @@ import msgspec
 from .. import keys
 from ..clock import from_micros, to_micros
 from ..core.contention import backoff
-from ..core.transaction import Scope, Transaction
+from ..core.namespace import Scope
+from ..core.transaction import Transaction
 from ..engine import Row, stamped
 from ..errors import Conflict, Damaged
 from ..feed import positions

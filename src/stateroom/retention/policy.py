@@ -8,7 +8,8 @@ import ormsgpack
 
 from .. import arguments, keys
 from ..codec import seal, unseal
-from ..core.transaction import Reader, Scope, Transaction
+from ..core.namespace import Reader, Scope
+from ..core.transaction import Transaction
 from ..engine import Row
 from ..errors import InvalidArgument
 

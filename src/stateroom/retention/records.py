@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from .. import keys
 from ..clock import to_micros
 from ..core.contention import backoff
-from ..core.transaction import Reader, Scope, Transaction
+from ..core.namespace import Reader, Scope
+from ..core.transaction import Transaction
 from ..engine import Row
 from ..errors import Conflict, Damaged, InvalidArgument
 from ..families.executions.record import EXECUTIONS, STATES

@@ -15,7 +15,8 @@ import msgspec
 from .. import keys
 from ..clock import new_id, to_micros
 from ..codec import seal, unseal
-from ..core.transaction import Scope, Transaction, chunks, transact
+from ..core.namespace import Scope
+from ..core.transaction import Transaction, chunks, transact
 from ..errors import LostLease, StoreError
 from ..families.leases import Lease, acquire, release, renew
 from ..families.results import clear

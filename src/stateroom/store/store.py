@@ -10,8 +10,9 @@ from .. import arguments
 from ..clock import Clock
 from ..codec import Codec
 from ..core.bridge import Inline, bridged, run_now
+from ..core.namespace import Scope
 from ..core.operation import Blocking, M, Suspending
-from ..core.transaction import Scope, Transaction
+from ..core.transaction import Transaction
 from ..database.backup import backup
 from ..database.check import check
 from ..database.rekey import Rekeyed, rekey

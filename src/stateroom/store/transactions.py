@@ -12,8 +12,9 @@ from ..clock import to_micros
 from ..codec import seal, unseal
 from ..core.bridge import run_now
 from ..core.contention import Attempts
+from ..core.namespace import Rows, Scope
 from ..core.operation import Blocking, M, Suspending
-from ..core.transaction import Rows, Scope, Transaction
+from ..core.transaction import Transaction
 from ..errors import Conflict, InvalidArgument
 from ..families.executions.family import Executions
 from ..families.instances.family import Instances

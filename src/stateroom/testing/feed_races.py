@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ..core.transaction import Reader
+from ..core.namespace import Reader
 from ..engine import AsyncEngine, Batch, Row
 from ..errors import Compacted, NotFound
 from ..families.instances.record import Context, Instance

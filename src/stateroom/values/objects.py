@@ -18,7 +18,8 @@ import ormsgpack
 
 from .. import keys
 from ..codec import seal, unseal
-from ..core.transaction import Rows, Scope, Transaction, TransactionRows, transact
+from ..core.namespace import Rows, Scope
+from ..core.transaction import Transaction, TransactionRows, transact
 from ..engine import read_counter, write_counter
 from ..errors import Damaged, UnsupportedFormat
 

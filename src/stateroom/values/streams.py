@@ -6,7 +6,8 @@ from inspect import isawaitable
 from typing import Any, Self
 
 from ..core.bridge import run_now
-from ..core.transaction import Rows, Scope, TransactionRows
+from ..core.namespace import Rows, Scope
+from ..core.transaction import TransactionRows
 from ..errors import Closed, Conflict, Damaged, InvalidArgument
 from ..limits import INLINE_BYTES
 from . import objects, wrapper

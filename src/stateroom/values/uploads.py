@@ -13,7 +13,8 @@ import msgspec
 
 from .. import keys
 from ..clock import to_micros
-from ..core.transaction import Rows, Scope, Transaction, TransactionRows, transact
+from ..core.namespace import Rows, Scope
+from ..core.transaction import Transaction, TransactionRows, transact
 from ..errors import Unavailable
 from ..limits import UPLOAD_BYTES
 from . import objects

@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
-from ..core.transaction import PENDING, Rows, Scope, TransactionRows
+from ..core.namespace import Rows, Scope
+from ..core.transaction import PENDING, TransactionRows
 from ..engine import Row
 from ..errors import Conflict, Damaged
 from ..limits import INLINE_BYTES, UPLOAD_BYTES

@@ -8,8 +8,9 @@ import msgspec
 from .. import arguments, keys
 from ..clock import from_micros, new_id, to_micros
 from ..codec import seal, unseal
+from ..core.namespace import Reader, Scope
 from ..core.operation import Family, M, operation, reading
-from ..core.transaction import Reader, Scope, Transaction
+from ..core.transaction import Transaction
 from ..engine import Row, read_counter, write_counter
 from ..errors import NotFound
 from ..feed.feed import Change

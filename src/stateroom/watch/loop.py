@@ -13,8 +13,9 @@ import msgspec
 
 from .. import keys
 from ..clock import new_id
+from ..core.namespace import Scope
 from ..core.outage import Outage, passes
-from ..core.transaction import Scope, Transaction, transact
+from ..core.transaction import Transaction, transact
 from ..errors import Closed, Compacted, InvalidArgument, LostLease, StoreError
 from ..families.leases import Lease, fence
 from ..families.renewal import Renewal

@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 
 from .. import arguments
 from ..core.bridge import run_now
+from ..core.namespace import Reader, Scope
 from ..core.operation import M, iteration
 from ..core.outage import Outage, passes
-from ..core.transaction import Reader, Scope, Transaction, transact
+from ..core.transaction import Transaction, transact
 from ..errors import AlreadyExists, InvalidArgument, StoreError, Timeout
 from ..feed import positions
 from ..feed.feed import Change, Changes, Feed, Filter, Follower, make_filter

@@ -11,8 +11,9 @@ import msgspec
 
 from ... import arguments, keys
 from ...clock import to_micros
+from ...core.namespace import Reader
 from ...core.operation import Family, M, iteration, operation, procedure, reading
-from ...core.transaction import Reader, Transaction
+from ...core.transaction import Transaction
 from ...errors import AlreadyExists, InvalidArgument, NotFound, StaleRevision, WrongState
 from ...feed import history
 from ...feed.feed import append_plain

@@ -11,7 +11,7 @@ import msgspec
 
 from ... import arguments, keys
 from ...clock import from_micros
-from ...core.transaction import Reader
+from ...core.namespace import Reader
 from ...errors import InvalidArgument
 from ...feed.feed import EVENTS, PLAIN
 from ...records import dependents

@@ -10,8 +10,9 @@ from datetime import datetime
 import msgspec
 
 from ... import arguments, keys
+from ...core.namespace import Reader
 from ...core.operation import Family, M, iteration, operation, procedure, reading
-from ...core.transaction import Reader, Transaction
+from ...core.transaction import Transaction
 from ...errors import AlreadyExists, InvalidArgument, WrongState
 from ...feed import history
 from ...limits import BUSINESS_KEY_BYTES

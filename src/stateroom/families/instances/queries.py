@@ -7,7 +7,7 @@ import msgspec
 
 from ... import arguments, keys
 from ...clock import to_micros
-from ...core.transaction import Reader
+from ...core.namespace import Reader
 from ...errors import InvalidArgument
 from ...records.kind import Index
 from ...records.pages import check_limit, fingerprint

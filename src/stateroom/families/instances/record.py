@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from ... import arguments, keys
-from ...core.transaction import Reader, Scope
+from ...core.namespace import Reader, Scope
 from ...errors import AlreadyExists, InvalidArgument, NotFound, StaleRevision
 from ...limits import BUSINESS_KEY_BYTES
 from ...records.audit import Problem, rows_of

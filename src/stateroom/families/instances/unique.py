@@ -5,7 +5,8 @@ stand in the part of the business key, which is the part of its instances.
 """
 
 from ... import keys
-from ...core.transaction import Reader, Scope, Transaction
+from ...core.namespace import Reader, Scope
+from ...core.transaction import Transaction
 from ...engine import read_counter, write_counter
 from ...errors import AlreadyExists
 from ...records.kind import Stored

@@ -14,7 +14,8 @@ import ormsgpack
 from ... import keys
 from ...clock import from_micros, to_micros
 from ...codec import seal, unseal
-from ...core.transaction import Reader, Scope, Transaction
+from ...core.namespace import Reader, Scope
+from ...core.transaction import Transaction
 from ...engine import Row, read_counter
 from ...errors import Damaged, InvalidArgument, Undecodable
 from ...records.audit import AUDITS, Problem, rows_of

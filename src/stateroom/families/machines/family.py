@@ -12,8 +12,9 @@ from typing import Any
 from ... import arguments, keys
 from ...clock import from_micros, to_micros
 from ...codec import describe
+from ...core.namespace import Reader
 from ...core.operation import Family, M, iteration, operation, procedure, reading
-from ...core.transaction import Reader, Transaction
+from ...core.transaction import Transaction
 from ...errors import WrongState
 from ...feed import history
 from ...limits import INT64_MAX

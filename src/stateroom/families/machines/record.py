@@ -9,7 +9,8 @@ import msgspec
 from ... import arguments, keys
 from ...clock import from_micros, to_micros
 from ...codec import seal, unseal
-from ...core.transaction import Reader, Rows, Scope, Transaction, TransactionRows
+from ...core.namespace import Reader, Rows, Scope
+from ...core.transaction import Transaction, TransactionRows
 from ...engine import Row
 from ...errors import AlreadyExists, Damaged, InvalidArgument, NotFound, StaleRevision
 from ...feed.feed import EVENTS

@@ -14,7 +14,7 @@ import ormsgpack
 from ... import arguments, keys
 from ...codec import seal, unseal
 from ...core.contention import backoff
-from ...core.transaction import Reader, Rows, Scope
+from ...core.namespace import Reader, Rows, Scope
 from ...engine import Batch
 from ...errors import Conflict, InvalidArgument, WrongState
 from ...limits import TRIES, VALUE_BYTES

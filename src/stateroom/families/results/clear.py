@@ -6,7 +6,8 @@ from datetime import datetime
 
 from ... import keys
 from ...clock import to_micros
-from ...core.transaction import Scope, Transaction, transact
+from ...core.namespace import Scope
+from ...core.transaction import Transaction, transact
 from ...records.entry import NO_POINTER, Entry, encode, feed_prefix
 from ...records.kind import Stored
 from ...records.reading import load, open_row

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from ...core.transaction import Reader, Transaction
+from ...core.namespace import Reader
+from ...core.transaction import Transaction
 from ...errors import Damaged, Undecodable
 from ...limits import INLINE_BYTES
 from ...values import streams, wrapper

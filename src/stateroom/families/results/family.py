@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 
 from ... import arguments, keys
+from ...core.namespace import Reader
 from ...core.operation import Family, M, iteration, joining, operation, procedure, reading
-from ...core.transaction import Reader, Transaction
+from ...core.transaction import Transaction
 from ...errors import InvalidArgument, Timeout
 from ...limits import INLINE_BYTES
 from ...records.pages import Page, fingerprint

@@ -20,7 +20,8 @@ from ... import arguments, keys
 from ...clock import to_micros
 from ...codec import Codec, seal, unseal
 from ...core.bridge import run_now
-from ...core.transaction import Scope, Transaction, transact
+from ...core.namespace import Scope
+from ...core.transaction import Transaction, transact
 from ...engine import Row
 from ...errors import Closed, InvalidArgument, StoreError
 from .record import Encoded, Result, check_names, encode, find_live, keep, put, with_value

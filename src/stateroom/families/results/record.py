@@ -13,7 +13,8 @@ import msgspec
 
 from ... import arguments, keys
 from ...clock import from_micros, to_micros
-from ...core.transaction import Reader, Scope, Transaction
+from ...core.namespace import Reader, Scope
+from ...core.transaction import Transaction
 from ...errors import Damaged, InvalidArgument, NotFound
 from ...limits import INLINE_BYTES
 from ...records.audit import Problem, rows_of

@@ -19,7 +19,8 @@ import msgspec
 import ormsgpack
 
 from ...codec import Codec
-from ...core.transaction import Scope, TransactionRows
+from ...core.namespace import Scope
+from ...core.transaction import TransactionRows
 from ...errors import Damaged, Undecodable
 from ...values import objects, wrapper
 from ...values.objects import CHUNK_BYTES, Object

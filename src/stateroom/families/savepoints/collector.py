@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from ... import arguments
 from ...core.bridge import run_now
-from ...core.transaction import Scope, Transaction, transact
+from ...core.namespace import Scope
+from ...core.transaction import Transaction, transact
 from ...errors import AlreadyExists, InvalidArgument, NotInitialized
 from .layers import merged
 from .record import Run, SavepointRecord, find_run, layers_of, newest, no_savepoint, write_run

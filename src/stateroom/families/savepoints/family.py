@@ -9,8 +9,9 @@ from typing import Any, Generic
 
 from ... import arguments, keys
 from ...clock import to_micros
+from ...core.namespace import Reader
 from ...core.operation import Family, M, iteration, joining, operation, reading
-from ...core.transaction import Reader, Transaction
+from ...core.transaction import Transaction
 from ...errors import Damaged, NotFound
 from ...records.entry import NO_POINTER, Entry, encode, feed_prefix
 from ...records.reading import load

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ...core.transaction import Rows
+from ...core.namespace import Rows
 from ...errors import Damaged
 from ...values import objects, wrapper
 from ...values.objects import READ_BYTES

@@ -9,7 +9,8 @@ import ormsgpack
 
 from ... import keys
 from ...codec import seal, unseal
-from ...core.transaction import Reader, Scope, Transaction
+from ...core.namespace import Reader, Scope
+from ...core.transaction import Transaction
 from ...errors import Damaged, NoSavepoint, NotInitialized
 from ...records.audit import Problem, rows_of
 from ...records.kind import Kind, Record, Stored, register

@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from ... import arguments, keys
-from ...core.transaction import Reader, Scope, Transaction
+from ...core.namespace import Reader, Scope
+from ...core.transaction import Transaction
 from ...errors import Conflict, Damaged, InvalidArgument
 from ...limits import NAME_BYTES, TRIES
 from ...records.kind import Stored
