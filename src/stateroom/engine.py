@@ -127,6 +127,10 @@ class Snapshotting(Protocol):
         ...
 
 
+Amend = Callable[[Callable[[int, Sequence[bytes]], list[Row | None]]], Batch]
+"""Given a function that reads rows of a part, makes a batch for part 0."""
+
+
 def stamped(prefix: bytes, version: int, index: int) -> bytes:
     """The key of an appended row."""
     return prefix + version.to_bytes(8, "big") + index.to_bytes(2, "big")

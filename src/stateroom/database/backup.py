@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import os
+import tempfile
 
 from ..core.bridge import Inline
 from ..core.namespace import Scope
 from ..engines import sqlite
 from ..errors import InvalidArgument
+from ..feed import positions
 from .copying import copy_database
 
 
@@ -34,15 +36,16 @@ async def backup(scope: Scope, path: "str | os.PathLike[str]") -> None:
     if hot is None:
         await _copied(scope, where)
     elif scope.suspends:
-        await asyncio.to_thread(hot, where)
+        await asyncio.to_thread(hot, where, positions.renewed(scope.parts))
     else:
-        hot(where)
+        hot(where, positions.renewed(scope.parts))
 
 
 async def _copied(scope: Scope, where: str) -> None:
-    partial = f"{where}.partial"
-    try:
-        _forget(partial)
+    folder, name = os.path.split(where)
+    try:  # under a name that nobody else has, for this user alone
+        handle, partial = tempfile.mkstemp(prefix=f".{name[:100]}.", suffix=".partial", dir=folder)
+        os.close(handle)
     except OSError as error:
         raise InvalidArgument(f"{where} cannot be written: {error.strerror}", what="path", value=where) from error
     try:

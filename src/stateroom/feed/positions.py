@@ -4,12 +4,13 @@ import base64
 import binascii
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
+from weakref import WeakKeyDictionary
 from zlib import crc32
 
 from ..core.namespace import Reader, Scope
-from ..engine import Batch
+from ..engine import Amend, AsyncEngine, Batch, Row
 from ..errors import Conflict, InvalidArgument
 
 BEGINNING: Final = "beginning"
@@ -20,7 +21,9 @@ LATEST: Final = "latest"
 
 _IDENTITY = b"\x00identity"  # no namespace is blank, so no record has this key
 _LAST_INDEX = 0xFFFF
+_ID = 8
 _HEAD, _EACH = 12, 10  # identity and namespace; version and index of one part
+_ANCESTORS = 64  # copies of copies whose positions are known
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 Vector = list[tuple[int, int]]
@@ -28,19 +31,56 @@ Vector = list[tuple[int, int]]
 
 
 async def identity(scope: Scope) -> bytes:
-    """Eight bytes made once for each database, by which a foreign position is known."""
-    known: bytes | None = getattr(scope.engine, "identity", None)
-    while known is None:
+    """Eight bytes made once for each database, and anew in each copy, by which a foreign position is known."""
+    return (await _lineage(scope))[:_ID]
+
+
+async def _lineage(scope: Scope) -> bytes:
+    """The identity; then of each database that this is a copy of its identity, and its parts' versions at the time."""
+    lineage = _lineages.get(scope.engine)
+    while lineage is None:
         row = (await Reader(scope).in_part(0).peek([_IDENTITY]))[0]
         if row is not None:
-            known = row.value
+            lineage = row.value
         else:
             try:
-                await scope.engine.commit(0, Batch(expect={_IDENTITY: 0}, write={_IDENTITY: os.urandom(8)}))
+                await scope.engine.commit(0, Batch(expect={_IDENTITY: 0}, write={_IDENTITY: os.urandom(_ID)}))
             except Conflict:
                 continue  # another client was first: read what it wrote
-    scope.engine.identity = known  # type: ignore[attr-defined]
-    return known
+    _lineages[scope.engine] = lineage
+    return lineage
+
+
+_lineages: "WeakKeyDictionary[AsyncEngine, bytes]" = WeakKeyDictionary()
+
+
+def renewed(parts: int) -> Amend:
+    """Make what gives a copy an identity of its own.
+
+    Its positions from before the copy was made are as good in it. Later ones are not: other commits have their numbers.
+    """
+
+    def amend(read: Callable[[int, Sequence[bytes]], list[Row | None]]) -> Batch:
+        row = read(0, [_IDENTITY])[0]
+        lineage = os.urandom(_ID)
+        if row is not None:
+            now = [version for part in range(parts) for version in read(part, [b""])]
+            versions = b"".join((0 if part is None else part.version).to_bytes(8, "big") for part in now)
+            older = row.value[_ID : _ID + (_ANCESTORS - 1) * (_ID + 8 * parts)]
+            lineage += row.value[:_ID] + versions + older
+        return Batch(write={_IDENTITY: lineage})
+
+    return amend
+
+
+def _is_before_copy(lineage: bytes, database: bytes, vector: Vector) -> bool:
+    """Whether a vector of `database` was reached before a copy of it, with this lineage, was made."""
+    size = _ID + 8 * len(vector)
+    for start in range(_ID, len(lineage), size):
+        if lineage[start : start + _ID] == database:
+            versions = struct.unpack(f">{len(vector)}Q", lineage[start + _ID : start + size])
+            return all(version <= most for (version, _), most in zip(vector, versions, strict=True))
+    return False
 
 
 class Place:
@@ -112,14 +152,18 @@ async def read(scope: Scope, position: str) -> Vector:
         raise InvalidArgument(
             "this is not a position: use BEGINNING, LATEST or one the feed gave", what="position", value=position
         ) from error
-    if packed[:_HEAD] != await identity(scope) + crc32(scope.prefix).to_bytes(4, "big") or parts != scope.parts:
+    numbers = struct.unpack(">" + "QH" * parts, packed[_HEAD:end])
+    vector = list(zip(numbers[::2], numbers[1::2], strict=True))
+    lineage, database = await _lineage(scope), packed[:_ID]
+    foreign = packed[_ID:_HEAD] != crc32(scope.prefix).to_bytes(4, "big") or parts != scope.parts
+    if foreign or (database != lineage[:_ID] and not _is_before_copy(lineage, database, vector)):
         raise InvalidArgument(
-            "this position belongs to another database or namespace; start from BEGINNING or LATEST",
+            "this position belongs to another database or namespace, or to the time after the backup that this database"
+            " comes from; start from BEGINNING or LATEST",
             what="position",
             value=position,
         )
-    numbers = struct.unpack(">" + "QH" * parts, packed[_HEAD:end])
-    return list(zip(numbers[::2], numbers[1::2], strict=True))
+    return vector
 
 
 async def versions(reader: Reader) -> list[int]:

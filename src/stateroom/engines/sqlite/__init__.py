@@ -33,5 +33,15 @@ def connect(url: str, *, durability: str = "full", create: bool = True, parts: i
     if durability not in ("full", "normal"):
         raise InvalidArgument(f"durability is {durability!r}; full or normal", what="durability", value=durability)
     path, verify = local_path(url), checks_pages(url)
-    found = prepare(path, create=create, parts=parts, patience=PATIENCE, vfs="", mounts=mounts, verify=verify)
-    return SqliteEngine(Connections(path, durability=durability, patience=PATIENCE, vfs="", verify=verify), found)
+    connections = Connections(path, durability=durability, patience=PATIENCE, vfs="", verify=verify)
+    number = prepare(
+        path,
+        create=create,
+        parts=parts,
+        patience=PATIENCE,
+        vfs="",
+        mounts=mounts,
+        verify=verify,
+        place=connections.place,
+    )
+    return SqliteEngine(connections, number)

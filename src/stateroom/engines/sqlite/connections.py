@@ -9,9 +9,10 @@ from typing import TypeVar
 
 import apsw
 
-from ...errors import Closed, StoreError
+from ...errors import Closed, Damaged, StoreError
 from .failures import mapped
 from .opening import connection, gate
+from .place import Place
 
 __all__ = ["Connections"]
 
@@ -52,6 +53,10 @@ class Connections:
         self._readers: weakref.WeakSet[Reader] = weakref.WeakSet()
         self._writer: apsw.Connection | None = None
         self._refusal: StoreError | None = None
+        self.place = Place(path)
+        self._kept: list[apsw.Connection] = []
+        self.replaced = False
+        """The file is not the one that was opened: nothing is written into it any more."""
         self.log_pages = 0
         """How long the log was after the last commit of this engine."""
 
@@ -67,7 +72,29 @@ class Connections:
             self.check()
             opened = connection(*self._settings, verify=self._verify, synchronous=self._synchronous)
             self._open.add(opened)
+            self._check(self.place.check)
             return opened
+
+    def check_place(self, connection: apsw.Connection) -> None:
+        """Raise `Damaged`, from now on always, where the file or its log was replaced, removed or overwritten."""
+        self._check(lambda: self.place.check(connection))
+
+    def check_commit(self, connection: apsw.Connection) -> None:
+        """The same after a commit, which is none where its log has lost its name."""
+        self._check(lambda: self.place.check(connection))
+        self._check(self.place.check_log)
+
+    def _check(self, look: Callable[[], None]) -> None:
+        try:
+            look()
+        except Damaged as damage:
+            self.refuse(damage)
+            with gate:
+                self.replaced = True
+                self._kept = list(self._open)  # until they are closed without a checkpoint, by the writer or `close`
+                for reader in list(self._readers):
+                    reader.stop()
+            raise
 
     def reading(self, run: Callable[[apsw.Connection], T]) -> T:
         """What `run` gives on this thread's connection, which is opened where there is none or it was closed."""
@@ -85,6 +112,7 @@ class Connections:
         self.check()
         if self._writer is None:
             self._writer = self.open()
+            self.place.forget_log()  # the log stays as long as a connection does; another one may begin another
             self._writer.pragma("cache_size", -16384)
             self._writer.set_wal_hook(self._note_log)
         return self._writer
@@ -118,6 +146,7 @@ class Connections:
 
         The last one to close a file copies its log into it, unless `checkpoint` is False.
         """
+        checkpoint = checkpoint and not self.replaced
         with gate:
             self._writer = None
             for reader in list(self._readers):
@@ -125,6 +154,7 @@ class Connections:
             for opened in list(self._open):
                 _close(opened, checkpoint, patience)
             self._open = weakref.WeakSet()
+            self._kept = []
 
     def _open_reader(self) -> apsw.Connection:
         with gate:

@@ -1,11 +1,7 @@
 """The engine itself: reads on the caller's connection, everything else handed to its part."""
 
-import heapq
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from itertools import islice
-from operator import itemgetter
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import TypeVar
 
 import apsw
 
@@ -15,18 +11,14 @@ from .checkpoint import Checkpoints
 from .connections import Connections, closed
 from .fork import guard
 from .group import READ
+from .reading import PART, SCAN, SCAN_BACK, as_row, merged, read_rows
 from .upkeep import Upkeep
 from .waiting import Waiters
 from .writer import Writer
 
 __all__ = ["SqliteEngine"]
 
-_PART = "SELECT version FROM parts WHERE part = ?"
-_ALL_PARTS = "SELECT total(version) FROM parts"
-_SCAN = "SELECT key, value, version FROM rows WHERE part = ? AND key >= ? AND key < ? ORDER BY key LIMIT ?"
-_SCAN_BACK = "SELECT key, value, version FROM rows WHERE part = ? AND key >= ? AND key < ? ORDER BY key DESC LIMIT ?"
-_key = itemgetter(0)
-_as_row: Callable[[Any], Row] = partial(tuple.__new__, Row)
+_ALL_PARTS = "SELECT total(version) FROM parts WHERE part >= 0"
 T = TypeVar("T")
 
 _NESTED_SECONDS = 1.0
@@ -67,7 +59,7 @@ class SqliteEngine:
                 except (apsw.Error, AttributeError):
                     found = self._connections.reading(lambda connection: connection.execute(READ, (part, key)).get)
                 return [found and Row(key, found[0], found[1])]
-        return self._connections.reading(lambda connection: _read(connection, part, keys))
+        return self._connections.reading(lambda connection: read_rows(connection, part, keys))
 
     def scan(self, part: int | None, start: bytes, stop: bytes, /, *, limit: int, reverse: bool = False) -> list[Row]:
         """At most `limit` rows of ``start <= key < stop`` in key order, as of one commit, over all parts too."""
@@ -75,13 +67,13 @@ class SqliteEngine:
             raise InvalidArgument(f"limit is {limit}; at least 0", what="limit", value=limit)
         if part is not None and not 0 <= part < self.parts:
             raise self._no_part(part)
-        statement = _SCAN_BACK if reverse else _SCAN
+        statement = SCAN_BACK if reverse else SCAN
         parts = range(self.parts) if part is None else (part,)
 
         def run(connection: apsw.Connection) -> list[Row]:
             if len(parts) == 1:
-                return list(map(_as_row, connection.execute(statement, (parts[0], start, stop, limit))))
-            return _merged(connection, statement, [(each, start, stop, limit) for each in parts], limit, reverse)
+                return list(map(as_row, connection.execute(statement, (parts[0], start, stop, limit))))
+            return merged(connection, statement, [(each, start, stop, limit) for each in parts], limit, reverse)
 
         return self._connections.reading(run)
 
@@ -137,45 +129,15 @@ class SqliteEngine:
     def _version(self, part: int | None) -> int:
         found = self._connections.reading(
             lambda connection: (
-                connection.execute(_ALL_PARTS).get if part is None else connection.execute(_PART, (part,)).get
+                connection.execute(_ALL_PARTS).get if part is None else connection.execute(PART, (part,)).get
             )
         )
         return int(found or 0)
 
     def _foreign(self) -> int:
-        return int(self._connections.reading(lambda connection: connection.execute("PRAGMA data_version").get))
+        return self._connections.reading(self._look_out)
 
-
-def _read(connection: apsw.Connection, part: int, keys: Sequence[bytes]) -> list[Row | None]:
-    return _in_one_view(connection, lambda: [_row(connection, part, key) for key in keys])
-
-
-def _row(connection: apsw.Connection, part: int, key: bytes) -> Row | None:
-    if key:
-        found = connection.execute(READ, (part, key)).get
-        return found and Row(key, found[0], found[1])
-    return Row(b"", b"", connection.execute(_PART, (part,)).get or 0)
-
-
-def _merged(
-    connection: apsw.Connection,
-    statement: str,
-    bindings: Iterable[tuple[int, bytes, bytes, int]],
-    limit: int,
-    reverse: bool,
-) -> list[Row]:
-    def run() -> list[Row]:
-        found = [connection.execute(statement, each) for each in bindings]
-        return list(map(_as_row, islice(heapq.merge(*found, key=_key, reverse=reverse), limit)))
-
-    return _in_one_view(connection, run)
-
-
-def _in_one_view(connection: apsw.Connection, run: Callable[[], T]) -> T:
-    """What `run` gives, with every statement seeing the same commits."""
-    connection.execute("BEGIN")
-    try:
-        return run()
-    finally:
-        if connection.in_transaction:
-            connection.execute("COMMIT")
+    def _look_out(self, connection: apsw.Connection) -> int:
+        """What changes when another process commits. Raises `Damaged` where the file is not the one that was opened."""
+        self._connections.check_place(connection)
+        return int(connection.execute("PRAGMA data_version").get)

@@ -84,7 +84,7 @@ class Group:
         return all((connection.execute(_PART, (part,)).get or 0) >= self._versions[part] for part in self._moved)
 
     def _begin(self, part: int) -> dict[bytes, _Pending]:
-        version = self._execute(_PART, (part,)).get
+        version = self._execute(_PART, (part,)).get if part >= 0 else None  # -1 is none: see `place`
         if version is None:
             raise InvalidArgument(f"there is no part {part}", what="part", value=part)
         self._versions[part] = version

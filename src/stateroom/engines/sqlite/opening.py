@@ -13,6 +13,7 @@ import apsw.sqlite_extra
 from ...errors import Damaged, InvalidArgument, NotFound, StoreError, Unavailable, UnsupportedFormat
 from .failures import mapped
 from .location import Mounts, refuse_network
+from .place import IDENTITY, Place, check_log, draw
 
 __all__ = ["APPLICATION_ID", "FORMAT", "check_library", "connection", "gate", "prepare"]
 
@@ -49,9 +50,20 @@ def check_library(version: str) -> None:
 
 
 def prepare(
-    path: str, *, create: bool, parts: int | None, patience: float, vfs: str, mounts: Mounts, verify: bool = True
+    path: str,
+    *,
+    create: bool,
+    parts: int | None,
+    patience: float,
+    vfs: str,
+    mounts: Mounts,
+    verify: bool = True,
+    place: Place | None = None,
 ) -> int:
-    """Check the file at `path`, or make it with `parts` parts (default 1); gives the number of its parts."""
+    """Check the file at `path`, or make it with `parts` parts (default 1); gives the number of its parts.
+
+    `place` is to remember the file, so that another one in its place is noticed.
+    """
     check_library(apsw.sqlite_lib_version())
     folder = os.path.dirname(path)
     if os.path.isdir(path):
@@ -63,12 +75,16 @@ def prepare(
     refuse_network(path, mounts)
     with gate, _locked(folder, path, patience) as handle:
         try:
-            found = _inspect(path, create, parts, patience, vfs, verify)
+            found = _inspect(path, create, parts, patience, vfs, verify, place)
             if found is None:
-                found = _make(path, 1 if parts is None else parts, patience, vfs)
+                _create(path)
+                _make(path, 1 if parts is None else parts, patience, vfs)
                 os.fsync(handle)
+                found = _inspect(path, create, parts, patience, vfs, verify, place)
         except apsw.Error as error:
             raise _opening(error, path) from error
+    if found is None:
+        raise Damaged(f"{path} was emptied while it was being opened; open it again", kind="database", id=path)
     if parts is not None and parts != found:
         raise InvalidArgument(
             f"{path} was made with {found} parts, not {parts}; leave `parts` out", what="parts", value=parts
@@ -90,13 +106,17 @@ def connection(
         return opened
 
 
-def _inspect(path: str, create: bool, parts: int | None, patience: float, vfs: str, verify: bool) -> int | None:
+def _inspect(
+    path: str, create: bool, parts: int | None, patience: float, vfs: str, verify: bool, place: Place | None
+) -> int | None:
     """How many parts the file has; None when it has nothing in it yet."""
     if parts is not None and not 1 <= parts <= 65536:
         raise InvalidArgument(f"parts is {parts}; 1 to 65536", what="parts", value=parts)
     if not _content(path):
         return None
     with contextlib.closing(connection(path, patience, vfs, verify=verify)) as opened:
+        # The log beside the file may be another's: nothing of it is copied into the file before that is known.
+        opened.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         owner, number = opened.pragma("application_id"), opened.pragma("user_version")
         if owner == 0 and number == 0 and not opened.execute("SELECT count(*) FROM sqlite_schema").get:
             if create:
@@ -118,8 +138,12 @@ def _inspect(path: str, create: bool, parts: int | None, patience: float, vfs: s
             )
         if opened.pragma("journal_mode") != "wal":
             opened.pragma("journal_mode", "wal")
+        check_log(opened, path)
+        opened.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
         _check_length(opened, path)
-        found = opened.execute("SELECT count(*) FROM parts").get
+        if place is not None:
+            place.check(opened)
+        found = opened.execute("SELECT count(*) FROM parts WHERE part >= 0").get
         if not isinstance(found, int) or not found:
             raise Damaged(f"{path} has lost the rows of its parts; restore a backup", kind="database", id=path)
         return found
@@ -137,7 +161,7 @@ def _check_length(opened: apsw.Connection, path: str) -> None:
             raise Damaged(f"{path} ends inside a page: it was cut; restore a backup", kind="database", id=path)
 
 
-def _make(path: str, parts: int, patience: float, vfs: str) -> int:
+def _make(path: str, parts: int, patience: float, vfs: str) -> None:
     with contextlib.closing(connection(path, patience, vfs)) as opened:
         if vfs or _checksums():
             opened.reserve_bytes("main", 8)
@@ -145,10 +169,19 @@ def _make(path: str, parts: int, patience: float, vfs: str) -> int:
         opened.pragma("journal_mode", "wal")
         with opened:
             opened.execute(_SCHEMA).get  # noqa: B018
-            opened.executemany("INSERT INTO parts VALUES (?, 0)", [(part,) for part in range(parts)])
+            versions = [(IDENTITY, draw()), *((part, 0) for part in range(parts))]
+            opened.executemany("INSERT INTO parts VALUES (?, ?)", versions)
             opened.pragma("application_id", APPLICATION_ID)
             opened.pragma("user_version", FORMAT)
-    return parts
+
+
+def _create(path: str) -> None:
+    """Make an empty file that this user alone may read: SQLite leaves that to the umask. One that is there stays."""
+    with contextlib.suppress(FileExistsError):
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        except PermissionError as error:
+            raise _refused(path, f"this user may not write its folder: {error.strerror}") from error
 
 
 def _content(path: str) -> bool:

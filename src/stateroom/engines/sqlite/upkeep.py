@@ -2,16 +2,21 @@
 
 import contextlib
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import apsw
 
+from ...engine import Amend
 from ...errors import InvalidArgument, Unavailable
 from ..interrupts import Lock
 from .connections import Connections
 from .failures import mapped
+from .group import Group
+from .place import IDENTITY, draw
+from .reading import read_row
 
 if TYPE_CHECKING:
     from .writer import Writer
@@ -34,9 +39,11 @@ class Upkeep:
         self._writer = writer
         self.lock = Lock()
 
-    def backup(self, path: str) -> None:
+    def backup(self, path: str, amend: Amend | None = None) -> None:
         """Write a consistent copy to `path`, which must not exist, while others go on committing.
 
+        `amend` is given a function that reads rows of the copy, as `Engine.read` does, and gives a batch for its part
+        0: what the copy is not to have in common with this database. It always has a number of its own (`place`).
         Raises `InvalidArgument` when there is something at `path` or its folder is missing.
         """
         target = os.path.abspath(path)
@@ -44,13 +51,14 @@ class Upkeep:
             raise InvalidArgument(f"{target} exists; name a file that does not", what="path", value=path)
         if not os.path.isdir(os.path.dirname(target)):
             raise InvalidArgument(f"there is no folder for {target}; make it first", what="path", value=path)
-        partial = f"{target}.partial"
+        partial = ""
         with self._connection() as connection:
             try:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(partial)
-                _copy(connection, partial)
+                partial = _beside(target)
+                _copy(connection, partial, amend)
                 _publish(partial, target)
+            except FileExistsError as error:
+                raise InvalidArgument(f"{target} exists; name a file that does not", what="path", value=path) from error
             except OSError as error:
                 raise Unavailable(f"could not write {target}: {error.strerror}; there is no copy") from error
             finally:
@@ -112,7 +120,25 @@ class Upkeep:
                 raise mapped(error, self._connections.path) from error
 
 
-def _copy(connection: apsw.Connection, path: str) -> None:
+def _beside(target: str) -> str:
+    """Make an empty file in the folder of `target`, under a name that nobody else has, for this user alone."""
+    folder, name = os.path.split(target)
+    handle, path = tempfile.mkstemp(prefix=f".{name[:100]}.", suffix=".partial", dir=folder)
+    os.close(handle)
+    return path
+
+
+def _amend(target: apsw.Connection, amend: Amend | None) -> None:
+    """Give a copy a number of its own, and what `amend` says."""
+    with target:
+        target.execute("INSERT OR REPLACE INTO parts VALUES (?, ?)", (IDENTITY, draw()))
+        if amend is not None:
+            group = Group(target)
+            group.add(0, amend(lambda part, keys: [read_row(target, part, key) for key in keys]))
+            group.flush()
+
+
+def _copy(connection: apsw.Connection, path: str, amend: Amend | None) -> None:
     """Copy a database as it is now, page by page."""
     with contextlib.closing(apsw.Connection(path, vfs=connection.open_vfs or None)) as target:
         # The first page says whether pages carry checksums. It must be in the file before any other: a page that
@@ -126,12 +152,18 @@ def _copy(connection: apsw.Connection, path: str) -> None:
             with target.backup("main", connection, "main") as copying:
                 while not copying.done:
                     copying.step(COPY_PAGES)
+        _amend(target, amend)
 
 
 def _publish(partial: str, target: str) -> None:
-    """Make the copy durable under its name: flush it, rename it, flush the folder."""
+    """Make the copy durable under its name, which nobody may have taken meanwhile, and flush the folder."""
     _flush(partial)
-    os.rename(partial, target)
+    try:
+        os.link(partial, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        os.rename(partial, target)
     _flush(os.path.dirname(target))
 
 

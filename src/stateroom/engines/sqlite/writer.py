@@ -57,7 +57,7 @@ class _Attempt:
         self.outcomes: list[Outcome] = []
         self.committing = False
         self.superseded = False
-        """A signal's handler has committed in its middle: what is queued has been seen to, its connection is closed."""
+        """A signal's handler that ran in its middle has seen to it: told its outcomes, or closed its connection."""
 
 
 class Writer:
@@ -241,6 +241,7 @@ class Writer:
         group.flush()
         attempt.committing = True
         connection.execute("COMMIT")
+        self._connections.check_commit(connection)
 
     def _tell(self, attempt: _Attempt) -> None:
         """Give a group its outcomes and take it off the queue. Interrupted anywhere, it can be run again."""
@@ -268,6 +269,7 @@ class Writer:
         ]
         if isinstance(failure, OutcomeUnknown):
             self._connections.refuse(Closed(f"{failure.message}; until then this one is closed"))
+        if isinstance(failure, OutcomeUnknown) or self._connections.replaced:
             self._connections.close_all(checkpoint=False)
 
     def _failure(self, error: Exception, committing: bool) -> Exception:
@@ -313,6 +315,7 @@ class Writer:
             self._roll_back(connection)
         elif attempt.committing and self._landed(attempt):
             self._tell(attempt)
+            attempt.superseded = True
         if suspended:
             self._connections.set_aside()
 
