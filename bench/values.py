@@ -26,7 +26,7 @@ Pair = tuple[Callable[[Any], Any], Callable[[Any], Any]]
 def contenders() -> dict[str, Pair]:
     """Encode and decode of each; what is not installed is left out."""
     codec = Codec()
-    callback = codec._packer.callbacks[0]
+    callback = codec._packer.take().first
     found: dict[str, Pair] = {
         "stateroom": (codec.encode, codec.decode),
         "ormsgpack": (

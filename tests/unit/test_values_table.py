@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, Flag, IntEnum, IntFlag, StrEnum
 from fractions import Fraction
+from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from threading import Lock
 from types import SimpleNamespace
@@ -26,6 +27,14 @@ from stateroom.errors import InvalidArgument
 
 nan = float("nan")
 inf = float("inf")
+
+
+class Unknown:
+    pass
+
+
+class Sorted(OrderedDict[str, int]):
+    pass
 
 
 class Color(Enum):
@@ -216,6 +225,41 @@ TABLE: list[tuple[str, str, list[Any]]] = [
         ],
     ),
     (
+        "`collections.OrderedDict`, `Counter`",
+        "with its order",
+        [OrderedDict(b=1, a=2), OrderedDict(), OrderedDict({1: [2], (3,): 4}), Counter("hello"), Counter(a=0, b=-1)],
+    ),
+    (
+        "`collections.defaultdict`",
+        "its factory by name: a built-in type, or a registered one",
+        [
+            defaultdict(int, a=1),
+            defaultdict(list, {(1, 2): [3]}),
+            defaultdict(None, a=1),
+            defaultdict(Order),
+            defaultdict(OrderedDict),
+        ],
+    ),
+    ("`collections.deque`", "with its `maxlen`", [deque([1, [2]]), deque("abc", 2), deque(maxlen=0), deque([(1,)], 5)]),
+    (
+        "`ipaddress`: addresses, networks, interfaces",
+        "",
+        [
+            ip_address("192.0.2.1"),
+            ip_address("2001:db8::1"),
+            ip_address("fe80::1%eth0"),
+            ip_network("192.0.2.0/24"),
+            ip_network("2001:db8::/32"),
+            ip_interface("192.0.2.1/24"),
+            ip_interface("2001:db8::1/64"),
+        ],
+    ),
+    (
+        "`types.SimpleNamespace`",
+        "",
+        [SimpleNamespace(), SimpleNamespace(a=1, b=[SimpleNamespace(c=(1,))])],
+    ),
+    (
         "NumPy scalar",
         "where NumPy is installed",
         [
@@ -240,12 +284,10 @@ REFUSED: list[tuple[str, Any]] = [
     ("locks", Lock()),
     ("generators", (x for x in ())),
     ("memoryview", memoryview(b"a")),
-    ("unregistered classes", SimpleNamespace()),
+    ("unregistered classes", Unknown()),
     ("unregistered subclasses of built-in types", Text("a")),
-    ("OrderedDict, defaultdict, Counter, deque", OrderedDict(a=1)),
-    ("OrderedDict, defaultdict, Counter, deque", defaultdict(int)),
-    ("OrderedDict, defaultdict, Counter, deque", Counter("a")),
-    ("OrderedDict, defaultdict, Counter, deque", deque([1])),
+    ("a defaultdict whose factory is a function", defaultdict(lambda: 0)),
+    ("subclasses of the containers above", Sorted(a=1)),
     ("unregistered named tuples", Loose(1)),
     ("text with a lone surrogate", "a\ud800"),
     ("NumPy `object` arrays, record arrays and masked arrays", np.array([None])),
@@ -273,6 +315,12 @@ def same(left: Any, right: Any) -> bool:
         return same(left.real, right.real) and same(left.imag, right.imag)
     if isinstance(left, list | tuple):
         return len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, defaultdict) and left.default_factory is not right.default_factory:
+        return False
+    if isinstance(left, deque):
+        return bool(left.maxlen == right.maxlen and same(list(left), list(right)))
+    if isinstance(left, SimpleNamespace):
+        return same(vars(left), vars(right))
     if isinstance(left, dict):
         return len(left) == len(right) and all(map(same, left.items(), right.items()))
     if isinstance(left, set | frozenset):

@@ -3,7 +3,10 @@
 from .codec import Codec, default, register
 from .crypto import KeyRing
 from .failure import ErrorRecord, describe
+from .raw import Raw, show
 from .seal import SEAL_BYTES, seal, unseal
-from .unpacking import Raw
 
-__all__ = ["Codec", "ErrorRecord", "KeyRing", "Raw", "SEAL_BYTES", "default", "describe", "register", "seal", "unseal"]
+__all__ = [
+    "SEAL_BYTES", "Codec", "ErrorRecord", "KeyRing", "Raw",
+    "default", "describe", "register", "seal", "show", "unseal",
+]  # fmt: skip

@@ -26,6 +26,20 @@ def encoder(value: Any) -> tuple[int, Callable[[Any], bytes]] | None:
     return None
 
 
+def keeps(kind: type) -> bool:
+    """Tell whether instances of a type are NumPy's own, which need no registering."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and kind.__module__ == "numpy" and issubclass(kind, numpy.ndarray | numpy.generic)
+
+
+def content(value: Any) -> tuple[bytes, ...] | None:
+    """What an array holds, in C's order whatever its own is; None for any other value."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None or type(value) is not numpy.ndarray:
+        return None
+    return _dtype_text(value.dtype).encode(), str(value.shape).encode(), value.tobytes("C")
+
+
 def _dtype_text(dtype: Any) -> str:
     text = str(dtype.str)
     if dtype.hasobject or dtype.names is not None or dtype.metadata or not _DTYPE.fullmatch(text):

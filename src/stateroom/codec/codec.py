@@ -8,8 +8,10 @@ from ormsgpack import packb
 
 from ..errors import InvalidArgument, Undecodable
 from . import crypto
-from .locate import locate
-from .packing import OPTIONS, Packer, calls, clear
+from .content import Hasher
+from .interrupts import from_handler
+from .locate import TOO_DEEP, locate
+from .packing import OPTIONS, Packer, Pass, Refused, clear
 from .registry import Registry, Upgrade
 from .unpacking import SHORT, Failed, Unpacker, stack_is_safe
 
@@ -28,27 +30,46 @@ class Codec:
         self._registry = Registry()
         self._packer = Packer()
         self._unpacker = Unpacker(self._registry)
-        self._callback = self._packer.callbacks[0]
         self._decode = self._unpacker.fast
+        self._decode_raw = self._unpacker.fast_raw
 
     def encode(self, value: Any) -> bytes:
         """The bytes of a value. Raises `InvalidArgument` with `path` (``$.a[3].b``) and the type that is refused."""
-        # `Packer.pack` in place, for this is called for every record.
-        before = next(calls)
+        # `Pass.pack` in place, for this is called for every record.
+        one = self._packer.take()
+        before = one.calls
         try:
-            data = packb(value, self._callback, OPTIONS)
-        except TypeError:
-            return self._walked(value)
-        return data if clear(data) else self._walked(value, data, before)
+            data = packb(value, one.first, OPTIONS)
+        except TypeError as error:
+            return self._walked(value, one, error)
+        if not clear(data):
+            return self._walked(value, one, None, data, before)
+        self._packer.give(one)
+        return data
 
-    def _walked(self, value: Any, data: bytes | None = None, before: int = 0) -> bytes:
+    def _walked(
+        self, value: Any, one: Pass, error: TypeError | None, data: bytes | None = None, before: int = 0
+    ) -> bytes:
+        if one.error is not None:
+            raise self._refused(value, one.error) from one.error
+        if error is not None and from_handler(error):
+            raise error
         try:
-            if data is None:
-                return self._packer.walked(value)
-            return self._packer.checked(value, data, before)
-        except Exception as error:
-            path, reason = locate(value, self._packer, self._registry)
-            raise InvalidArgument(f"cannot be stored: {path}: {reason}", what="value", path=path) from error
+            data = one.walked(value) if data is None else one.checked(value, data, before)
+        except Exception as failed:
+            raise self._refused(value, failed) from failed
+        self._packer.give(one)
+        return data
+
+    def _refused(self, value: Any, error: BaseException) -> BaseException:
+        """What to raise for a value that could not be encoded: what interrupted it goes to the caller as it is."""
+        if from_handler(error):
+            return error
+        place = locate(value, self._packer, self._registry)
+        if place is None and not isinstance(error, Refused | RecursionError):
+            return error  # nothing is wrong with the value: somebody else raised this in the middle of it
+        path, reason = place or ("$", TOO_DEEP)
+        return InvalidArgument(f"cannot be stored: {path}: {reason}", what="value", path=path)
 
     def decode(self, data: bytes, *, raw: bool = False) -> Any:
         """What `encode` was given. Raises `Undecodable` with `path` and `tag` of the part that cannot be rebuilt.
@@ -57,8 +78,12 @@ class Codec:
         bytes that are no encoded value at all raise then.
         """
         try:
-            return self._decode(data) if len(data) <= SHORT or stack_is_safe() else self._unpacker.bounded(data)
-        except Exception as error:  # noqa: BLE001 - raised again as Undecodable, unless a slower way succeeds
+            if len(data) <= SHORT or stack_is_safe():
+                return self._decode_raw(data) if raw else self._decode(data)
+            return self._unpacker.explain(data, raw=raw) if raw else self._unpacker.bounded(data)
+        except Exception as error:
+            if from_handler(error):
+                raise
             return self._explained(data, raw, error)
 
     @property
@@ -72,9 +97,6 @@ class Codec:
                 with suppress(ValueError):
                     return self._unpacker.bounded(data)
             value = self._unpacker.explain(data, raw=raw)
-            if raw or isinstance(error, RecursionError):
-                return value
-            raise Undecodable(f"a stored value cannot be decoded: $: {error}", path="$") from error
         except Failed as failed:
             what = f"{failed.path} ({failed.tag})" if failed.tag else failed.path
             raise Undecodable(
@@ -84,6 +106,25 @@ class Codec:
             raise Undecodable(
                 "a stored value cannot be decoded: it nests deeper than the stack of this thread allows", path="$"
             ) from deep
+        if isinstance(error, RecursionError) or (raw and isinstance(error, ValueError)):
+            return value
+        if not isinstance(error, ValueError | TypeError):
+            raise error  # nothing is wrong with the bytes: somebody else raised this in the middle of them
+        raise Undecodable(f"a stored value cannot be decoded: $: {error}", path="$") from error
+
+    def content_hash(self, value: Any) -> str:
+        """64 hexadecimal digits: the same for equal values of equal types, in whatever order a mapping has its keys.
+
+        So do objects of registered types and arrays, in C's order or in Fortran's. Raises `InvalidArgument` for what
+        cannot be stored.
+        """
+        try:
+            return Hasher(self.encode, self._registry).hexdigest(value)
+        except RecursionError as error:
+            self.encode(value)  # says where it contains itself, or nests too deep
+            raise InvalidArgument(
+                "cannot be hashed: $: nested deeper than the stack of this thread allows", what="value", path="$"
+            ) from error
 
     @overload
     def register(
@@ -128,7 +169,10 @@ class Codec:
         """
 
         def add(kind: Any) -> Any:
-            entry = self._registry.add(kind, name=name, version=version, upgrade=upgrade, encode=encode, decode=decode)
+            entry = self._registry.add(
+                kind, name=name, version=version, upgrade=upgrade, encode=encode, decode=decode,
+                built_in=self._packer.built_in,
+            )  # fmt: skip
             self._packer.add(entry)
             return kind
 

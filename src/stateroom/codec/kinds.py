@@ -50,6 +50,14 @@ def how(kind: type) -> tuple[Dump, Load]:
     )
 
 
+def content(kind: type, state: Any) -> Any:
+    """Of a dumped state, what equality looks at: of a pydantic model not which fields were given."""
+    pydantic = sys.modules.get("pydantic")
+    if pydantic is not None and issubclass(kind, pydantic.BaseModel) and type(state) is list and len(state) == 4:
+        return [state[0], *state[2:]]
+    return state
+
+
 def _member(kind: Any, name: Any) -> Any:
     member = kind.__members__.get(name) if isinstance(name, str) else None
     if member is None:
@@ -164,7 +172,8 @@ def _pydantic(kind: Any) -> tuple[Dump, Load]:
 
     def dump(value: Any) -> Any:
         state = value.__getstate__()
-        extra, private = state["__pydantic_extra__"], state["__pydantic_private__"]
+        # A RootModel has neither.
+        extra, private = state.get("__pydantic_extra__"), state.get("__pydantic_private__")
         names = kind.model_fields
         fields = {name: item for name, item in state["__dict__"].items() if name in names}
         return [fields, sorted(state["__pydantic_fields_set__"]), extra, private]

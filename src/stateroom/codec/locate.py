@@ -1,15 +1,21 @@
 """Where in a value the part is that cannot be stored. Runs only after encoding has failed."""
 
 import dataclasses
+from collections import defaultdict
+from types import SimpleNamespace
 from typing import Any
 
 import ormsgpack
 
+from . import builtin
 from .depth import EXTENSIONS, PLAIN
+from .interrupts import from_handler
 from .packing import Packer, refusal
+from .raw import Raw
 from .registry import Registry
 
 _LEVELS = PLAIN + EXTENSIONS
+TOO_DEEP = f"nested deeper than {PLAIN} lists and dicts, or {EXTENSIONS} other values"
 PATH = 400
 """Characters of a path that are shown."""
 
@@ -22,15 +28,15 @@ class Found(Exception):
     reason: str
 
 
-def locate(value: Any, packer: Packer, registry: Registry) -> tuple[str, str]:
-    """The path of the first part that is refused, and why. ("$", ...) where the whole of it is."""
+def locate(value: Any, packer: Packer, registry: Registry) -> tuple[str, str] | None:
+    """The path of the first part that is refused, and why; None where no part of it is."""
     try:
         _Search(packer, registry).visit(value, "$", ())
     except Found as found:
         return short(found.path), found.reason
     except RecursionError:
         return "$", "nested deeper than the stack of this thread allows"
-    return "$", f"nested deeper than {PLAIN} lists and dicts, or {EXTENSIONS} other values"
+    return None
 
 
 def short(path: str) -> str:
@@ -46,6 +52,9 @@ def step(key: Any) -> str:
     return f"[{text if len(text) <= 64 else text[:61] + '...'}]"
 
 
+_CONTAINERS = frozenset({list, tuple, set, frozenset, dict, Raw, *builtin.TAGS})
+
+
 class _Search:
     def __init__(self, packer: Packer, registry: Registry) -> None:
         self._packer = packer
@@ -57,7 +66,7 @@ class _Search:
             raise Found(path, f"nested deeper than {_LEVELS} levels")
         if kind is str:
             self._text(value, path)
-        elif kind in (list, tuple, set, frozenset, dict) or kind in self._registry.by_type:
+        elif kind in _CONTAINERS or kind in self._registry.by_type:
             if id(value) in above:
                 raise Found(path, f"a {kind.__qualname__} that contains itself is not kept")
             self._inside(value, path, (*above, id(value)))
@@ -78,15 +87,24 @@ class _Search:
             try:
                 state = entry.dump(value)
             except Exception as error:
+                if from_handler(error):
+                    raise
                 raise Found(path, f"taking a {entry.name!r} apart failed: {type(error).__name__}: {error}") from error
             if type(state) is dict:
                 self._inside(state, path, above)
             else:
                 self.visit(state, path, above)
-        elif type(value) is dict:
+        elif isinstance(value, dict):
+            if type(value) is defaultdict:
+                self._alone(defaultdict(value.default_factory), path)
             for key, item in value.items():
                 self.visit(key, f"{path}<key {step(key)}>", above)
                 self.visit(item, path + step(key), above)
+        elif type(value) is SimpleNamespace:
+            self._inside(vars(value), path, above)
+        elif type(value) is Raw:
+            if value.stored is None:
+                self.visit(value.data, path, above)
         else:
             for at, item in enumerate(value):
                 self.visit(item, f"{path}[{at}]", above)
@@ -97,4 +115,6 @@ class _Search:
         try:
             self._packer.encode_alone(value)
         except Exception as error:
+            if from_handler(error):
+                raise
             raise Found(path, str(error) or type(error).__name__) from error

@@ -5,17 +5,18 @@ level of nesting, so that depth is counted without any state to carry. Only when
 Python: to give dicts with other than plain keys a form of their own, or to find the path of what is refused.
 """
 
-from collections.abc import Callable
-from itertools import count
+from collections.abc import Callable, Generator
 from typing import Any, Union
 
 import msgspec
 import ormsgpack
 from ormsgpack import Ext, packb
 
-from . import arrays, failure, scalars, tags
+from . import arrays, builtin, failure, scalars, tags
 from .depth import EXTENSIONS, limit
 from .disguise import may_hold_bytes
+from .interrupts import from_handler
+from .raw import Raw
 from .registry import Registered
 
 OPTIONS = (
@@ -48,92 +49,163 @@ _OnlyPlain = msgspec.defstruct("_OnlyPlain", [("value", _Plain)])
 msgspec.msgpack.Decoder(_OnlyPlain)
 
 
-calls = count()
-"""Goes up at least with each callback. `next` is atomic, so it needs no lock."""
-
-
 class Refused(TypeError):
     """A value that is not kept; the text says why."""
 
 
+Encoder = Callable[["Pass", Any, int], Ext]
+"""Encodes one value; given the pass it is part of, the value, and the extensions around it."""
+
+
 class Packer:
-    """Encodes values, with the registered types of one codec."""
+    """How each type is encoded, with the registered types of one codec; and passes that are free."""
 
     def __init__(self) -> None:
-        self._encoders: dict[type, Callable[[Any, int], Ext]] = {
-            tuple: lambda value, depth: Ext(tags.TUPLE, self.pack(list(value), depth)),
-            set: lambda value, depth: Ext(tags.SET, self._pack_set(value, depth)),
-            frozenset: lambda value, depth: Ext(tags.FROZENSET, self._pack_set(value, depth)),
-            failure.ErrorRecord: lambda value, _: _failure(value),
+        self._names: dict[type, str] = {}
+        self.encoders: dict[type, Encoder] = {
+            tuple: lambda one, value, depth: Ext(tags.TUPLE, one.pack(list(value), depth)),
+            set: lambda one, value, depth: Ext(tags.SET, one.pack_set(value, depth)),
+            frozenset: lambda one, value, depth: Ext(tags.FROZENSET, one.pack_set(value, depth)),
+            failure.ErrorRecord: lambda _, value, __: _failure(value),
+            Raw: _raw,
         }
-        for kind, (tag, function) in scalars.ENCODERS.items():
-            self._encoders[kind] = _simple(tag, function)
-        self.callbacks = [self._callback(depth) for depth in range(EXTENSIONS + 1)]
+        for kind, (tag, function) in (scalars.ENCODERS | builtin.ENCODERS).items():
+            self.encoders[kind] = _simple(tag, function)
+        for kind, tag in builtin.TAGS.items():
+            self.encoders[kind] = self._container(tag)
+        self._free: list[Pass] = []
+        self._built_in = frozenset[Any]({*self.encoders, *_DISGUISED})
+
+    def _container(self, tag: int) -> Encoder:
+        names = self._names.get
+        return lambda one, value, depth: Ext(tag, one.pack(builtin.parts(value, names), depth))
 
     def add(self, entry: Registered) -> None:
         """Encode instances of a registered type, and only of exactly that type."""
 
-        def encode(value: Any, depth: int) -> Ext:
-            return Ext(tags.NAMED, self.pack([entry.name, entry.version, entry.dump(value)], depth))
+        def encode(one: "Pass", value: Any, depth: int) -> Ext:
+            return Ext(tags.NAMED, one.pack([entry.name, entry.version, entry.dump(value)], depth))
 
-        self._encoders[entry.type] = encode
+        self.encoders[entry.type] = encode
+        self._names[entry.type] = entry.name
 
-    def pack(self, value: Any, depth: int = 0) -> bytes:
-        """The bytes of a value under `depth` extensions. Raises TypeError or RecursionError."""
-        if depth > EXTENSIONS:
-            raise Refused("nested too deep")
-        callback = self.callbacks[depth]
-        if depth >= _TRIED:
-            return self.walked(value, depth)
-        before = next(calls)
+    def parts(self, value: Any) -> list[Any] | None:
+        """What a container of the standard library is made of; None for any other value."""
+        return builtin.parts(value, self._names.get)
+
+    @property
+    def built_in(self) -> frozenset[Any]:
+        """The types that are kept without being registered, and those that ormsgpack writes without asking."""
+        return self._built_in
+
+    def take(self) -> "Pass":
+        """A pass that nobody else has."""
         try:
-            data = packb(value, callback, OPTIONS)
-        except TypeError:
-            return self.walked(value, depth)
-        return data if clear(data) else self.checked(value, data, before, depth)
+            return self._free.pop()
+        except IndexError:
+            return Pass(self)
 
-    def walked(self, value: Any, depth: int = 0) -> bytes:
-        """The bytes of a value that ormsgpack refused as it is, or would not keep exactly."""
-        return packb(self._rewritten(value, depth, 0), self.callbacks[depth], _ANY_KEYS)
+    def give(self, one: "Pass") -> None:
+        """Take a pass back, unless something was raised in it."""
+        if one.error is None:
+            self._free.append(one)
 
-    def checked(self, value: Any, data: bytes, before: int, depth: int = 0) -> bytes:
-        """`data`, unless bytes in it came from a bytearray or memoryview, which ormsgpack writes as bytes."""
-        # Had there been a callback meanwhile, in any thread, the count would be further on.
-        plain = next(calls) == before + 1
-        if plain and not may_hold_bytes(data):
-            return data
-        if _is_plain(_thinned(value) if plain and len(data) > _LONG_BYTES else value):
-            return data
-        rewritten = self._rewritten(value, depth, 0)
-        return data if rewritten is value else packb(rewritten, self.callbacks[depth], _ANY_KEYS)
-
-    def encode_alone(self, value: Any) -> None:
-        """Raise what encoding this one value raises."""
-        if type(value) not in _LEAVES or (type(value) is int and not _INT_FROM <= value <= _INT_TO):
-            encoder = self._encoders.get(type(value)) or self._encoder(value)
-            encoder(value, 1)
-
-    def _callback(self, depth: int) -> Callable[[Any], Ext]:
-        encoders = self._encoders
-        below = depth + 1
-
-        def encode(value: Any) -> Ext:
-            next(calls)
-            encoder = encoders.get(type(value)) or self._encoder(value)
-            return encoder(value, below)
-
-        return encode
-
-    def _encoder(self, value: Any) -> Callable[[Any, int], Ext]:
+    def encoder(self, value: Any) -> Encoder:
         """How to encode what is not in the table."""
         known = arrays.encoder(value)
         if known is not None:
             return _simple(*known)
         if isinstance(value, BaseException):
-            return lambda error, _: _failure(failure.describe(error))
+            return lambda _, error, __: _failure(failure.describe(error))
         raise Refused(refusal(value))
 
-    def _pack_set(self, value: Any, depth: int) -> bytes:
+    def encode_alone(self, value: Any) -> None:
+        """Raise what encoding this one value raises."""
+        if type(value) not in _LEAVES or (type(value) is int and not _INT_FROM <= value <= _INT_TO):
+            encoder = self.encoders.get(type(value)) or self.encoder(value)
+            encoder(Pass(self), value, 1)
+
+
+class Pass:
+    """The encoding of one value, or of one after another: callbacks for ormsgpack, and what was raised in them.
+
+    ormsgpack drops whatever a callback raises, a KeyboardInterrupt too, and says TypeError. So each callback is the
+    `send` of a generator that is suspended inside a ``try``: there is no step of it, not even the first, at which a
+    signal handler's exception could escape being kept in `error`. A pass in which something was raised is not used
+    again.
+    """
+
+    __slots__ = ("_callbacks", "_packer", "calls", "error", "first")
+
+    def __init__(self, packer: Packer) -> None:
+        self._packer = packer
+        self.error: BaseException | None = None
+        self.calls = 0
+        """How many callbacks there were."""
+        self._callbacks: list[Callable[[Any], Ext]] = []
+        self.first = self.callback(0)
+
+    def callback(self, depth: int) -> Callable[[Any], Ext]:
+        """What ormsgpack asks for a value that it does not know, under `depth` extensions."""
+        while len(self._callbacks) <= depth:
+            generator = self._answers(len(self._callbacks) + 1)
+            next(generator)
+            self._callbacks.append(generator.send)
+        return self._callbacks[depth]
+
+    def _answers(self, below: int) -> Generator[Ext, Any, None]:
+        encoders, other = self._packer.encoders, self._packer.encoder
+        answer: Any = None
+        try:
+            while True:
+                value = yield answer
+                self.calls += 1
+                answer = (encoders.get(type(value)) or other(value))(self, value, below)
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            if self.error is None:
+                self.error = error
+            raise
+
+    def pack(self, value: Any, depth: int = 0) -> bytes:
+        """The bytes of a value under `depth` extensions. Raises TypeError, RecursionError, or what was raised in it."""
+        if depth > EXTENSIONS:
+            raise Refused("nested too deep")
+        if depth >= _TRIED:
+            return self.walked(value, depth)
+        before = self.calls
+        try:
+            data = packb(value, self.callback(depth), OPTIONS)
+        except TypeError:
+            if self.error is not None:
+                raise self.error from None
+            return self.walked(value, depth)
+        return data if clear(data) else self.checked(value, data, before, depth)
+
+    def walked(self, value: Any, depth: int = 0) -> bytes:
+        """The bytes of a value that ormsgpack refused as it is, or would not keep exactly."""
+        return self._packed(self._rewritten(value, depth, 0), depth)
+
+    def _packed(self, rewritten: Any, depth: int) -> bytes:
+        try:
+            return packb(rewritten, self.callback(depth), _ANY_KEYS)
+        except TypeError:
+            if self.error is not None:
+                raise self.error from None
+            raise
+
+    def checked(self, value: Any, data: bytes, before: int, depth: int = 0) -> bytes:
+        """`data`, unless bytes in it came from a bytearray or memoryview, which ormsgpack writes as bytes."""
+        plain = self.calls == before
+        if plain and not may_hold_bytes(data):
+            return data
+        if _is_plain(_thinned(value) if plain and len(data) > _LONG_BYTES else value):
+            return data
+        rewritten = self._rewritten(value, depth, 0)
+        return data if rewritten is value else self._packed(rewritten, depth)
+
+    def pack_set(self, value: Any, depth: int) -> bytes:
         """In an order that depends on the members alone: equal sets have equal bytes, whatever the hash seed."""
         kinds = set(map(type, value))
         if len(kinds) == 1 and (str in kinds or int in kinds):
@@ -185,8 +257,15 @@ def _failure(record: failure.ErrorRecord) -> Ext:
     return Ext(tags.ERROR, packb(failure.to_state(record)))
 
 
-def _simple(tag: int, function: Callable[[Any], bytes]) -> Callable[[Any, int], Ext]:
-    return lambda value, _: Ext(tag, function(value))
+def _simple(tag: int, function: Callable[[Any], bytes]) -> Encoder:
+    return lambda _, value, __: Ext(tag, function(value))
+
+
+def _raw(one: Pass, value: Raw, depth: int) -> Ext:
+    """What could not be rebuilt goes back as it came: the very bytes, where it came from a store."""
+    if value.stored is not None:
+        return Ext(*value.stored)
+    return Ext(tags.NAMED, one.pack([value.name, value.version, value.data], depth))
 
 
 def _thinned(value: Any, level: int = 0) -> Any:
@@ -214,8 +293,10 @@ def _is_plain(value: Any) -> bool:
     """Whether a value holds nothing but JSON's types, a few levels deep; False says nothing. Runs in C."""
     try:
         msgspec.convert({"value": value}, _OnlyPlain)
-    except Exception:  # noqa: BLE001 - it raises different things for different types; any says "not plain"
-        return False
+    except Exception as error:
+        if from_handler(error):
+            raise
+        return False  # it raises different things for different types; any says "not plain"
     return True
 
 
@@ -232,8 +313,11 @@ def refusal(value: Any) -> str:
         if isinstance(value, base):
             return (
                 f"a {name}, which is a subclass of {base.__name__}, is not kept; "
-                f"store a plain {base.__name__}, or register the type"
+                f'store a plain {base.__name__}, or register it: stateroom.codec.register({kind.__name__}, name="...")'
             )
     if kind is memoryview:
         return "a memoryview is not kept; store bytes(view)"
-    return f"a value of type {name} is not kept; register the type, or store what it is made of"
+    return (
+        f"a value of type {name} is not kept; store what it is made of, or register the type: "
+        f'stateroom.codec.register({kind.__name__}, name="...")'
+    )

@@ -1,13 +1,14 @@
 """Types registered by name: the name and version they are stored under, and how old versions are upgraded."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from threading import Lock
 from typing import Any
 
 import msgspec
 
 from ..errors import AlreadyExists, InvalidArgument
-from .kinds import Dump, Load, how
+from . import arrays
+from .kinds import Dump, Load, content, how
 
 NAME_BYTES = 128
 """A registered name, in UTF-8."""
@@ -24,6 +25,10 @@ class Registered(msgspec.Struct, frozen=True):
     dump: Dump
     load: Load
     upgrade: Mapping[int, Upgrade]
+
+    def content(self, value: Any) -> Any:
+        """What of an object's state tells it from others that are not equal to it."""
+        return content(self.type, self.dump(value))
 
     def rebuild(self, version: Any, state: Any) -> Any:
         """The object of a stored state, upgraded step by step. Raises ValueError, or whatever an upgrade raises."""
@@ -61,10 +66,17 @@ class Registry:
         upgrade: Mapping[int, Upgrade] | None,
         encode: Dump | None,
         decode: Load | None,
+        built_in: Collection[Any] = (),
     ) -> Registered:
         """Register; nothing changes when it is refused."""
         if not isinstance(kind, type):
             raise InvalidArgument(f"{kind!r} is not a type", what="type", value=repr(kind))
+        if kind in built_in or kind.__module__ == "builtins" or arrays.keeps(kind):
+            raise InvalidArgument(
+                f"{kind.__qualname__} is kept as it is, and cannot be registered; register a class of your own",
+                what="type",
+                value=kind.__qualname__,
+            )
         if not isinstance(name, str) or not name.strip() or len(name.encode(errors="replace")) > NAME_BYTES:
             raise InvalidArgument(f"a registered name is a text of 1 to {NAME_BYTES} bytes", what="name", value=name)
         if type(version) is not int or not 1 <= version < 1 << 31:

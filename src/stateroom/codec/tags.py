@@ -28,6 +28,12 @@ ARRAY: Final = 18
 ARRAY_SCALAR: Final = 19
 NAMED: Final = 20
 ERROR: Final = 21
+ORDERED: Final = 22
+DEFAULTDICT: Final = 23
+COUNTER: Final = 24
+DEQUE: Final = 25
+ADDRESS: Final = 26
+NAMESPACE: Final = 27
 
 NAMES: Final = {
     TUPLE: "tuple",
@@ -51,5 +57,11 @@ NAMES: Final = {
     ARRAY_SCALAR: "array scalar",
     NAMED: "registered",
     ERROR: "error",
+    ORDERED: "ordered dict",
+    DEFAULTDICT: "defaultdict",
+    COUNTER: "counter",
+    DEQUE: "deque",
+    ADDRESS: "address",
+    NAMESPACE: "namespace",
 }
 """What `Undecodable.tag` says; for a registered type it says the type's registered name instead."""

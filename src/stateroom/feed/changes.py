@@ -9,6 +9,7 @@ import msgspec
 
 from .. import keys
 from ..clock import EPOCH, from_micros
+from ..codec.interrupts import from_handler
 from ..core.namespace import Reader, Scope
 from ..core.transaction import PENDING, Readable
 from ..errors import Damaged, StoreError
@@ -166,8 +167,10 @@ def _plain_changes(scope: Scope, seen: Sequence[Seen], backs: Sequence[Entry | N
             previous = None if earlier is None else records[family](earlier)
             events = () if told is None else _plain_events(decode, family, told)
             add(Change(after, before, op, family, id, path, record, previous, events, times[at], error))
-        except Exception:  # noqa: BLE001 - `_change` finds out, and says it
-            add(None)
+        except Exception as failed:
+            if from_handler(failed):
+                raise
+            add(None)  # `_change` finds out why, and says it
     return changes
 
 

@@ -13,6 +13,8 @@ from zlib import crc32
 import ormsgpack
 
 from ..codec import seal, unseal
+from ..codec.interrupts import from_handler
+from ..codec.malformed import MALFORMED, damaged
 from ..codec.seal import FORMAT, SEAL_BYTES
 from ..core.namespace import Scope
 from ..engine import Row
@@ -77,8 +79,8 @@ def decode(scope: Scope, stored: bytes) -> Entry:
     try:
         op, family, id, path, version, index, at, wrapped, events = ormsgpack.unpackb(packed)
         return Entry(OPS[op], family, id, tuple(path), (version, index), at, wrapped, events)
-    except (ValueError, TypeError, IndexError) as error:
-        raise Damaged("an entry of the feed cannot be read", kind="feed") from error
+    except MALFORMED as error:
+        raise damaged("an entry of the feed", error, kind="feed") from error
 
 
 def decode_run(scope: Scope, rows: Sequence[Row]) -> tuple[list[Entry], dict[bytes, StoreError]]:
@@ -95,7 +97,9 @@ def decode_run(scope: Scope, rows: Sequence[Row]) -> tuple[list[Entry], dict[byt
                 raise ValueError
             op, family, id, path, version, index, at, wrapped, events = unpack(packed)
             add(_entry((ops[op], family, id, tuple(path), (version, index), at, wrapped, events)))
-        except (ValueError, TypeError, IndexError, struct.error):
+        except MALFORMED as failed:
+            if from_handler(failed):
+                raise
             try:
                 add(decode(scope, stored))
             except Damaged as error:  # it is delivered as what it is, and blocks nothing behind it

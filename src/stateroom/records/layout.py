@@ -7,6 +7,7 @@ from typing import Any
 from .. import keys
 from ..clock import from_micros
 from ..codec import seal, unseal
+from ..codec.malformed import MALFORMED, damaged
 from ..core.namespace import Scope
 from ..engine import Row
 from ..errors import Damaged, InvalidArgument, Undecodable
@@ -42,17 +43,20 @@ def decode_body(
         if layout != kind.layout:
             raise Undecodable(f"layout {layout}; this version reads {kind.layout}", tag=layout)
         return kind.unpack(fields, revision, from_micros(created), from_micros(updated)), created, updated
-    except (ValueError, TypeError) as error:
-        raise Damaged(f"{kind.name} {path!r} cannot be read", kind=kind.name, id=str(path)) from error
+    except MALFORMED as error:
+        raise damaged(f"{kind.name} {path!r}", error, kind=kind.name, id=str(path)) from error
 
 
 def split_row(payload: bytes, version: int) -> tuple[tuple[int, int], bytes, bytes]:
     """The pointer to the feed entry, the nonce and the wrapped body in a row's payload."""
-    flags, index, nonce = HEAD.unpack_from(payload)
-    at = HEAD.size
-    if flags & EXPLICIT:
-        version = POINTER.unpack_from(payload, at)[0]
-        at += POINTER.size
+    try:
+        flags, index, nonce = HEAD.unpack_from(payload)
+        at = HEAD.size
+        if flags & EXPLICIT:
+            version = POINTER.unpack_from(payload, at)[0]
+            at += POINTER.size
+    except struct.error as error:
+        raise Damaged(f"the head of a record has {len(payload)} bytes, too few to be one") from error
     return (version, index), nonce, payload[at:]
 
 

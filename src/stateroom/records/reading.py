@@ -7,6 +7,8 @@ from typing import Any
 from .. import keys
 from ..clock import from_micros
 from ..codec import SEAL_BYTES, unseal
+from ..codec.interrupts import from_handler
+from ..codec.malformed import MALFORMED
 from ..core.namespace import Scope
 from ..core.transaction import Readable
 from ..engine import Row
@@ -114,5 +116,9 @@ def _plain(scope: Scope, kind: Kind[T], key: bytes, value: bytes) -> T | None:
             return None
         made = from_micros(created)
         return kind.unpack(fields, revision, made, made if updated == created else from_micros(updated))
-    except (Damaged, ValueError, TypeError):
+    except MALFORMED as error:
+        if from_handler(error):
+            raise
+        return None
+    except Damaged:
         return None

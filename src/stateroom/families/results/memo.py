@@ -10,7 +10,6 @@ import os
 import threading
 from contextlib import suppress
 from contextvars import ContextVar
-from hashlib import sha256
 from inspect import isawaitable, signature
 from typing import Any
 
@@ -34,27 +33,8 @@ _LOOK_SECONDS = 1.0
 
 
 def content_hash(codec: Codec, value: Any) -> str:
-    """The same for equal inputs, in whatever order a mapping has its keys. Raises `InvalidArgument`."""
-    hashed = sha256()
-    _hash(codec, value, hashed)
-    return hashed.hexdigest()
-
-
-def _hash(codec: Codec, value: Any, hashed: Any) -> None:
-    kind = type(value)
-    if kind is dict:
-        items = sorted(((codec.encode(key), key) for key in value), key=lambda item: item[0])
-        hashed.update(b"d%d:" % len(items))
-        for code, key in items:
-            hashed.update(b"%d:" % len(code) + code)
-            _hash(codec, value[key], hashed)
-    elif kind in (list, tuple):
-        hashed.update((b"l%d:" if kind is list else b"t%d:") % len(value))
-        for item in value:
-            _hash(codec, item, hashed)
-    else:
-        code = codec.encode(value)
-        hashed.update(b"v%d:" % len(code) + code)
+    """Hash inputs, the same for equal ones: `Codec.content_hash`."""
+    return codec.content_hash(value)
 
 
 async def memo(scope: Scope, dag: str, function_name: str, inputs: Any, compute: Any) -> Any:
