@@ -8,7 +8,21 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InvalidArgument, StoreError
-from . import care, checkpoint, execution, feed, imports, instance, machine, moves, result, retention, savepoint, whole
+from . import (
+    care,
+    checkpoint,
+    execution,
+    feed,
+    imports,
+    instance,
+    machine,
+    moves,
+    node,
+    result,
+    retention,
+    savepoint,
+    whole,
+)
 from .demo import command as demo
 from .output import Output
 from .session import Session
@@ -27,6 +41,7 @@ app.add_typer(execution.app, name="execution")
 app.add_typer(feed.app, name="feed")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(retention.app, name="retention")
+app.add_typer(node.app, name="node")
 app.command("check")(whole.check)
 app.command("stats")(whole.stats)
 app.command("doctor")(care.doctor)

@@ -8,6 +8,7 @@ import typer
 import stateroom
 
 from ..errors import InvalidArgument
+from .node import node_remarks
 from .output import Column, Output
 from .session import key_ring, opened
 
@@ -33,10 +34,14 @@ def doctor(context: typer.Context) -> None:
             "commits": found.commits,
             "encrypted": key_ring() is not None,
         }
+        nodes = store.locations.nodes()
+        remarks = node_remarks(nodes, store.locations.holders())
         if output.as_json:
-            output.json({**facts, "problems": problems})
+            output.json({**facts, "nodes": nodes, "remarks": remarks, "problems": problems})
         else:
-            output.fields(facts)
+            output.fields(facts | ({"nodes": ", ".join(node.name for node in nodes)} if nodes else {}))
+            for remark in remarks:
+                output.say(remark, "yellow")
             _list(output, problems)
         if problems:
             raise typer.Exit(1)

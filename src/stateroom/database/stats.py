@@ -1,5 +1,6 @@
 """What a store holds, at a glance: read from counters, so that it costs the same however much there is."""
 
+from collections import Counter
 from datetime import datetime
 from typing import Any
 
@@ -9,6 +10,7 @@ from .. import keys
 from ..core.namespace import Reader, Scope
 from ..engine import read_counter
 from ..errors import InvalidArgument
+from ..families.locations.nodes import every_node
 from ..feed import positions
 from ..feed.positions import BEGINNING
 from ..watch.checkpoints import all_checkpoints
@@ -44,6 +46,10 @@ class Stats(msgspec.Struct, frozen=True):
     """By machine."""
     checkpoints: tuple[Lag, ...]
     dead_letters: int
+    nodes: dict[str, int] = msgspec.field(default_factory=dict[str, int])
+    """How many nodes are alive, and how many dead."""
+    locations: int = 0
+    """How many locations of results there are, over all DAGs."""
 
 
 async def stats(scope: Scope) -> Stats:
@@ -61,6 +67,8 @@ async def stats(scope: Scope) -> Stats:
         await _counted(scope.reader, b"Cmm"),
         await _lags(scope, versions),
         await _letters(scope.reader),
+        dict(sorted(Counter("alive" if node.alive else "dead" for node in await every_node(scope.reader)).items())),
+        sum((await _counted(scope.reader, keys.LOCATION_COUNT)).values()),
     )
 
 

@@ -125,6 +125,17 @@ class Locations(Nodes[M]):
                 return removed
 
     @reading
+    async def holders(self, tx: Reader) -> tuple[str, ...]:
+        """The nodes that have locations, by name, whether they are known or not; one read for each."""
+        prefix = start = tx.scope.key(keys.LOCATION_BY_NODE)
+        found: set[str] = set()
+        while rows := await tx.scan(None, start, prefix + keys.END, limit=1):
+            node = str(keys.parse(rows[0].key[len(prefix) :], (str,))[0])
+            found.add(node)
+            start = prefix + keys.path(node) + keys.END
+        return tuple(sorted(found))
+
+    @reading
     async def count(self, tx: Reader, dag: str) -> int:
         """How many locations a DAG has, from a counter; those whose value has expired count until they are removed."""
         return await tx.total([record.count_key(tx.scope, arguments.name(dag, "dag"))])
