@@ -187,7 +187,8 @@ class Node:
         """As ``store.results``, with `fetch` and what belongs to it."""
 
     def __repr__(self) -> str:
-        return f"<Node {self.name!r} at {self._inner.address if self._inner else 'no address yet'}>"
+        inner = getattr(self, "_inner", None)
+        return f"<Node {getattr(self, 'name', '?')!r} at {inner.address if inner else 'no address yet'}>"
 
     @property
     def inner(self) -> AsyncNode:

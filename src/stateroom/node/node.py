@@ -121,7 +121,9 @@ class AsyncNode:
         """As ``store.results``, with `fetch` and what belongs to it."""
 
     def __repr__(self) -> str:
-        return f"<AsyncNode {self.name!r} at {self._presence.address or 'no address yet'}>"
+        presence = getattr(self, "_presence", None)
+        address = "" if presence is None else presence.address
+        return f"<AsyncNode {getattr(self, 'name', '?')!r} at {address or 'no address yet'}>"
 
     @property
     def address(self) -> str:

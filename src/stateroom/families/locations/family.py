@@ -129,7 +129,7 @@ class Locations(Nodes[M]):
         """The nodes that have locations, by name, whether they are known or not; one read for each."""
         prefix = start = tx.scope.key(keys.LOCATION_BY_NODE)
         found: set[str] = set()
-        while rows := await tx.scan(None, start, prefix + keys.END, limit=1):
+        while rows := await tx.scan(start, prefix + keys.END, limit=1):
             node = str(keys.parse(rows[0].key[len(prefix) :], (str,))[0])
             found.add(node)
             start = prefix + keys.path(node) + keys.END

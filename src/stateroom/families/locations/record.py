@@ -115,7 +115,7 @@ async def under(reader: Reader, *path: str) -> AsyncIterator[Location]:
     start = scope.key(keys.LOCATION, keys.path(*path))
     stop = start + keys.END
     while True:
-        rows = await reader.at(path[0]).scan(start, stop, limit=RUN)
+        rows = await reader.look_at(path[0]).scan(start, stop, limit=RUN)
         for row in rows:
             location = parse(scope, row)
             if is_live(scope, location):
