@@ -1,10 +1,12 @@
 """Keys whose byte order is the order of what they were made from; names; parts.
 
-A key is ``namespace NUL tag path``, the tag two letters (what, whose) from the tables below. Names hold no NUL, so a
-NUL ends each of them and a key sorts as the tuple of its names does: UTF-8 sorts as the text's code points.
+A key is ``namespace NUL tag path``, the tag one or two letters (what, whose) from the table below. Names hold no NUL,
+so a NUL ends each of them and a key sorts as the tuple of its names does: UTF-8 sorts as the text's code points.
 ``docs/design/keys.md`` lists every key of every family.
 """
 
+from enum import Enum
+from typing import NamedTuple
 from zlib import crc32
 
 from . import arguments
@@ -12,16 +14,16 @@ from .errors import Damaged
 from .limits import NAME_BYTES, NAMESPACE_BYTES
 
 RECORD, INDEX, COUNTER = b"R", b"X", b"C"
-"""What a row is: the first letter of its tag; the second is the family's."""
+"""Tags of a record family's rows: the first letter says what the row is, the second whose."""
 
-FEED = b"F"
-EVENTS = b"E"
-HEADS = b"H"
+FEED, FLOOR = b"F", b"G"
+EVENTS, HEADS = b"E", b"H"
 ACTIVE = b"A"
 LEASE_TOKEN, LEASE_UNTIL = b"LT", b"LU"
 ONCE = b"O"
 SWEEP = b"S"
 RUN = b"N"
+OBJECTS = b"B"
 CHUNK, CHUNK_COUNT, UPLOAD = b"BC", b"BN", b"BU"
 DEFINITION, POLICY = b"D", b"P"
 POLICY_ROOT = "retention"
@@ -40,6 +42,85 @@ NODE_ROOT = "nodes"
 ENDED, ENDED_SINCE, ONCE_AT = b"YE", b"YS", b"YO"
 """Times: of records rewritten after they had ended (by time, and of each), of idempotency keys."""
 RETENTION_PLACE = b"YP"
+
+
+class Owner(Enum):
+    """Where in a key, after its tag, the string stands that decides the part."""
+
+    FIRST = "the first name"
+    SECOND = "the second name"
+    AFTER_NUMBER = "the first name after a number"
+    RECORD = "the key of a record, after the letter of its kind"
+    ENDED = "the key of a record, after the letter of its kind and a number"
+    RANGE = "in another key, whose start this one names"
+
+
+class OnCopy(Enum):
+    """What a copy into another database does with a row."""
+
+    AS_IS = "to the part of its owner, as it is"
+    EVERY_PART = "to every part, as it is"
+    REBUILT = "written anew from what it belongs to"
+
+
+class RowKind(NamedTuple):
+    """One kind of row: what `check`, `copy`, `rekey` and the references of large values know of it."""
+
+    name: str
+    owner: Owner | str | None = None
+    """Where its owner stands; a str: the root of all of them; None: it belongs to its part."""
+    value_at: int | None = None
+    """At which byte of the unsealed row the wrapper of a value of any size begins, if it has one."""
+    encrypted: bool = False
+    """Whether the whole unsealed row is one encrypted piece."""
+    on_copy: OnCopy = OnCopy.AS_IS
+    auditor: str = ""
+    """The module of the package whose ``audit(reader, part)`` looks at these rows, where no record's kind does."""
+
+
+ROWS: dict[bytes, RowKind] = {
+    RECORD: RowKind("record", Owner.RECORD, on_copy=OnCopy.REBUILT),
+    INDEX: RowKind("index row", on_copy=OnCopy.REBUILT),
+    COUNTER: RowKind("counter", on_copy=OnCopy.REBUILT),
+    FEED: RowKind("change", on_copy=OnCopy.REBUILT),
+    FLOOR: RowKind("pruning floor", on_copy=OnCopy.REBUILT),
+    OBJECTS: RowKind("object of a large value", on_copy=OnCopy.REBUILT),
+    EVENTS: RowKind("event", Owner.RECORD, value_at=0),
+    HEADS: RowKind("number of events", Owner.RECORD),
+    SWEEP: RowKind("range to be emptied", Owner.RANGE),
+    ENDED: RowKind("end by time", Owner.ENDED, auditor="retention.records"),
+    ENDED_SINCE: RowKind("end of a record", Owner.RECORD),
+    ACTIVE: RowKind("active instance", Owner.FIRST),
+    LEASE_TOKEN: RowKind("token of a lease", Owner.FIRST),
+    LEASE_UNTIL: RowKind("end of a lease", Owner.FIRST),
+    ONCE: RowKind("idempotency key", Owner.FIRST, value_at=0),
+    ONCE_AT: RowKind("time of an idempotency key", Owner.AFTER_NUMBER),
+    RUN: RowKind("savepoint run", Owner.FIRST),
+    DEFINITION: RowKind(
+        "machine definition", encrypted=True, on_copy=OnCopy.EVERY_PART, auditor="families.machines.rules"
+    ),
+    MACHINE_HISTORY: RowKind("past snapshot", Owner.SECOND, value_at=0),
+    MACHINE_FAILURE: RowKind("failure", Owner.SECOND, value_at=0),
+    TIMER: RowKind("timer", Owner.FIRST, value_at=48, auditor="families.timers"),
+    TIMER_DUE: RowKind("timer by time", Owner.AFTER_NUMBER),
+    RESULT_EXPIRY: RowKind("result by expiry", Owner.AFTER_NUMBER),
+    RESULT_WRITES: RowKind("writes of a DAG", Owner.FIRST),
+    RESULT_CLAIM: RowKind("claim of a computation", Owner.FIRST),
+    LOCATION: RowKind("location", Owner.FIRST, encrypted=True, auditor="families.locations.record"),
+    LOCATION_BY_NODE: RowKind("location by node", Owner.SECOND),
+    LOCATION_WRITES: RowKind("changes of locations", Owner.FIRST),
+    LOCATION_COUNT: RowKind("number of locations", Owner.FIRST),
+    GENERATION: RowKind("generation of a DAG", Owner.FIRST),
+    SETTLED: RowKind("generation of a node's values", Owner.FIRST),
+    ADVANCES: RowKind("generations so far", on_copy=OnCopy.REBUILT),
+    NODE: RowKind("node", NODE_ROOT, encrypted=True),
+    POLICY: RowKind("policy", POLICY_ROOT),
+    RETENTION_PLACE: RowKind("place of a retention run", POLICY_ROOT),
+    CHECKPOINT: RowKind("checkpoint", Owner.FIRST, on_copy=OnCopy.REBUILT),
+    DEAD_LETTER: RowKind("dead letter", Owner.FIRST, encrypted=True),
+    RETRY: RowKind("retries of dead letters", Owner.FIRST),
+}
+"""Every kind of row by its tag; ``docs/design/keys.md`` says what is in each."""
 
 END = b"\xff"
 """After every path that starts alike: no UTF-8 and no tag has this byte."""
@@ -97,3 +178,11 @@ def part_of(prefix: bytes, root: str, parts: int) -> int:
 
 
 check_number = arguments.number
+
+
+def row_tag(rest: bytes) -> bytes | None:
+    """The tag that a key begins with after its namespace; None for one that this version does not know."""
+    for size in (2, 1):
+        if rest[:size] in ROWS:
+            return rest[:size]
+    return None

@@ -4,7 +4,8 @@ The command line, every test's teardown and `copy` ask the same function.
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from importlib import import_module
 from typing import Any
 
 from .. import keys
@@ -13,7 +14,7 @@ from ..core.namespace import Reader, Rows, Scope
 from ..engine import Row, read_counter
 from ..errors import Damaged, Undecodable
 from ..feed.feed import floor_key, place_in
-from ..records.audit import AUDITS, Problem, rows_of
+from ..records.audit import Problem, rows_of
 from ..records.entry import Entry, decode, feed_prefix
 from ..records.kind import KINDS, Kind, Stored
 from ..records.layout import index_rows
@@ -152,9 +153,19 @@ async def _check_part(scope: Scope, part: int) -> list[Problem]:
         problems += await kind.audit(reader, part, records)
         for stored in records.values():
             wrappers += [stored.wrapped, *kind.held(stored.record)]
-    for audit in AUDITS:
+    for audit in _auditors():
         problems += await audit(reader, part)
     return problems + await references.audit(reader, part, wrappers, complete=not problems)
+
+
+Audit = Callable[[Reader, int], Awaitable[list[Problem]]]
+
+
+def _auditors() -> list[Audit]:
+    """The functions that look at rows which belong to no record, as the table of row kinds names them."""
+    package = __package__.rpartition(".")[0]
+    modules = dict.fromkeys(kind.auditor for kind in keys.ROWS.values() if kind.auditor)
+    return [import_module(f"{package}.{module}").audit for module in modules]
 
 
 Last = dict[tuple[str, tuple[Any, ...]], tuple[tuple[int, int], Entry]]

@@ -6,7 +6,7 @@ cannot be decoded here are copied too. Checkpoints are mapped to a position from
 and misses none.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from hashlib import blake2b
 from typing import Any
 
@@ -21,9 +21,10 @@ from ..errors import AlreadyExists, Conflict, Damaged
 from ..feed import positions
 from ..feed.feed import before_of, floor_key, floors, place_in
 from ..feed.positions import BEGINNING, Vector
+from ..keys import OnCopy
 from ..limits import BATCH_BYTES
 from ..records.entry import NO_POINTER, Entry, decode, encode, feed_prefix
-from ..records.kind import HELD, KINDS, Kind
+from ..records.kind import KINDS, Kind, owner_of, wrapper_in
 from ..records.layout import index_rows, moved_row, row_body
 from ..records.reading import open_row
 from ..values import wrapper
@@ -31,67 +32,6 @@ from ..watch.checkpoints import Checkpoint, all_checkpoints, checkpoint_row
 
 _RUN = 500
 _BATCH = BATCH_BYTES // 4
-_EVERYWHERE = (keys.DEFINITION,)
-_REBUILT = (keys.RECORD, keys.INDEX, keys.COUNTER, keys.FEED, b"G", b"B", keys.CHECKPOINT, keys.ADVANCES)
-
-OWNERS: dict[bytes, Callable[[bytes], str]] = {}
-"""For each tag of a row that hangs on a name: from what follows the tag to the string that decides the part."""
-
-
-def first_name(rest: bytes) -> str:
-    """The owner where a key starts with its name."""
-    return rest[: rest.index(b"\0")].decode()
-
-
-def _second_name(rest: bytes) -> str:
-    return first_name(rest[rest.index(b"\0") + 1 :])
-
-
-def _after_number(rest: bytes) -> str:
-    return first_name(rest[8:])
-
-
-def _of_record(rest: bytes) -> str:
-    """The owner of a dependent: its tag's second letter is the kind's, then comes the kind's key."""
-    for kind in KINDS.values():
-        if kind.letter == rest[:1]:
-            return kind.owner(keys.parse(rest[1:], kind.shape))
-    return first_name(rest[1:])  # a head row of something that is no record
-
-
-OWNERS.update(
-    {
-        keys.SWEEP: lambda rest: owner_of(rest[rest.index(b"\0") + 1 :]),  # the start of a range, as a whole key
-        keys.EVENTS: _of_record,
-        keys.HEADS: _of_record,
-        keys.ACTIVE: first_name,
-        keys.LEASE_TOKEN: first_name,
-        keys.LEASE_UNTIL: first_name,
-        keys.ONCE: first_name,
-        keys.ONCE_AT: lambda rest: first_name(rest[8:]),
-        keys.ENDED: lambda rest: _of_record(rest[:1] + rest[9:]),
-        keys.ENDED_SINCE: _of_record,
-        keys.POLICY: lambda rest: keys.POLICY_ROOT,
-        keys.RETENTION_PLACE: lambda rest: keys.POLICY_ROOT,
-        keys.RUN: first_name,
-        keys.DEAD_LETTER: first_name,
-        keys.RETRY: first_name,
-        keys.MACHINE_HISTORY: _second_name,
-        keys.MACHINE_FAILURE: _second_name,
-        keys.TIMER: first_name,
-        keys.TIMER_DUE: _after_number,
-        keys.RESULT_EXPIRY: _after_number,
-        keys.RESULT_WRITES: first_name,
-        keys.RESULT_CLAIM: first_name,
-        keys.LOCATION: first_name,
-        keys.LOCATION_BY_NODE: _second_name,
-        keys.LOCATION_WRITES: first_name,
-        keys.LOCATION_COUNT: first_name,
-        keys.GENERATION: first_name,
-        keys.SETTLED: first_name,
-        keys.NODE: lambda rest: keys.NODE_ROOT,
-    }
-)
 
 
 class Copied(msgspec.Struct):
@@ -325,25 +265,24 @@ async def _copy_rows(source: Scope, target: Scope, writer: _Writer) -> None:
     for part in range(source.parts):
         async for row in rows_of(source, part, source.prefix):
             rest = row.key[cut:]
-            if rest.startswith(_REBUILT):
+            tag = keys.row_tag(rest)
+            on_copy = OnCopy.AS_IS if tag is None else keys.ROWS[tag].on_copy
+            if on_copy is OnCopy.REBUILT:
                 continue
-            if rest.startswith(_EVERYWHERE):
+            if on_copy is OnCopy.EVERY_PART:
                 for there in range(target.parts) if part == 0 else ():
                     await writer.put(there, row.key, row.value)
                 continue
             rows = source.reader.at(owner_of(rest))
-            wrapped_in = HELD.get(rest[:2]) or HELD.get(rest[:1])
-            if wrapped_in is not None:
-                await wrapper.transplant(rows, target, wrapped_in(row))
+            wrapped = wrapper_in(source, row)
+            if wrapped is not None:
+                await wrapper.transplant(rows, target, wrapped)
             await writer.put(target.part(rows.root), row.key, row.value)
 
 
-def owner_of(rest: bytes) -> str:
-    """The string that decides the part of a row, from its key after the namespace. Raises `Damaged`."""
-    for size in (2, 1):
-        if rest[:size] in OWNERS:
-            return OWNERS[rest[:size]](rest[size:])
-    raise Damaged(f"a row with the unknown tag {rest[:2]!r}; it was written by a newer version", key=rest)
+def _is_copied_as_it_is(rest: bytes) -> bool:
+    tag = keys.row_tag(rest)
+    return tag is not None and keys.ROWS[tag].on_copy is OnCopy.AS_IS
 
 
 async def digest(scope: Scope) -> dict[str, str]:
@@ -370,7 +309,7 @@ async def digest(scope: Scope) -> dict[str, str]:
                 order[root] = order.get(root, 0) + 1
                 what = msgspec.msgpack.encode([*entry[:4], entry.at, entry.wrapped, entry.events, order[root]])
                 count("feed", what)
-            elif rest.startswith((keys.INDEX, *OWNERS)):
+            elif rest.startswith(keys.INDEX) or _is_copied_as_it_is(rest):
                 count(f"rows {rest[:1].decode()}", row.key, row.value)
             elif rest.startswith(keys.COUNTER):
                 sums[row.key.hex()] = sums.get(row.key.hex(), 0) + int.from_bytes(row.value, "big", signed=True)

@@ -10,7 +10,7 @@ from ..core.namespace import Reader
 from ..engine import Row, read_counter
 from ..errors import Damaged
 from ..records.audit import Problem
-from ..records.kind import HELD
+from ..records.kind import wrapper_in
 from ..values import objects, wrapper
 
 _CONTENTS = 16  # read in one scan: each may have 512 KiB
@@ -18,7 +18,7 @@ _COUNTS = 1000
 
 
 async def audit(reader: Reader, part: int, wrappers: Iterable[bytes], complete: bool) -> list[Problem]:
-    """Compare counts with what refers to chunks: `wrappers` of records and changes, `HELD`, uploads, and nodes.
+    """Compare counts with what refers to chunks: `wrappers` of records and changes, other rows, uploads, and nodes.
 
     `complete`: all that refers was readable; otherwise a count that is too high proves nothing.
     """
@@ -54,10 +54,10 @@ def _problem(code: str, ref: bytes, text: str, part: int) -> Problem:
 async def _add_holders(reader: Reader, part: int, wanted: Counter[bytes]) -> bool:
     """Whether all of them could be read; those that could not their families report."""
     readable = True
-    for tag, wrapper_of in HELD.items():
+    for tag in (tag for tag, kind in keys.ROWS.items() if kind.value_at is not None):
         async for row in _rows(reader, part, reader.scope.key(tag), _COUNTS):
             try:
-                ref = wrapper.reference(wrapper_of(row))
+                ref = wrapper.reference(wrapper_in(reader.scope, row) or b"")
             except Damaged:
                 readable = False
             else:

@@ -16,16 +16,13 @@ from ..errors import Conflict, Damaged
 from ..feed.feed import entry_bound
 from ..limits import UPLOAD_BYTES
 from ..records.entry import Entry, decode, encode, feed_prefix
-from ..records.kind import HELD
+from ..records.kind import wrapper_in
 from ..records.layout import pointer_of, renewed_row, row_body
 from ..values import wrapper
 from .copying import namespaces
 
 _RUN = 200
 _TRIES = 20
-
-PROTECTED = (keys.DEAD_LETTER, keys.DEFINITION, keys.LOCATION, keys.NODE)
-"""Tags of rows whose whole value is one encrypted piece."""
 
 
 class Rekeyed(msgspec.Struct):
@@ -100,15 +97,15 @@ async def _renewed(scope: Scope, part: int, row: Row) -> list[tuple[Row, bytes]]
         return _entry(scope, row)
     if rest.startswith(keys.RECORD):
         return await _record(scope, part, row)
-    held = HELD.get(rest[:2]) or HELD.get(rest[:1])
-    if held is not None:
-        wrapped = held(row)
+    tag = keys.row_tag(rest)
+    wrapped = wrapper_in(scope, row)
+    if wrapped is not None:
         renewed = _wrapper(scope, row.key, wrapped)
         if renewed is None:
             return []
         head = unseal(row.key, row.value).removesuffix(wrapped)
         return [(row, seal(row.key, head + renewed))]
-    if rest.startswith(PROTECTED):
+    if tag is not None and keys.ROWS[tag].encrypted:
         value = _again(scope, row.key, unseal(row.key, row.value))
         return [] if value is None else [(row, seal(row.key, value))]
     return []

@@ -16,8 +16,8 @@ from ..core.operation import Family, M, operation, reading
 from ..core.transaction import Transaction
 from ..engine import Row
 from ..errors import Damaged, Undecodable
-from ..records.audit import AUDITS, Problem, rows_of
-from ..records.kind import HELD, Record
+from ..records.audit import Problem, rows_of
+from ..records.kind import Record
 from ..records.layout import NONCE_BYTES
 from ..records.pages import check_limit
 from ..values import wrapper
@@ -203,7 +203,7 @@ async def _read(tx: Reader, ids: list[str], upto: int) -> list[Timer]:
     return timers
 
 
-async def _audit(reader: Reader, part: int) -> list[Problem]:
+async def audit(reader: Reader, part: int) -> list[Problem]:
     """Every timer can be read and stands in the order of times once; nothing else does."""
     scope = reader.scope
     problems: list[Problem] = []
@@ -222,7 +222,3 @@ async def _audit(reader: Reader, part: int) -> list[Problem]:
     if not damaged:
         problems += [Problem("index-stale", f"timer row {key!r} has no timer", "timers") for key in actual - expected]
     return problems
-
-
-AUDITS.append(_audit)
-HELD[keys.TIMER] = lambda row: _parse(row.key, row.value).wrapped

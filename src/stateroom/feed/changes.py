@@ -14,15 +14,9 @@ from ..core.namespace import Reader, Scope
 from ..core.transaction import PENDING, Readable
 from ..errors import Damaged, StoreError
 from ..records.entry import NO_POINTER, Entry, decode_run, feed_prefix, place_at
-from ..records.kind import KINDS, Kind
+from ..records.kind import KINDS, Kind, kind_of_events
 from ..records.layout import decode_body
 from ..values import wrapper
-
-PLAIN: dict[str, Callable[[Any], Any]] = {}
-"""What builds the object of a family that is no record, from the value it was stored as."""
-
-EVENTS: dict[str, Callable[[Any], Any]] = {}
-"""What builds the events of a family's changes, from the values they were stored as; others stay as they are."""
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
@@ -78,7 +72,8 @@ async def record_of(reader: Readable, entry: Entry) -> Any:
     if kind is not None:
         return kind.shown(decode_body(scope, kind, entry.path, body)[0])
     value = scope.codec.decode(body)
-    return PLAIN[entry.family](value) if entry.family in PLAIN else value
+    events = kind_of_events(entry.family)
+    return value if events is None else events.unpack_event(value)
 
 
 def plain_bound(scope: Scope, family: str, id: str) -> bytes:
@@ -185,11 +180,12 @@ class _Openers(dict[str, Decode]):
 
     def __missing__(self, family: str) -> Decode:
         kind = KINDS.get(family)
-        made = self[family] = self._plain(PLAIN.get(family)) if kind is None else self._record(kind)
+        made = self[family] = self._plain(family) if kind is None else self._record(kind)
         return made
 
-    def _plain(self, build: Callable[[Any], Any] | None) -> Decode:
-        decode = self._decode
+    def _plain(self, family: str) -> Decode:
+        decode, events = self._decode, kind_of_events(family)
+        build = None if events is None else events.unpack_event
 
         def opened(wrapped: bytes) -> Any:
             value = decode(_inline(wrapped))
@@ -215,8 +211,7 @@ class _Openers(dict[str, Decode]):
 
 def _plain_events(decode: Decode, family: str, wrapped: bytes) -> tuple[Any, ...]:
     """As `_events`, likewise."""
-    values, build = decode(_inline(wrapped)), EVENTS.get(family)
-    return tuple(values) if build is None else tuple(map(build, values))
+    return tuple(map(KINDS[family].unpack_event, decode(_inline(wrapped))))
 
 
 def _inline(wrapped: bytes) -> bytes:
@@ -253,5 +248,4 @@ async def _events(reader: Reader, entry: Entry) -> tuple[Any, ...]:
     scope = reader.scope
     bound = KINDS[entry.family].prefix(scope) + keys.path(*entry.path)
     values = scope.codec.decode(await wrapper.fetch(reader.look_at(entry.id), bound, entry.events))
-    build = EVENTS.get(entry.family)
-    return tuple(values) if build is None else tuple(map(build, values))
+    return tuple(map(KINDS[entry.family].unpack_event, values))

@@ -18,17 +18,15 @@ from ..core.transaction import Transaction
 from ..engine import Reporting
 from ..errors import Compacted, InvalidArgument, StoreError
 from ..records.entry import NO_POINTER, Entry, encode, feed_prefix
+from ..records.kind import changed_families
 from ..records.pages import check_limit
 from ..values import wrapper
 from . import positions
-from .changes import EVENTS, PLAIN, Change, before_of, changes_of, entry_bound, place_in, plain_bound, record_of
+from .changes import Change, before_of, changes_of, entry_bound, place_in, plain_bound, record_of
 from .positions import BEGINNING, LATEST, Place, Vector
-from .reading import FAMILIES, LOOKED_AT, Filter, find_entries, make_filter
+from .reading import LOOKED_AT, Filter, find_entries, make_filter
 
 __all__ = [
-    "EVENTS",
-    "FAMILIES",
-    "PLAIN",
     "Change",
     "Changes",
     "Feed",
@@ -259,7 +257,7 @@ class Feed(Family[M]):
         Raises `InvalidArgument` for a type with the name of a family.
         """
         type = arguments.name(type, "type")
-        if type in FAMILIES:
+        if type in changed_families():
             raise InvalidArgument(f"{type!r} is the name of a family; choose another type", what="type", value=type)
         owner = type if id is None else arguments.name(id, "id")
         await append_plain(tx, "emit", type, owner, (owner,), object)

@@ -12,13 +12,9 @@ from ..core.namespace import Reader
 from ..engine import Range, Row
 from ..errors import InvalidArgument, StoreError
 from ..records.entry import OPS, Entry, decode_run, feed_prefix
+from ..records.kind import changed_families
 from .changes import Looked, Seen
 from .positions import Place
-
-FAMILIES = ("instances", "machines", "results", "savepoints", "executions", "execution_events")
-"""The families whose changes are in the feed; no emitted type may have these names."""
-
-_NOUNS = {family.removesuffix("s"): family for family in FAMILIES}
 
 LEAST_RUN, RUN = 16, 256
 """Entries that are read at once."""
@@ -73,8 +69,9 @@ def _make_ids(ids: Collection[Any]) -> frozenset[Any]:
 def _make_families(families: Collection[str]) -> frozenset[str]:
     """Families and emitted types; a noun for a family matches nothing, and is a slip."""
     names = frozenset(arguments.names(families, "families"))
-    for name in names & _NOUNS.keys():
-        raise InvalidArgument(f"there is no family {name!r}; {_NOUNS[name]!r} is meant", what="families", value=name)
+    nouns = {family.removesuffix("s"): family for family in changed_families()}
+    for name in names & nouns.keys():
+        raise InvalidArgument(f"there is no family {name!r}; {nouns[name]!r} is meant", what="families", value=name)
     return names
 
 

@@ -1,7 +1,5 @@
 """What `check` reports."""
 
-from collections.abc import Awaitable, Callable
-
 import msgspec
 
 from .. import keys
@@ -20,9 +18,6 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 _RUN = 1000
-
-AUDITS: list[Callable[[Reader, int], Awaitable[list[Problem]]]] = []
-"""What looks at the rows of one part that belong to no record: timers, leases. Families add theirs."""
 
 
 async def rows_of(reader: Reader, part: int, start: bytes, stop: bytes | None = None) -> list[Row]:

@@ -14,10 +14,8 @@ from ..errors import Conflict
 from ..limits import SWEEP_ROWS
 from ..values import wrapper
 from .audit import Problem, rows_of
-from .kind import HELD, Kind, Stored
+from .kind import Kind, Stored
 from .layout import nonce_of
-
-HELD[keys.EVENTS] = lambda row: unseal(row.key, row.value)
 
 _LARGE_AT_ONCE = 16
 """Values in chunks that are given up in one batch: each touches rows for all of its chunks."""

@@ -7,8 +7,11 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 import msgspec
 
+from .. import keys
+from ..codec import unseal
 from ..core.namespace import Reader, Scope
 from ..engine import Row
+from ..errors import Damaged
 
 
 # Out of sight of the garbage collector: a page of records made it look at the whole process again and again, and what
@@ -61,6 +64,16 @@ class Kind(ABC, Generic[T]):
     indexes: ClassVar[tuple[Index, ...]] = ()
     shape: ClassVar[tuple[type, ...]] = (str,)
     """Which steps of the key are names and which are numbers."""
+    key_names: ClassVar[tuple[str, ...]] = ("id",)
+    """The names of those steps, as fields of the record."""
+    texts: ClassVar[frozenset[str]] = frozenset()
+    """Fields that are text for SQL users; what is neither here nor in `numbers` is JSON."""
+    numbers: ClassVar[frozenset[str]] = frozenset()
+    """Fields that are whole numbers for SQL users."""
+    events_family: ClassVar[str | None] = None
+    """The family of changes that add an event to a record without changing it, where there is one."""
+    summary: ClassVar[bytes | None] = None
+    """The counters that `stats` shows: what their keys begin with after the kind's letter."""
 
     @abstractmethod
     def path(self, record: T) -> tuple[str | int, ...]:
@@ -77,6 +90,10 @@ class Kind(ABC, Generic[T]):
     @abstractmethod
     def unpack(self, fields: list[Any], revision: int, created_at: datetime, updated_at: datetime) -> T:
         """The record that `pack` was given."""
+
+    def unpack_event(self, value: Any) -> Any:
+        """An event that was given with a change, from the value it was stored as."""
+        return value
 
     def counters(self, record: T) -> Iterable[bytes]:
         """Tails of the counters that count this record."""
@@ -115,8 +132,15 @@ class Kind(ABC, Generic[T]):
 KINDS: dict[str, Kind[Any]] = {}
 """Every kind by the name of its family: the feed, `check` and `copy` find them here."""
 
-HELD: dict[bytes, Callable[[Row], bytes]] = {}
-"""For each tag of a row that is no record and holds a value of any size: from the row to the value's wrapper."""
+
+def changed_families() -> tuple[str, ...]:
+    """The families in the feed: every kind, and the events of those that have a family of their own."""
+    return tuple(name for kind in KINDS.values() for name in (kind.name, kind.events_family) if name is not None)
+
+
+def kind_of_events(family: str) -> Kind[Any] | None:
+    """The kind whose events make changes of this family."""
+    return next((kind for kind in KINDS.values() if kind.events_family == family), None)
 
 
 K = TypeVar("K", bound=Kind[Any])
@@ -126,3 +150,48 @@ def register(kind: K) -> K:
     """Make a kind known to the feed, `check` and `copy`."""
     KINDS[kind.name] = kind
     return kind
+
+
+def owner_of(rest: bytes) -> str:
+    """The string that decides the part of a row, from its key after the namespace. Raises `Damaged`."""
+    tag = keys.row_tag(rest)
+    owner = None if tag is None else keys.ROWS[tag].owner
+    if tag is None or owner is None:
+        raise Damaged(f"a row with the unknown tag {rest[:2]!r}; it was written by a newer version", key=rest)
+    tail = rest[len(tag) :]
+    try:
+        match owner:
+            case keys.Owner.FIRST:
+                return _name(tail)
+            case keys.Owner.SECOND:
+                return _name(tail[tail.index(b"\0") + 1 :])
+            case keys.Owner.AFTER_NUMBER:
+                return _name(tail[8:])
+            case keys.Owner.RECORD:
+                return _owner_of_record(tail)
+            case keys.Owner.ENDED:
+                return _owner_of_record(tail[:1] + tail[9:])
+            case keys.Owner.RANGE:
+                return owner_of(tail[tail.index(b"\0") + 1 :])
+            case root:
+                return str(root)
+    except (ValueError, IndexError) as error:
+        raise Damaged("a key cannot be read", key=rest) from error
+
+
+def _name(tail: bytes) -> str:
+    return tail[: tail.index(b"\0")].decode()
+
+
+def _owner_of_record(tail: bytes) -> str:
+    for kind in KINDS.values():
+        if kind.letter == tail[:1]:
+            return kind.owner(keys.parse(tail[1:], kind.shape))
+    return _name(tail[1:])  # a head row of something that is no record
+
+
+def wrapper_in(scope: Scope, row: Row) -> bytes | None:
+    """The wrapper of the value in a row that is no record; None where such rows hold none. Raises `Damaged`."""
+    tag = keys.row_tag(row.key[len(scope.prefix) :])
+    at = None if tag is None else keys.ROWS[tag].value_at
+    return None if at is None else unseal(row.key, row.value)[at:]

@@ -24,7 +24,7 @@ from ..families.results.record import drop as drop_result
 from ..families.savepoints.record import SAVEPOINTS, find_run, manifest_ref, touch_run
 from ..limits import TRIES
 from ..records import dependents
-from ..records.audit import AUDITS, Problem, rows_of
+from ..records.audit import Problem, rows_of
 from ..records.kind import KINDS, Kind, Stored
 from ..records.query import fetch_rows, newest
 from ..records.reading import load, open_row
@@ -364,7 +364,7 @@ async def commit_part(scope: Scope, part: int, body: Callable[[Transaction], Awa
             return result
 
 
-async def _audit(reader: Reader, part: int) -> list[Problem]:
+async def audit(reader: Reader, part: int) -> list[Problem]:
     """Rows that say since when something is over, which must agree with each other and with what they are about."""
     scope = reader.scope
     since = {
@@ -387,6 +387,3 @@ async def _audit(reader: Reader, part: int) -> list[Problem]:
 
 async def _under(reader: Reader, part: int, tag: bytes) -> list[Row]:
     return await rows_of(reader, part, reader.scope.key(tag))
-
-
-AUDITS.append(_audit)

@@ -24,7 +24,6 @@ from ..families.machines.family import Machines
 from ..families.results.family import Results
 from ..families.savepoints.family import Savepoints
 from ..families.timers import Timers
-from ..records.kind import HELD
 from ..retention.family import Retention
 from ..values import wrapper
 from ..watch.checkpoints import Checkpoints
@@ -32,8 +31,6 @@ from ..watch.dead_letters import DeadLetters
 from ..watch.watcher import WatchedFeed
 
 R = TypeVar("R")
-
-HELD[keys.ONCE] = lambda row: unseal(row.key, row.value)
 
 
 class Families(Generic[M]):

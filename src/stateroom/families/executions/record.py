@@ -13,7 +13,6 @@ from ... import arguments, keys
 from ...clock import from_micros
 from ...core.namespace import Reader
 from ...errors import InvalidArgument
-from ...feed.feed import EVENTS, PLAIN
 from ...records import dependents
 from ...records.audit import Problem
 from ...records.kind import Index, Kind, Record, Stored, register
@@ -68,6 +67,10 @@ DEFAULTS: dict[str, Any] = {
 class _ExecutionKind(Kind[Execution]):
     name = "executions"
     letter = b"e"
+    events_family = "execution_events"
+    texts = frozenset({"job_id", "state", "desired_state", "message", "node_id"})
+    numbers = frozenset({"partition_index"})
+    summary = b""
     fields = _FIELDS
     indexes = (
         Index(b"s", lambda record: (keys.path(record.state),), newest=True),
@@ -92,6 +95,9 @@ class _ExecutionKind(Kind[Execution]):
             revision=revision, created_at=created_at, updated_at=updated_at,
         )  # fmt: skip
 
+    def unpack_event(self, value: list[Any]) -> Event:
+        return unpack_event(value)
+
     def counters(self, record: Execution) -> Iterable[bytes]:
         return (keys.path(record.state),)
 
@@ -108,9 +114,6 @@ EXECUTIONS = register(_ExecutionKind())
 def unpack_event(value: list[Any]) -> Event:
     message, topic, details, at, seq = value
     return Event(message, topic, details, from_micros(at), seq)
-
-
-PLAIN["execution_events"] = EVENTS["executions"] = unpack_event
 
 
 def check_events(events: Iterable[Event]) -> tuple[Event, ...]:

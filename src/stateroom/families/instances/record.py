@@ -75,6 +75,9 @@ _FIELDS = (
 class _InstanceKind(Kind[Instance]):
     name = "instances"
     letter = b"i"
+    texts = frozenset({"workflow", "status", "current_step", "business_key", "unique"})
+    numbers = frozenset({"workflow_version"})
+    summary = b"s"
     fields = _FIELDS
     indexes = (
         Index(b"s", lambda record: (keys.path(record.status),), newest=True),

@@ -18,7 +18,7 @@ from ...core.namespace import Reader, Scope
 from ...core.transaction import Transaction
 from ...engine import Row, read_counter
 from ...errors import Damaged, InvalidArgument, Undecodable
-from ...records.audit import AUDITS, Problem, rows_of
+from ...records.audit import Problem, rows_of
 from ...records.kind import Record
 
 RUN = 500
@@ -194,7 +194,7 @@ def _readable_and_live(scope: Scope, row: Row) -> bool:
         return False
 
 
-async def _audit(reader: Reader, part: int) -> list[Problem]:
+async def audit(reader: Reader, part: int) -> list[Problem]:
     """Every location can be read and is found from its node, nothing else is, and the counters agree."""
     scope = reader.scope
     problems: list[Problem] = []
@@ -222,6 +222,3 @@ async def _audit(reader: Reader, part: int) -> list[Problem]:
         if counts.get(key, 0) != kept.get(key, 0)
     ]
     return problems
-
-
-AUDITS.append(_audit)

@@ -13,15 +13,13 @@ from ...core.namespace import Reader, Rows, Scope
 from ...core.transaction import Transaction, TransactionRows
 from ...engine import Row
 from ...errors import AlreadyExists, Damaged, InvalidArgument, NotFound, StaleRevision
-from ...feed.feed import EVENTS
 from ...limits import INLINE_BYTES, SWEEP_ROWS
 from ...records.audit import Problem, rows_of
 from ...records.dependents import affordable, leave_sweep
-from ...records.kind import HELD, Index, Kind, Record, Stored, register
+from ...records.kind import Index, Kind, Record, Stored, register
 from ...records.layout import decode_body, encode_body
 from ...values import wrapper
 from ...values.omitted import OMITTED
-from .rules import audit as audit_definitions
 
 
 class _Named(Record, frozen=True):
@@ -66,6 +64,9 @@ class _MachineKind(Kind[Snapshot]):
     letter = b"m"
     fields = _FIELDS
     shape = (str, str)
+    key_names = ("machine", "name")
+    texts = frozenset({"state", "previous_state", "event"})
+    summary = b"m"
     indexes = (Index(b"s", lambda record: (keys.path(record.state),)),)
 
     def path(self, record: Snapshot) -> tuple[str, str]:
@@ -87,12 +88,14 @@ class _MachineKind(Kind[Snapshot]):
             revision=revision, created_at=created_at, updated_at=updated_at,
         )  # fmt: skip
 
+    def unpack_event(self, value: list[Any]) -> Failure:
+        return _unpack(value)
+
     def counters(self, record: Snapshot) -> Iterable[bytes]:
         return b"m" + keys.path(record.machine), b"s" + keys.path(record.machine, record.state)
 
     async def audit(self, reader: Reader, part: int, records: dict[bytes, Stored[Snapshot]]) -> list[Any]:
-        problems = await audit_definitions(reader, part)
-        problems += await _audit_history(reader, part, records)
+        problems = await _audit_history(reader, part, records)
         for row in await rows_of(reader, part, reader.scope.key(keys.MACHINE_FAILURE)):
             try:
                 await _open_failure(reader, row)
@@ -283,10 +286,6 @@ def _unpack(packed: list[Any]) -> Failure:
         OMITTED if index in large else part for index, part in enumerate(parts, _PARTS)
     )
     return Failure(machine, name, reason, event, state, payload, info, from_micros(at), event_payload)
-
-
-EVENTS["machines"] = _unpack
-HELD[keys.MACHINE_HISTORY] = HELD[keys.MACHINE_FAILURE] = lambda row: unseal(row.key, row.value)
 
 
 def check_names(machine: str, name: str) -> tuple[str, str]:

@@ -68,6 +68,10 @@ class _ResultKind(Kind[Result]):
     letter = b"r"
     fields = _FIELDS
     shape = (str, str)
+    key_names = ("dag", "id")
+    texts = frozenset({"producer", "digest"})
+    numbers = frozenset({"size"})
+    summary = b"d"
     indexes = (
         Index(b"d", lambda record: (b"",)),  # ids without reading records
         Index(b"x", _by_expiry),

@@ -40,6 +40,8 @@ class _Savepoints(Kind[SavepointRecord]):
     name = "savepoints"
     letter = b"p"
     shape = (str, int)
+    key_names = ("run", "timestamp")
+    numbers = frozenset({"count", "bytes"})
     fields = ("count", "bytes", "content", "run", "timestamp")
 
     def path(self, record: SavepointRecord) -> tuple[str | int, ...]:
