@@ -56,6 +56,26 @@ class Face:
         """Run `body` in a transaction, again after each conflict; so it must be pure."""
         raise TypeError("use a face of a store")
 
+    def inside(self, tx: Any) -> "Face":
+        """The same for an open transaction; what is done through it commits with the transaction."""
+        return InsideFace(self, tx)
+
+
+class InsideFace(Face):
+    """An open transaction as an operation sees it: a transaction in it is the same one."""
+
+    def __init__(self, outer: Face, tx: Any) -> None:
+        self._outer = outer
+        self.store = tx
+
+    def done(self, result: Any) -> Awaitable[Any]:
+        """Await what a method of the transaction gave."""
+        return self._outer.done(result)
+
+    async def transact(self, body: Callable[[Any], Coroutine[Any, Any, R]]) -> R:
+        """Run `body` in the transaction that is open."""
+        return await body(self.store)
+
 
 class BlockingFace(Face):
     """A `Store`: every call has happened when it is awaited."""
@@ -113,6 +133,21 @@ class Access:
             store = self._owned = stateroom.open(store, **options)
         self._blocking = BlockingFace(store)
         self._suspending = SuspendingFace(AsyncStore.over(store))
+
+    @property
+    def url(self) -> str:
+        """What is open, with any password left out."""
+        return str(self._suspending.store.url)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    @property
+    def store(self) -> Store | None:
+        """The `Store`; None over an `AsyncStore`."""
+        return None if self._blocking is None else self._blocking.store
 
     def run(self, work: Work[R]) -> R:
         """Run an operation, and block until it is done."""

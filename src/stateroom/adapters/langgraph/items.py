@@ -26,7 +26,7 @@ from stateroom import OMITTED, AsyncStore, Store
 from stateroom.errors import InvalidArgument
 
 from ..faces import Access, Face
-from .names import stored_key
+from ..names import stored_key
 
 MACHINE = "langgraph.store"
 """The machine whose snapshots are the namespaces."""

@@ -4,28 +4,14 @@ A thread's *key* decides the part: everything of a thread shares it and changes 
 long, or have ``/`` and NUL in them; a key has none of these, and different ids have different keys.
 """
 
-from hashlib import blake2b
 from typing import Any
 from urllib.parse import quote, unquote
 
 from ...errors import InvalidArgument
+from ..names import SAFE, stored_key
 
-_SAFE = " !#$&'()*+,-.:;<=>?@[]^_`{|}~"
 _ROOT = "."
 """Stands for the root namespace, which is the empty text; a namespace that is a dot is quoted."""
-
-
-def stored_key(text: str, most: int) -> str:
-    """A name for any text, of at most so many bytes; a longer one is its digest."""
-    try:
-        key = quote(text, safe=_SAFE)
-    except UnicodeEncodeError as error:
-        raise InvalidArgument(f"{text!r} cannot be a name: it is no Unicode text", what="name", value=text) from error
-    if not key.strip() or key == _ROOT:
-        key = "".join(f"%{byte:02X}" for byte in text.encode()) or "%"
-    if len(key) > most:
-        key = "%%" + blake2b(text.encode(), digest_size=32).hexdigest()
-    return key
 
 
 def thread_key(thread: str) -> str:
@@ -60,7 +46,7 @@ def is_early(id: str) -> bool:
 
 def past_id(namespace: str, checkpoint: str) -> str:
     """A checkpoint in `past`."""
-    key = quote(checkpoint, safe=_SAFE)
+    key = quote(checkpoint, safe=SAFE)
     if not checkpoint.strip() or len(key) > 100:
         raise InvalidArgument(
             f"checkpoint id {checkpoint!r} is blank or over 100 bytes; LangGraph's are UUIDs",
