@@ -13,7 +13,7 @@ MALFORMED = (ValueError, TypeError, LookupError, OverflowError, AttributeError, 
 
 
 @contextmanager
-def reading(what: str, **fields: Any) -> Iterator[None]:
+def parsing(what: str, **fields: Any) -> Iterator[None]:
     """Raise `Damaged`, saying that `what` cannot be read, for whatever is raised while bytes are taken apart."""
     try:
         yield

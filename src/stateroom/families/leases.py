@@ -5,20 +5,21 @@ changed by renew). A fenced commit expects only the token's row, so that a renew
 """
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import ormsgpack
 
 from .. import arguments, keys
-from ..clock import from_micros, to_micros
+from ..clock import FIRST, LAST, from_micros, to_micros
 from ..codec import seal, unseal
+from ..codec.malformed import parsing
 from ..core.namespace import Reader, Scope
 from ..core.operation import Family, M, operation, reading
 from ..core.transaction import Transaction
 from ..engine import Row
 from ..errors import LostLease
-from ..limits import NAME_BYTES
+from ..limits import INT64_MAX, NAME_BYTES
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -28,6 +29,11 @@ class Lease(msgspec.Struct, frozen=True):
     owner: str
     token: int
     expires_at: datetime
+
+
+# As they are stored. Made here, for a type that two threads meet first at the same time is not safe to decode.
+_TOKEN = msgspec.msgpack.Decoder(tuple[str | None, Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)]])
+_UNTIL = msgspec.msgpack.Decoder(tuple[int, Annotated[int, msgspec.Meta(ge=FIRST, le=LAST)]])
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -51,10 +57,11 @@ def decode(token_at: bytes, token: Row | None, until_at: bytes, until: Row | Non
     """What two rows say; no rows: never held."""
     if token is None:
         return Held(None, 0, 0)
-    owner, number = ormsgpack.unpackb(unseal(token_at, token.value))
-    ends = ormsgpack.unpackb(unseal(until_at, until.value)) if until is not None else [0, 0]
+    with parsing("a lease", kind="leases", key=token_at):
+        owner, number = _TOKEN.decode(unseal(token_at, token.value))
+        made_for, ends = _UNTIL.decode(unseal(until_at, until.value)) if until is not None else (0, 0)
     # A renewal that raced with a takeover belongs to the token it was made for.
-    return Held(owner, number, ends[1] if ends[0] == number else 0)
+    return Held(owner, number, ends if made_for == number else 0)
 
 
 def rows(scope: Scope, key: str) -> tuple[bytes, bytes]:
@@ -141,7 +148,8 @@ async def check_time(tx: Transaction, lease: Lease) -> None:
     """
     until_at = until_key(tx.scope, lease.key)
     (row,) = await tx.at(lease.key).peek([until_at])
-    token, until = ormsgpack.unpackb(unseal(until_at, row.value)) if row is not None else (0, 0)
+    with parsing("a lease", kind="leases", key=until_at):
+        token, until = _UNTIL.decode(unseal(until_at, row.value)) if row is not None else (0, 0)
     if token == lease.token:
         _check_time(tx.scope, lease.key, Held(lease.owner, token, until))
 

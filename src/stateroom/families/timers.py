@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from .. import arguments, keys
-from ..clock import from_micros, to_micros
+from ..clock import FIRST, LAST, from_micros, to_micros
 from ..codec import seal, unseal
 from ..core.namespace import Reader, Scope
 from ..core.operation import Family, M, operation, reading
@@ -67,6 +67,8 @@ def _parse(key: bytes, value: bytes) -> _Row:
         )
     except ValueError as error:
         raise Damaged("a timer cannot be read", kind="timers", key=key) from error
+    if layout == _LAYOUT and not all(FIRST <= micros <= LAST for micros in (at, created, updated)):
+        raise Damaged("a timer has a time that is none", kind="timers", key=key)
     if layout != _LAYOUT:
         raise Undecodable(f"a timer of layout {layout}; this version reads {_LAYOUT}", kind="timers", tag=layout)
     end = 40 + NONCE_BYTES

@@ -10,6 +10,7 @@ import msgspec
 from .. import keys
 from ..clock import EPOCH, from_micros
 from ..codec.interrupts import from_handler
+from ..codec.malformed import parsing
 from ..core.namespace import Reader, Scope
 from ..core.transaction import PENDING, Readable
 from ..errors import Damaged, StoreError
@@ -73,7 +74,8 @@ async def record_of(reader: Readable, entry: Entry) -> Any:
         return kind.shown(decode_body(scope, kind, entry.path, body)[0])
     value = scope.codec.decode(body)
     events = kind_of_events(entry.family)
-    return value if events is None else events.unpack_event(value)
+    with parsing(f"a change of {entry.family}", kind=entry.family):
+        return value if events is None else events.unpack_event(value)
 
 
 def plain_bound(scope: Scope, family: str, id: str) -> bytes:
@@ -246,6 +248,9 @@ async def _events(reader: Reader, entry: Entry) -> tuple[Any, ...]:
     if entry.events is None:
         return ()
     scope = reader.scope
+    if entry.family not in KINDS:
+        raise Damaged(f"a change of {entry.family!r}, which is no family, has events", kind=entry.family)
     bound = KINDS[entry.family].prefix(scope) + keys.path(*entry.path)
     values = scope.codec.decode(await wrapper.fetch(reader.look_at(entry.id), bound, entry.events))
-    return tuple(map(KINDS[entry.family].unpack_event, values))
+    with parsing(f"the events of a change of {entry.family}", kind=entry.family):
+        return tuple(map(KINDS[entry.family].unpack_event, values))

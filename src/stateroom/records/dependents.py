@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
 import ormsgpack
 
 from .. import keys
 from ..codec import seal, unseal
+from ..codec.malformed import parsing
 from ..core.namespace import Reader, Rows, Scope
 from ..core.transaction import Readable, Transaction, TransactionRows, Writable, transact
 from ..engine import Row, read_counter, write_counter
@@ -156,8 +158,12 @@ async def sweep(scope: Scope, *, max_rows: int = 1_000_000) -> int:
     return removed
 
 
+_NOTE = msgspec.msgpack.Decoder(tuple[str, bytes, bytes, bool])
+
+
 async def _sweep_one(scope: Scope, note: bytes, value: bytes, max_rows: int) -> int:
-    root, start, stop, holding = ormsgpack.unpackb(unseal(note, value))
+    with parsing("a note of what is to be removed", key=note):
+        root, start, stop, holding = _NOTE.decode(unseal(note, value))
     removed = 0
     while removed < max_rows:
         rows = await scope.reader.at(root).scan(start, stop, limit=min(SWEEP_ROWS, max_rows - removed))

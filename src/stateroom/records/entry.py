@@ -7,18 +7,22 @@ following the pointers gives a record's history.
 import struct
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 from zlib import crc32
 
+import msgspec
 import ormsgpack
 
+from ..clock import FIRST, LAST
 from ..codec import seal, unseal
 from ..codec.interrupts import from_handler
 from ..codec.malformed import MALFORMED, damaged
 from ..codec.seal import FORMAT, SEAL_BYTES
 from ..core.namespace import Scope
+from ..core.transaction import PENDING
 from ..engine import Row
 from ..errors import Damaged, StoreError
+from ..limits import INT64_MAX
 
 _SEAL = struct.Struct(">BI")
 _PLACE = struct.Struct(">QH")
@@ -27,6 +31,22 @@ OPS = ("create", "update", "delete", "emit")
 
 NO_POINTER = (0, 0)
 """A record's first entry points nowhere."""
+
+
+_PACKED = msgspec.msgpack.Decoder(
+    tuple[
+        Annotated[int, msgspec.Meta(ge=0, lt=len(OPS))],
+        str,
+        str,
+        list[str | int],
+        Annotated[int, msgspec.Meta(ge=PENDING, le=INT64_MAX)],
+        Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)],
+        Annotated[int, msgspec.Meta(ge=FIRST, le=LAST)],
+        bytes | None,
+        bytes | None,
+    ]
+).decode
+"""Checks every field, for what stands here comes from a file."""
 
 
 class Entry(NamedTuple):
@@ -77,7 +97,7 @@ def decode(scope: Scope, stored: bytes) -> Entry:
     """What `encode` was given. Raises `Damaged`."""
     packed = unseal(feed_prefix(scope), stored)
     try:
-        op, family, id, path, version, index, at, wrapped, events = ormsgpack.unpackb(packed)
+        op, family, id, path, version, index, at, wrapped, events = _PACKED(packed)
         return Entry(OPS[op], family, id, tuple(path), (version, index), at, wrapped, events)
     except MALFORMED as error:
         raise damaged("an entry of the feed", error, kind="feed") from error
@@ -87,7 +107,7 @@ def decode_run(scope: Scope, rows: Sequence[Row]) -> tuple[list[Entry], dict[byt
     """The entries in some rows, with `UNREADABLE` for each that is not, and why, by its place."""
     entries: list[Entry] = []
     errors: dict[bytes, StoreError] = {}
-    add, ops, unpack, head = entries.append, OPS, ormsgpack.unpackb, _SEAL.unpack_from
+    add, ops, unpack, head = entries.append, OPS, _PACKED, _SEAL.unpack_from
     bound = crc32(feed_prefix(scope))
     for row in rows:  # `decode` in place, for this is done for every entry
         stored = row[1]

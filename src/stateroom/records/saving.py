@@ -9,6 +9,7 @@ import msgspec
 from .. import keys
 from ..clock import from_micros, to_micros
 from ..codec import seal
+from ..codec.malformed import parsing
 from ..core.transaction import PENDING, TransactionRows, Writable
 from ..engine import Row
 from ..values import wrapper
@@ -106,7 +107,11 @@ def _reindex(
     rows: TransactionRows, kind: Kind[T], tail: bytes, before: Stored[T] | None, after: T | None, updated: int
 ) -> None:
     scope = rows.scope
-    old = index_rows(scope, kind, before.record, tail, before.updated) if before is not None else {}
+    old: dict[bytes, bool] = {}
+    if before is not None:
+        with parsing(f"{kind.name} {before.row.key!r}", kind=kind.name, key=before.row.key):
+            old = index_rows(scope, kind, before.record, tail, before.updated)
+            list(kind.counters(before.record))
     new = index_rows(scope, kind, after, tail, updated) if after is not None else {}
     for key in old:
         if key not in new:

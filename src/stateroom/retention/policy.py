@@ -8,11 +8,13 @@ import ormsgpack
 
 from .. import arguments, keys
 from ..codec import seal, unseal
+from ..codec.malformed import parsing
 from ..core.namespace import Reader, Scope
 from ..core.transaction import Transaction
 from ..engine import Row
 from ..errors import InvalidArgument
 
+_PACKED = msgspec.msgpack.Decoder(tuple[int | None, int | None, int | None, int | None])
 AGES = ("terminal_older_than", "older_than", "max_pinned")
 
 RULES: dict[str, tuple[str, ...]] = {
@@ -97,9 +99,10 @@ def write_policy(tx: Transaction, policy: Policy) -> None:
 
 def open_policy(scope: Scope, row: Row) -> Policy:
     """The policy in a row. Raises `Damaged`."""
-    *ages, keep = ormsgpack.unpackb(unseal(row.key, row.value))
-    family = row.key[len(scope.key(keys.POLICY)) : -1].decode()
-    terminal, older, pinned = (None if age is None else timedelta(microseconds=age) for age in ages)
+    with parsing("a retention policy", kind="retention", key=row.key):
+        *ages, keep = _PACKED.decode(unseal(row.key, row.value))
+        family = row.key[len(scope.key(keys.POLICY)) : -1].decode()
+        terminal, older, pinned = (None if age is None else timedelta(microseconds=age) for age in ages)
     return Policy(family, terminal_older_than=terminal, older_than=older, keep_latest=keep, max_pinned=pinned)
 
 

@@ -14,10 +14,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import msgspec
 import ormsgpack
 
 from .. import keys
 from ..codec import seal, unseal
+from ..codec.malformed import parsing
 from ..core.namespace import Rows, Scope
 from ..core.transaction import Transaction, TransactionRows, transact
 from ..engine import read_counter, write_counter
@@ -210,10 +212,14 @@ def write_upload(tx: TransactionRows, id: bytes, expires: int, refs: Iterable[by
     tx.put(key, seal(key, ormsgpack.packb([expires, tx.root, b"".join(refs)])))
 
 
+_UPLOAD = msgspec.msgpack.Decoder(tuple[int, str, bytes])
+
+
 def read_upload(key: bytes, stored: bytes) -> tuple[int, str, tuple[bytes, ...]]:
     """When an upload ends, its root, and the references it holds. Raises `Damaged`."""
-    expires, root, joined = ormsgpack.unpackb(unseal(key, stored))
-    return expires, root, split_refs(joined)
+    with parsing("an upload", key=key):
+        expires, root, joined = _UPLOAD.decode(unseal(key, stored))
+        return expires, root, split_refs(joined)
 
 
 def leave(tx: TransactionRows, refs: "Counter[bytes]") -> None:

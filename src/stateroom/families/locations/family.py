@@ -13,6 +13,7 @@ import ormsgpack
 from ... import arguments, keys
 from ...clock import from_micros, to_micros
 from ...codec import seal, unseal
+from ...codec.malformed import parsing
 from ...core.namespace import Reader, Scope
 from ...core.operation import M, iteration, operation, procedure, reading
 from ...core.transaction import Transaction
@@ -276,7 +277,10 @@ def _generation_key(scope: Scope, dag: str) -> bytes:
 
 
 def _number(key: bytes, row: Row | None) -> int:
-    return 0 if row is None else int(ormsgpack.unpackb(unseal(key, row.value)))
+    if row is None:
+        return 0
+    with parsing("a generation of locations", kind="locations", key=key):
+        return int(ormsgpack.unpackb(unseal(key, row.value)))
 
 
 def _path(dag: str | None, node: str | None) -> tuple[str, ...]:

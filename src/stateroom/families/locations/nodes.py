@@ -6,13 +6,15 @@ holds is there again when it comes back.
 
 from datetime import datetime
 from hashlib import sha256
+from typing import Annotated
 
 import msgspec
 import ormsgpack
 
 from ... import arguments, keys
-from ...clock import from_micros, to_micros
+from ...clock import FIRST, LAST, from_micros, to_micros
 from ...codec import seal, unseal
+from ...codec.malformed import parsing
 from ...core.namespace import Reader, Scope
 from ...core.operation import Family, M, operation, reading
 from ...core.transaction import Transaction
@@ -57,9 +59,13 @@ def _write(tx: Transaction, node: str, address: str, clocks: dict[str, float]) -
     tx.at(keys.NODE_ROOT).put(key, seal(key, tx.scope.codec.protect(key, packed)))
 
 
+_NODE = msgspec.msgpack.Decoder(tuple[int, str, Annotated[int, msgspec.Meta(ge=FIRST, le=LAST)], dict[str, float]])
+
+
 def _parse(scope: Scope, row: Row) -> tuple[str, str, int, dict[str, float]]:
     packed = scope.codec.reveal(row.key, unseal(row.key, row.value))
-    _, address, seen, clocks = ormsgpack.unpackb(packed)
+    with parsing("a node", kind="nodes", key=row.key):
+        _, address, seen, clocks = _NODE.decode(packed)
     return row.key[len(scope.key(keys.NODE)) : -1].decode(), address, seen, clocks
 
 

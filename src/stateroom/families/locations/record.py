@@ -14,6 +14,7 @@ import ormsgpack
 from ... import keys
 from ...clock import from_micros, to_micros
 from ...codec import seal, unseal
+from ...codec.malformed import parsing
 from ...core.namespace import Reader, Scope
 from ...core.transaction import Transaction
 from ...engine import Row, read_counter
@@ -93,10 +94,11 @@ def build(scope: Scope, key: bytes, location: Location) -> bytes:
 def parse(scope: Scope, row: Row) -> Location:
     """The location in a row. Raises `Damaged`."""
     dag, id, node = map(str, keys.parse(row.key[len(scope.key(keys.LOCATION)) :], _SHAPE))
-    fields = ormsgpack.unpackb(scope.codec.reveal(row.key, unseal(row.key, row.value)))
-    if fields[0] != _LAYOUT:
-        raise Undecodable(f"a location of layout {fields[0]}; this version reads {_LAYOUT}", kind="locations")
-    _, revision, created, updated, digest, size, form, expires = fields
+    with parsing("a location", kind="locations", key=row.key):
+        fields = ormsgpack.unpackb(scope.codec.reveal(row.key, unseal(row.key, row.value)))
+        if fields[0] != _LAYOUT:
+            raise Undecodable(f"a location of layout {fields[0]}; this version reads {_LAYOUT}", kind="locations")
+        _, revision, created, updated, digest, size, form, expires = fields
     return Location(
         dag, id, node, digest=digest, size=size, form=form,
         expires_at=None if expires is None else from_micros(expires), revision=revision,

@@ -13,6 +13,7 @@ import ormsgpack
 
 from ... import arguments, keys
 from ...codec import seal, unseal
+from ...codec.malformed import parsing
 from ...core.contention import backoff
 from ...core.namespace import Reader, Rows, Scope
 from ...engine import Batch
@@ -24,6 +25,10 @@ KEEP_HISTORY = 100
 """Revisions that are kept of each machine, where nothing else is defined."""
 
 _MOST_BYTES = VALUE_BYTES // 2
+# As it is stored. Made here, for a type that two threads meet first at the same time is not safe to decode.
+_PACKED: msgspec.msgpack.Decoder[tuple[str, dict[str, dict[str, str]], str | None, tuple[str, ...], int, int]] = (
+    msgspec.msgpack.Decoder(tuple[str, dict[str, dict[str, str]], str | None, tuple[str, ...], int, int])
+)
 
 
 class Definition(msgspec.Struct, frozen=True):
@@ -94,13 +99,13 @@ def _pack(definition: Definition) -> bytes:
 
 @lru_cache(256)
 def _unpack(packed: bytes) -> Definition:
-    machine, transitions, initial, final, keep_history, generation = ormsgpack.unpackb(packed)
-    return Definition(machine, transitions, initial, tuple(final), keep_history, generation)
+    return Definition(*_PACKED.decode(packed))
 
 
 def decode(scope: Scope, key: bytes, value: bytes) -> Definition:
     """The definition in a row. Raises `Damaged`."""
-    return _unpack(scope.codec.reveal(key, unseal(key, value)))
+    with parsing("the definition of a machine", kind="machines", key=key):
+        return _unpack(scope.codec.reveal(key, unseal(key, value)))
 
 
 async def load(rows: Rows, machine: str) -> Definition | None:

@@ -13,11 +13,13 @@ from contextvars import ContextVar
 from inspect import isawaitable, signature
 from typing import Any
 
+import msgspec
 import ormsgpack
 
 from ... import arguments, keys
 from ...clock import to_micros
 from ...codec import Codec, seal, unseal
+from ...codec.malformed import parsing
 from ...core.bridge import run_now
 from ...core.namespace import Scope
 from ...core.transaction import Transaction, transact
@@ -65,6 +67,7 @@ async def memo(scope: Scope, dag: str, function_name: str, inputs: Any, compute:
             _computing.reset(token)
 
 
+_CLAIM = msgspec.msgpack.Decoder(tuple[bytes, int])
 _computing: ContextVar[frozenset[bytes]] = ContextVar("stateroom_computing", default=frozenset())
 
 
@@ -108,7 +111,8 @@ class Claim:
     def _read(self, row: Row | None) -> tuple[bytes, int]:
         if row is None:
             return b"", 0
-        owner, until = ormsgpack.unpackb(unseal(self.key, row.value))
+        with parsing("a claim", kind="results", key=self.key):
+            owner, until = _CLAIM.decode(unseal(self.key, row.value))
         return owner, until
 
     def _write(self, tx: Transaction) -> None:

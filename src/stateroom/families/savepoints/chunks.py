@@ -19,6 +19,7 @@ import msgspec
 import ormsgpack
 
 from ...codec import Codec
+from ...codec.malformed import parsing
 from ...core.namespace import Scope
 from ...core.transaction import TransactionRows
 from ...errors import Damaged, Undecodable
@@ -154,13 +155,17 @@ def pack_chunk(ids: list[str], states: list[bytes], removed: list[str]) -> bytes
     return b"".join((_HEAD.pack(len(head)), head, mark, *states))
 
 
+_CHUNK = msgspec.msgpack.Decoder(tuple[list[str], list[str], bytes])
+
+
 def open_chunk(content: bytes) -> Chunk:
     """What `pack_chunk` was given. Raises `Damaged`."""
-    end = _HEAD.size + _HEAD.unpack_from(content)[0]
-    ids, removed, packed = ormsgpack.unpackb(content[_HEAD.size : end])
-    lengths = array("I")
-    lengths.frombytes(packed)
-    lengths = _portable(lengths)
+    with parsing("a chunk of a savepoint", kind="savepoints"):
+        end = _HEAD.size + _HEAD.unpack_from(content)[0]
+        ids, removed, packed = _CHUNK.decode(content[_HEAD.size : end])
+        lengths = array("I")
+        lengths.frombytes(packed)
+        lengths = _portable(lengths)
     if len(lengths) != len(ids):
         raise Damaged("a chunk of a savepoint has other numbers of ids and states", kind="savepoints")
     return Chunk(ids, removed, lengths, content[end:])

@@ -2,16 +2,18 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import ormsgpack
 
 from ... import keys
 from ...codec import seal, unseal
+from ...codec.malformed import parsing
 from ...core.namespace import Reader, Scope
 from ...core.transaction import Transaction
 from ...errors import Damaged, NoSavepoint, NotInitialized
+from ...limits import INT64_MAX
 from ...records.audit import Problem, rows_of
 from ...records.kind import Kind, Record, Stored, register
 from ...records.reading import open_current
@@ -105,6 +107,10 @@ async def layers_of(reader: Reader, record: SavepointRecord) -> list[Layer]:
     return await open_layers(reader.at(record.run), await layer_refs(reader, record))
 
 
+_Natural = Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)]
+_RUN = msgspec.msgpack.Decoder(tuple[_Natural, Annotated[int, msgspec.Meta(ge=1)] | None, _Natural, _Natural])
+
+
 class Run(msgspec.Struct, frozen=True):
     """A run that was initialised. Whatever changes its savepoints writes it, so that two of them never mix."""
 
@@ -127,7 +133,10 @@ async def find_run(reader: Reader, run: str) -> Run | None:
     """A run; None where it was never initialised. Raises `Damaged`."""
     key = run_key(reader.scope, run)
     row = await reader.at(run).get(key)
-    return None if row is None else Run(*ormsgpack.unpackb(unseal(key, row.value)))
+    if row is None:
+        return None
+    with parsing(f"run {run!r}", kind="savepoints", id=run):
+        return Run(*_RUN.decode(unseal(key, row.value)))
 
 
 async def get_run(reader: Reader, run: str) -> Run:
