@@ -127,6 +127,74 @@ class Snapshotting(Protocol):
         ...
 
 
+@runtime_checkable
+class Distant(Protocol):
+    """An engine whose every call is a round trip, if `distant` is true: operations then look before they ask."""
+
+    distant: bool
+
+
+@runtime_checkable
+class Instant(Protocol):
+    """An engine whose calls never wait, if `blocks` is false: an event loop makes them in place."""
+
+    blocks: bool
+
+
+@runtime_checkable
+class Named(Protocol):
+    """An engine that says what keeps its rows: ``"SQLite 3.51.3"``."""
+
+    @property
+    def about(self) -> str: ...
+
+
+@runtime_checkable
+class Sized(Protocol):
+    """An engine that knows how many bytes its rows take where they are kept."""
+
+    def size(self) -> int: ...
+
+
+@runtime_checkable
+class Verifying(Protocol):
+    """An engine whose storage can be examined."""
+
+    def verify(self) -> list[str]:
+        """What the storage finds wrong with itself, one sentence each; empty when it is sound."""
+        ...
+
+
+@runtime_checkable
+class Compacting(Protocol):
+    """An engine that can give space back to the disk."""
+
+    def compact(self) -> int:
+        """Give back what is free; by how many bytes it is smaller."""
+        ...
+
+
+@runtime_checkable
+class BackingUp(Protocol):
+    """An engine that makes a consistent copy of itself in one file, while others go on committing."""
+
+    def backup(self, path: str, amend: "Amend | None" = None, /) -> None:
+        """Write a copy to `path`, where nothing is; `amend`: what it is not to have in common with the original."""
+        ...
+
+
+@runtime_checkable
+class Describing(Protocol):
+    """An engine that shows records to users of SQL (an asynchronous one is awaited)."""
+
+    def describe(self, number: int, views: Any, /) -> Any:
+        """Make or renew the views; `number` rises with each change of their text."""
+        ...
+
+
+HANDED_THROUGH = ("distant", "about", "size", "verify", "compact", "backup", "describe")
+"""Members of these protocols that an engine over another one has from it as they are."""
+
 Amend = Callable[[Callable[[int, Sequence[bytes]], list[Row | None]]], Batch]
 """Given a function that reads rows of a part, makes a batch for part 0."""
 

@@ -1,6 +1,8 @@
 """A backup put in the place of the live file: what was seen after it was made is never taken for what comes instead."""
 
+import contextlib
 import os
+import threading
 
 import pytest
 
@@ -15,6 +17,15 @@ def put_back(path, copy):
         if os.path.exists(path + suffix):
             os.unlink(path + suffix)
     os.replace(copy, path)
+
+
+@contextlib.contextmanager
+def _running(watcher):
+    watcher.start()
+    try:
+        yield
+    finally:
+        watcher.stop()
 
 
 @pytest.mark.parametrize("known_before", [True, False], ids=["positions given before", "none given before"])
@@ -72,6 +83,30 @@ def test_a_backup_of_a_backup_knows_both(tmp_path):
                 store.feed.read(after=late[number])
     with stateroom.open(paths[0]) as store, pytest.raises(InvalidArgument):
         store.feed.read(after=positions[2])
+
+
+def test_a_watcher_that_was_further_than_the_backup_goes_on_from_where_it_was_made(tmp_path):
+    path, copy = str(tmp_path / "runs.db"), str(tmp_path / "copy.db")
+    with stateroom.open(path) as store:
+        store.instances.put(Instance("a", "wf"))
+        store.feed.latest()
+        store.backup(copy)
+        for number in range(9):
+            store.instances.put(Instance(f"lost{number}", "wf"))
+        late = store.feed.latest()
+    with stateroom.open(copy) as store:
+        seen, all_seen = [], threading.Event()
+
+        def handler(change):
+            seen.append(change.id)
+            if len(seen) == 20:
+                all_seen.set()
+
+        for number in range(20):  # more than were lost: their numbers stand for other commits
+            store.instances.put(Instance(f"new{number}", "wf"))
+        with _running(store.watch("w", handler, start=late)):
+            assert all_seen.wait(30)
+        assert seen == [f"new{number}" for number in range(20)]
 
 
 def test_several_parts(tmp_path):

@@ -1,19 +1,30 @@
 """Ways to run the one asynchronous core on a blocking engine."""
 
 import asyncio
+import contextlib
+import os
 import threading
+import weakref
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from ..engine import Batch, Engine, Gathering, Outcome, Range, Row, Submitting
+from ..engine import Batch, Distant, Engine, Gathering, Instant, Outcome, Range, Row, Submitting
+from ..engines.interrupts import Lock
 from ..errors import Closed, StoreError
 
 R = TypeVar("R")
 
 _THREADS = 8
 """Calls that block at the same time, beside the loop."""
+
+_TURN_BYTES = 1 << 20
+"""What may be read in place before other tasks have their turn: a few milliseconds of work."""
+
+_ROW_BYTES, _COMMIT_BYTES = 500, 10_000
+"""What a row, and a commit in place, cost beside their values, as bytes of value that take as long."""
 
 _HUB_SECONDS = 1.0
 """How long the waiting thread stays in one call of the engine; it ends when nobody waits any more."""
@@ -79,14 +90,44 @@ class Threaded(Inline):
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         self._submitting = engine if isinstance(engine, Submitting) else None
-        self._instant = not getattr(engine, "blocks", True)
-        self._threads: ThreadPoolExecutor | None = None
+        self._instant = isinstance(engine, Instant) and not engine.blocks and not _is_distant(engine)
         self._closed = False
+        self._served = 0
+        self.start_in_child()
+        _bridges.add(self)
+
+    def start_in_child(self) -> None:
+        """Have no thread, no task and no loop wait: none of the parent's is in a process that was forked off."""
+        self._threads: ThreadPoolExecutor | None = None
         self._deliveries: dict[asyncio.AbstractEventLoop, _Delivery] = {}
-        self._hub = _Hub(engine)
+        self._hub = _Hub(self.engine)
+
+    async def read(self, part: int, keys: Sequence[bytes], /) -> list[Row | None]:
+        rows = self.engine.read(part, keys)
+        self._served += sum([_ROW_BYTES + len(row.value) for row in rows if row is not None])
+        if self._served > _TURN_BYTES:
+            await self._yield()
+        return rows
+
+    async def scan(
+        self, part: int | None, start: bytes, stop: bytes, /, *, limit: int, reverse: bool = False
+    ) -> list[Row]:
+        rows = self.engine.scan(part, start, stop, limit=limit, reverse=reverse)
+        self._served += sum([_ROW_BYTES + len(row.value) for row in rows])
+        if self._served > _TURN_BYTES:
+            await self._yield()
+        return rows
+
+    async def _yield(self) -> None:
+        """Let the loop run others: what is done in place has taken some milliseconds since it last could."""
+        self._served = 0
+        await asyncio.sleep(0)
 
     async def commit(self, part: int, batch: Batch, /) -> int:
         if self._instant:
+            self._served += _COMMIT_BYTES
+            if self._served > _TURN_BYTES:
+                await self._yield()
             return self.engine.commit(part, batch)
         if self._submitting is None:
             return await self._aside(self.engine.commit, part, batch)
@@ -119,7 +160,10 @@ class Threaded(Inline):
 
     async def close(self) -> None:
         self._closed = True
-        self.engine.close()
+        if self._instant:
+            self.engine.close()
+        else:  # it waits for the commit that is under way, and copies the log into the file
+            await asyncio.to_thread(self.engine.close)
         self._hub.wake_all()
         if self._threads is not None:
             self._threads.shutdown(wait=False)
@@ -152,9 +196,13 @@ class Remote(Threaded):
         return await self._aside(self._hub.passed, part, version)
 
 
+def _is_distant(engine: Engine) -> bool:
+    return isinstance(engine, Distant) and engine.distant
+
+
 def bridged(engine: Engine) -> tuple[Threaded, Engine | None]:
     """A blocking engine for an event loop, and the engine itself where it may be read in place."""
-    if getattr(engine, "distant", False):
+    if _is_distant(engine):
         return Remote(engine), None
     return Threaded(engine), engine
 
@@ -164,33 +212,35 @@ class _Delivery:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._lock = threading.Lock()
-        self._done: list[tuple[asyncio.Future[int], Outcome]] = []
+        # Without a lock: whoever is interrupted, or handles a signal, in the middle of this leaves nothing locked.
+        self._done: deque[tuple[asyncio.Future[int], Outcome]] = deque()
+        self._woken = False
 
     async def submit(self, engine: Submitting, part: int, batch: Batch) -> int:
         future: asyncio.Future[int] = self._loop.create_future()
 
         def done(outcome: Outcome) -> None:
-            with self._lock:
-                self._done.append((future, outcome))
-                wake = len(self._done) == 1
-            if wake and not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._deliver)
+            self._done.append((future, outcome))
+            if not self._woken:
+                self._woken = True
+                with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits in it
+                    self._loop.call_soon_threadsafe(self._deliver)
 
         engine.submit(part, batch, done)
         # A commit that was handed over cannot be called back: a cancelled caller leaves, the commit goes on.
         return await future
 
     def _deliver(self) -> None:
-        with self._lock:
-            done, self._done = self._done, []
-        for future, outcome in done:
-            if future.cancelled():
-                continue
-            if isinstance(outcome, BaseException):
+        self._woken = False  # before the first look: what comes after it wakes again
+        while self._done:
+            future, outcome = self._done[0]
+            if future.done():
+                pass
+            elif isinstance(outcome, BaseException):
                 future.set_exception(outcome)
             else:
                 future.set_result(outcome)
+            self._done.popleft()  # after it was told: an interrupt in between must not lose it
 
 
 class _Hub:
@@ -198,7 +248,7 @@ class _Hub:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._waiting: dict[asyncio.Future[None], tuple[asyncio.AbstractEventLoop, int | None, int]] = {}
         self._running = False
 
@@ -269,11 +319,23 @@ class _Hub:
                 raise
 
 
+_bridges: "weakref.WeakSet[Threaded]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for bridge in list(_bridges):
+        bridge.start_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def _resolve(future: "asyncio.Future[None]") -> None:
     if not future.done():
         future.set_result(None)
 
 
 def _wake(loop: asyncio.AbstractEventLoop, future: "asyncio.Future[None]") -> None:
-    if not loop.is_closed():
+    with contextlib.suppress(RuntimeError):  # the loop was closed
         loop.call_soon_threadsafe(_resolve, future)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import keys
 from ..clock import Clock
-from ..engine import AsyncEngine, Engine, Gathering, Range, Row, read_counter
+from ..engine import AsyncEngine, Distant, Engine, Gathering, Range, Row, read_counter
 from .contention import Lines
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Scope:
         self.direct = direct
         """The blocking engine, where there is one: reads are made in place, on either face."""
         called: Any = engine if direct is None else direct
-        self.distant: bool = getattr(called, "distant", False)
+        self.distant = isinstance(called, Distant) and called.distant
         """Whether every call of the engine is a round trip."""
         self.gathering: Any = called if isinstance(called, Gathering) else None
         """The engine, where it looks at several parts in one call; its answer is awaited where there is no `direct`."""

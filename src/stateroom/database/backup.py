@@ -7,6 +7,7 @@ import tempfile
 
 from ..core.bridge import Inline
 from ..core.namespace import Scope
+from ..engine import BackingUp
 from ..engines import sqlite
 from ..errors import InvalidArgument
 from ..feed import positions
@@ -32,13 +33,13 @@ async def backup(scope: Scope, path: "str | os.PathLike[str]") -> None:
         raise InvalidArgument(f"{where} exists; name a file that does not", what="path", value=where)
     if not os.path.isdir(os.path.dirname(where)):
         raise InvalidArgument(f"there is no folder for {where}; make it first", what="path", value=where)
-    hot = getattr(scope.direct, "backup", None)
-    if hot is None:
+    engine, amend = scope.direct, positions.renewed(scope.parts)
+    if not isinstance(engine, BackingUp):
         await _copied(scope, where)
     elif scope.suspends:
-        await asyncio.to_thread(hot, where, positions.renewed(scope.parts))
+        await asyncio.to_thread(engine.backup, where, amend)
     else:
-        hot(where, positions.renewed(scope.parts))
+        engine.backup(where, amend)
 
 
 async def _copied(scope: Scope, where: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from .. import keys
 from ..clock import to_micros
 from ..core.namespace import Reader, Rows, Scope
-from ..engine import Row, read_counter
+from ..engine import Row, Verifying, read_counter
 from ..errors import Damaged, Undecodable
 from ..feed.feed import floor_key, place_in
 from ..records.audit import Problem, rows_of
@@ -42,9 +42,8 @@ async def check(scope: Scope) -> list[Problem]:
             if not found or await _version(scope.reader, part) == before:
                 break
         problems += found
-    verify = getattr(scope.direct, "verify", None)
-    if verify is not None:
-        problems += [Problem("engine", line) for line in verify()]
+    if isinstance(scope.direct, Verifying):
+        problems += [Problem("engine", line) for line in scope.direct.verify()]
     return problems
 
 

@@ -1,5 +1,6 @@
 """What a store holds, at a glance: read from counters, so that it costs the same however much there is."""
 
+import inspect
 from collections import Counter
 from datetime import datetime
 from typing import Any
@@ -8,7 +9,7 @@ import msgspec
 
 from .. import keys
 from ..core.namespace import Reader, Scope
-from ..engine import read_counter
+from ..engine import Named, Sized, read_counter
 from ..errors import InvalidArgument
 from ..families.locations.nodes import every_node
 from ..feed import positions
@@ -55,13 +56,14 @@ class Stats(msgspec.Struct, frozen=True):
 async def stats(scope: Scope) -> Stats:
     """What a namespace holds."""
     versions = await positions.versions(scope.reader)
-    size = getattr(scope.direct, "size", None)
+    engine: Any = scope.engine if scope.direct is None else scope.direct
+    size = engine.size() if isinstance(engine, Sized) else None
     return Stats(
         scope.namespace,
-        str(getattr(scope.direct or scope.engine, "about", type(scope.direct or scope.engine).__name__)),
+        engine.about if isinstance(engine, Named) else type(engine).__name__,
         scope.parts,
         sum(versions),
-        None if size is None else int(size()),
+        await size if inspect.isawaitable(size) else size,
         await _counted(scope.reader, b"Cis"),
         await _counted(scope.reader, b"Ce"),
         await _counted(scope.reader, b"Cmm"),

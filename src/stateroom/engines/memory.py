@@ -150,6 +150,9 @@ class _ByPart(dict[int, T]):
 class MemoryEngine:
     """Dicts and sorted keys per part, behind one lock that readers of keys need not take."""
 
+    blocks = False
+    """An event loop commits in place: another thread would take longer to reach than the commit takes."""
+
     def __init__(self, parts: int = 1) -> None:
         self.parts = parts
         self._parts = _ByPart((part, _Part()) for part in range(parts))

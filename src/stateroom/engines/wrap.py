@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from itertools import count
 from typing import Any, NamedTuple, TypeVar
 
-from ..engine import Batch, Engine, Gathering, Outcome, Range, Row, Submitting, validate
+from ..engine import HANDED_THROUGH, Batch, Engine, Gathering, Outcome, Range, Row, Submitting, validate
 from ..errors import Conflict, OutcomeUnknown, StoreError, Unavailable
 
 T = TypeVar("T")
@@ -37,9 +37,13 @@ class Wrapper:
             self.submit = self._submit
         if isinstance(engine, Gathering):
             self.read_many, self.scan_many = self._read_many, self._scan_many
+        for name in HANDED_THROUGH:
+            if hasattr(engine, name):
+                self.__dict__[name] = getattr(engine, name)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name in ("engine", "submit", "read_many", "scan_many"):
+        # `blocks` is not handed through: what a subclass does in a call may well block.
+        if name.startswith("_") or name in ("engine", "submit", "read_many", "scan_many", "blocks"):
             raise AttributeError(f"{type(self).__name__} has no {name!r}")
         return getattr(self.engine, name)
 

@@ -73,14 +73,14 @@ def renewed(parts: int) -> Amend:
     return amend
 
 
-def _is_before_copy(lineage: bytes, database: bytes, vector: Vector) -> bool:
-    """Whether a vector of `database` was reached before a copy of it, with this lineage, was made."""
-    size = _ID + 8 * len(vector)
+def _at_copy(lineage: bytes, database: bytes, parts: int) -> Vector | None:
+    """Where `database` stood when a copy of it, with this lineage, was made; None: it is no copy of that."""
+    size = _ID + 8 * parts
     for start in range(_ID, len(lineage), size):
         if lineage[start : start + _ID] == database:
-            versions = struct.unpack(f">{len(vector)}Q", lineage[start + _ID : start + size])
-            return all(version <= most for (version, _), most in zip(vector, versions, strict=True))
-    return False
+            versions = struct.unpack(f">{parts}Q", lineage[start + _ID : start + size])
+            return [(version, _LAST_INDEX) for version in versions]
+    return None
 
 
 class Place:
@@ -138,8 +138,11 @@ async def write(scope: Scope, vector: Vector) -> str:
     return place_of(scope, await identity(scope), vector).text
 
 
-async def read(scope: Scope, position: str) -> Vector:
-    """The vector in a token. Raises `InvalidArgument` for a malformed one or one of another database or namespace."""
+async def read(scope: Scope, position: str, *, nearest: bool = False) -> Vector:
+    """The vector in a token. Raises `InvalidArgument` for a malformed one or one of another database or namespace.
+
+    One from after the copy that this database is was made is refused too, or with `nearest` taken for that moment.
+    """
     try:
         if not position.startswith("p1.") or "=" in position:
             raise ValueError(position)
@@ -156,7 +159,12 @@ async def read(scope: Scope, position: str) -> Vector:
     vector = list(zip(numbers[::2], numbers[1::2], strict=True))
     lineage, database = await _lineage(scope), packed[:_ID]
     foreign = packed[_ID:_HEAD] != crc32(scope.prefix).to_bytes(4, "big") or parts != scope.parts
-    if foreign or (database != lineage[:_ID] and not _is_before_copy(lineage, database, vector)):
+    if not foreign and database != lineage[:_ID]:
+        limit = _at_copy(lineage, database, parts)
+        within = [] if limit is None else [min(at, end) for at, end in zip(vector, limit, strict=True)]
+        foreign = within != vector and not (nearest and within)
+        vector = within
+    if foreign:
         raise InvalidArgument(
             "this position belongs to another database or namespace, or to the time after the backup that this database"
             " comes from; start from BEGINNING or LATEST",

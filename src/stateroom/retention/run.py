@@ -17,6 +17,7 @@ from ..clock import new_id, to_micros
 from ..codec import seal, unseal
 from ..core.namespace import Scope
 from ..core.transaction import Transaction, chunks, transact
+from ..engine import Compacting
 from ..errors import LostLease, StoreError
 from ..families.leases import Lease, acquire, release, renew
 from ..families.results import clear
@@ -285,7 +286,7 @@ async def _slices(run: _Run, sweeper: Callable[[int], Awaitable[int]]) -> None:
 
 async def _shrink(scope: Scope) -> int:
     """Give disk back, where the engine has a file of its own; gives by how many bytes it shrank."""
-    shrink = getattr(scope.direct, "compact", None)
-    if shrink is None:
+    engine = scope.direct
+    if not isinstance(engine, Compacting):
         return 0
-    return int(await asyncio.to_thread(shrink)) if scope.suspends else int(shrink())
+    return await asyncio.to_thread(engine.compact) if scope.suspends else engine.compact()

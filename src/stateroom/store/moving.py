@@ -10,6 +10,7 @@ from ..codec import Codec
 from ..core.bridge import run_now
 from ..database.backup import check_path
 from ..database.copying import Copied, copy_database
+from ..engine import BackingUp
 from ..engines import urls
 from ..errors import InvalidArgument, NotFound
 from .opening import open
@@ -45,7 +46,7 @@ def copy(
 @contextlib.contextmanager
 def _rested(source: Store) -> Iterator[Store]:
     """A store that nobody writes to: a snapshot of the source where its engine makes one quickly, else the source."""
-    if not hasattr(source._engine, "backup"):
+    if not isinstance(source._engine, BackingUp):
         yield source
         return
     with tempfile.TemporaryDirectory(prefix="stateroom-") as folder:

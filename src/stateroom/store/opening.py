@@ -9,7 +9,7 @@ from ..codec import Codec
 from ..codec import default as default_codec
 from ..core.bridge import bridged
 from ..database import views
-from ..engine import Engine
+from ..engine import Describing, Engine
 from ..engines import urls
 from ..errors import InvalidArgument
 from ..limits import PARTS
@@ -61,9 +61,8 @@ def open(
     chosen = _prepare(durability, codec, key_ring, parts)
     keys.namespace(namespace)
     engine = urls.connect(where)(where, durability=durability, create=create, parts=parts)
-    describe = getattr(engine, "describe", None)
-    if describe is not None:
-        describe(views.NUMBER, views.views())
+    if isinstance(engine, Describing):
+        engine.describe(views.NUMBER, views.views())
     return Store(engine, _shown(where), namespace=namespace, codec=chosen, clock=clock or SystemClock())
 
 
@@ -87,9 +86,8 @@ async def open_async(
     now = clock or SystemClock()
     if native is not None:
         engine: Any = await native(where, **options)
-        describe = getattr(engine, "describe", None)
-        if describe is not None:
-            await describe(views.NUMBER, views.views())
+        if isinstance(engine, Describing):
+            await engine.describe(views.NUMBER, views.views())
         return AsyncStore(engine, None, _shown(where), namespace=namespace, codec=chosen, clock=now)
     blocking: Engine = urls.connect(where)(where, **options)
     return AsyncStore(*bridged(blocking), _shown(where), namespace=namespace, codec=chosen, clock=now)

@@ -17,7 +17,7 @@ from ..database.backup import backup
 from ..database.check import check
 from ..database.rekey import Rekeyed, rekey
 from ..database.stats import Stats, stats
-from ..engine import AsyncEngine, Engine
+from ..engine import AsyncEngine, Compacting, Engine
 from ..errors import AlreadyExists, Closed
 from ..families.leases import Lease
 from ..feed.feed import Change
@@ -185,8 +185,8 @@ class Store(_Base[Blocking]):
         """Empty what deletions left behind and give free space back to the disk; gives the bytes the file shrank by."""
         self._check_open()
         run_now(sweep(self._scope))
-        shrink = getattr(self._scope.direct, "compact", None)
-        return 0 if shrink is None else int(shrink())
+        engine = self._scope.direct
+        return engine.compact() if isinstance(engine, Compacting) else 0
 
     def close(self) -> None:
         """Close the store; a second call does nothing; later calls raise `Closed`."""
@@ -332,8 +332,8 @@ class AsyncStore(_Base[Suspending]):
         """Empty what deletions left behind and give free space back to the disk; gives the bytes the file shrank by."""
         self._check_open()
         await sweep(self._scope)
-        shrink = getattr(self._scope.direct, "compact", None)
-        return 0 if shrink is None else int(await asyncio.to_thread(shrink))
+        engine = self._scope.direct
+        return await asyncio.to_thread(engine.compact) if isinstance(engine, Compacting) else 0
 
     async def close(self) -> None:
         """Close the store; a second call does nothing; later calls raise `Closed`."""

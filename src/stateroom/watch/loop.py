@@ -140,9 +140,11 @@ class Loop:
         latest = await positions.latest(scope.reader)
         if position == LATEST:
             return await positions.write(scope, latest)
-        vector = await positions.read(scope, position)
-        if all(at <= end for at, end in zip(vector, latest, strict=True)):
-            return position
+        vector = await positions.read(scope, position, nearest=True)
+        with contextlib.suppress(InvalidArgument):  # from after the backup that this database is: its end is that one's
+            exact = await positions.read(scope, position)
+            if all(at <= end for at, end in zip(exact, latest, strict=True)):
+                return position
         log.warning("watcher %r stood beyond the end of the feed; it goes on from the end", self.name)
         return await positions.write(scope, [min(at, end) for at, end in zip(vector, latest, strict=True)])
 
