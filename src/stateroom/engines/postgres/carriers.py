@@ -7,7 +7,7 @@ Everything above is written once, as coroutines over a carrier. Those of the blo
 import asyncio
 import contextlib
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 import psycopg
@@ -32,6 +32,20 @@ def finish(work: Coroutine[Any, Any, T]) -> T:
         return result
     work.close()
     raise RuntimeError("a blocking call was suspended")
+
+
+class _Driver(psycopg.Connection[Any]):
+    """A connection that ends without a word when nobody refers to it; in the process that made it alone."""
+
+    def __del__(self, *_: object) -> None:
+        return  # libpq's object closes itself; the driver would warn as well
+
+
+class _AsyncDriver(psycopg.AsyncConnection[Any]):
+    """The same, made by a task."""
+
+    def __del__(self, *_: object) -> None:
+        return
 
 
 def _within(conninfo: str, seconds: int | None) -> str:
@@ -67,8 +81,14 @@ class Carrier(Protocol):
 
     def signal(self) -> Signal: ...
 
-    async def apart(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run what also concerns others, so that it goes on where the caller is cancelled."""
+    def caller(self) -> int | None:
+        """Return a number of the thread whose calls may be nested: a signal's handler runs in the middle of another
+        call. None where a thread has many calls side by side.
+        """
+        ...
+
+    async def apart(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run what also concerns others, so that it goes on where the caller is cancelled or interrupted."""
         ...
 
 
@@ -76,7 +96,7 @@ class Blocking:
     """For threads: every coroutine blocks and never suspends."""
 
     async def connect(self, conninfo: str, seconds: int | None) -> Driver:
-        return psycopg.Connection.connect(_within(conninfo, seconds), autocommit=True)
+        return _Driver.connect(_within(conninfo, seconds), autocommit=True)
 
     async def carry(self, connection: Connection, trip: RoundTrip, deadline: float | None) -> None:
         # Not the driver's own wait: that asks the server to cancel when it is interrupted, also a COMMIT.
@@ -85,8 +105,17 @@ class Blocking:
     def signal(self) -> "ThreadSignal":
         return ThreadSignal()
 
-    async def apart(self, work: Coroutine[Any, Any, None]) -> None:
-        await work
+    def caller(self) -> int | None:
+        return threading.get_ident()
+
+    async def apart(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            await work()
+            return
+        # Signals come to the main thread alone. What it does for others is done where none can come.
+        helper = threading.Thread(target=lambda: finish(work()), name="stateroom-group", daemon=True)
+        helper.start()
+        helper.join()
 
 
 class ThreadSignal:
@@ -118,7 +147,7 @@ class Asyncio:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def connect(self, conninfo: str, seconds: int | None) -> Driver:
-        return await psycopg.AsyncConnection.connect(_within(conninfo, seconds), autocommit=True)
+        return await _AsyncDriver.connect(_within(conninfo, seconds), autocommit=True)
 
     async def carry(self, connection: Connection, trip: RoundTrip, deadline: float | None) -> None:
         await waiting.wait_async(trip.talk(connection, deadline), connection.pgconn.socket, INTERVAL)
@@ -126,8 +155,11 @@ class Asyncio:
     def signal(self) -> "LoopSignal":
         return LoopSignal()
 
-    async def apart(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+    def caller(self) -> int | None:
+        return None
+
+    async def apart(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        task = asyncio.get_running_loop().create_task(work())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         await asyncio.shield(task)

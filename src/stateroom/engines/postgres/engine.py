@@ -1,11 +1,12 @@
 """The engine, for threads and for event loops: one definition, driven by two carriers."""
 
 import os
+import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -13,17 +14,19 @@ from psycopg.pq import TransactionStatus
 from stateroom.engine import Batch, Outcome, Range, Row
 from stateroom.errors import InvalidArgument
 
+from ..interrupts import Lock
 from . import dsn, faults
-from .carriers import Asyncio, Blocking, Carrier, finish
+from .carriers import Asyncio, Blocking, Carrier
 from .dialogues import Dialogue, Dialogues
 from .notify import CommitNotifier, Source
-from .pool import Pool, connect, forget_reaper
+from .pool import Pool, connect, reaper
 from .queue import CommitQueue
 from .snapshot import AsyncSnapshot, Session, Snapshot
 from .statements import ROLLBACK, Statements
 from .views import View
 from .wire import Connection, RoundTrip
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -117,6 +120,10 @@ class Driver:
             raise
         return session
 
+    def locks(self) -> "tuple[Lock, ...]":
+        """Return every lock that is taken on the way of a call."""
+        return (self.queue.lock, self.pool.lock, self.notifier.lock, reaper.lock)
+
     def close(self) -> None:
         self.notifier.close()
         self.pool.close()
@@ -151,7 +158,22 @@ class PostgresEngine:
         _drivers.add(self._driver)
 
     def _run(self, make: Callable[[], Dialogue[T]]) -> T:
-        return finish(self._driver.run(make))
+        return self._call(self._driver.run, make)
+
+    def _call(self, work: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a coroutine function that never suspends; give back what locks an interrupt left with this thread."""
+        main = threading.get_ident() == _main_thread()  # where alone signals are handled
+        owned = [(lock, lock.owned) for lock in self._driver.locks()] if main else []
+        try:
+            work(*args, **kwargs).send(None)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        except BaseException:
+            for lock, nested in owned:
+                lock.give_back(nested=nested)
+            raise
+        raise RuntimeError("a blocking call was suspended")
 
     def open(self, parts: int | None, create: bool) -> "PostgresEngine":
         """Find, make or migrate the tables."""
@@ -188,7 +210,7 @@ class PostgresEngine:
 
     def commit(self, part: int, batch: Batch, /) -> int:
         """One round trip, shared with what else waits for the same part."""
-        return finish(self._driver.queue.commit(part, batch))
+        return self._call(self._driver.queue.commit, part, batch)
 
     def wait(self, part: int | None, version: int, timeout: float, /) -> None:
         """Wait; other processes' commits are seen within some milliseconds through NOTIFY, within 100 ms without."""
@@ -196,7 +218,7 @@ class PostgresEngine:
 
     def passed(self, part: int | None, version: int, timeout: float, /) -> bool:
         """Wait, and return whether the version was passed."""
-        return finish(self._driver.wait(part, version, timeout))
+        return self._call(self._driver.wait, part, version, timeout)
 
     def size(self) -> int:
         """Return the bytes on disk, of tables and indexes."""
@@ -205,11 +227,11 @@ class PostgresEngine:
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
         """Give a reader that sees everything as of one moment, for one thread."""
-        session = finish(self._driver.begin_snapshot())
+        session = self._call(self._driver.begin_snapshot)
         try:
             yield Snapshot(session)
         finally:
-            finish(session.end())
+            self._call(session.end)
 
     def close(self) -> None:
         """Calls under way end as they do; a second close does nothing."""
@@ -304,6 +326,10 @@ async def open_async(url: str, *, durability: str, create: bool, parts: int | No
     return await AsyncPostgresEngine(dsn.parse(url), flush=flushes(durability)).open(parts, create)
 
 
+def _main_thread() -> int | None:
+    return threading.main_thread().ident
+
+
 def flushes(durability: str) -> bool:
     """Return whether a commit waits for the disk. Raises `InvalidArgument` for anything but "full" and "normal"."""
     if durability not in ("full", "normal"):
@@ -315,7 +341,7 @@ _drivers: "weakref.WeakSet[Driver]" = weakref.WeakSet()
 
 
 def _forget_in_child() -> None:
-    forget_reaper()
+    reaper.reset()
     for driver in list(_drivers):
         driver.forget()
 

@@ -19,6 +19,7 @@ from psycopg.pq.abc import PGconn
 
 from stateroom.errors import Closed, StoreError
 
+from ..interrupts import Lock
 from .carriers import Blocking, Carrier, Signal, finish
 from .statements import Statement
 from .wire import Connection, RoundTrip
@@ -107,7 +108,8 @@ class CommitNotifier:
         """Begin anew; also in a forked child, where no thread of the parent runs."""
         self._board = Board()
         self._waiters: list[_Waiter] = []
-        self._changed = threading.Condition(threading.Lock())
+        self.lock = Lock()
+        self._changed = threading.Condition(self.lock)
         self._watcher: threading.Thread | None = None
         self._sender: threading.Thread | None = None
         self._fresh: set[int] = set()
@@ -117,7 +119,7 @@ class CommitNotifier:
 
     def committed(self, part: int, version: int) -> None:
         """Wake this engine's own waiters now, and the other processes soon: a commit of it has returned."""
-        with self._changed:
+        with self.lock:
             self._dirty[part] = version
             if self._watcher is not None and self._board.moved({part: version}):
                 self._wake()
@@ -151,25 +153,25 @@ class CommitNotifier:
             self._leave(waiter)
 
     def _is_fresh(self, waiter: _Waiter) -> bool:
-        with self._changed:
+        with self.lock:
             if self._closed:
                 raise Closed("the store is closed")
             return len(self._fresh) == waiter.parts if waiter.part is None else waiter.part in self._fresh
 
     def _enter(self, waiter: _Waiter) -> None:
-        with self._changed:
+        with self.lock:
             self._waiters.append(waiter)
             self._board.waiting[waiter.part] += 1
             self._changed.notify_all()
 
     def _leave(self, waiter: _Waiter) -> None:
-        with self._changed:
+        with self.lock:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
                 self._board.waiting = Counter(each.part for each in self._waiters)
 
     def _past(self, waiter: _Waiter) -> bool:
-        with self._changed:
+        with self.lock:
             if self._closed:
                 raise Closed("the store is closed")
             if waiter.failed is not None:
@@ -177,7 +179,7 @@ class CommitNotifier:
             return self._board.past(waiter.part, waiter.version, waiter.parts)
 
     def _ensure_watch(self, parts: int) -> None:
-        with self._changed:
+        with self.lock:
             if self._closed or (self._watcher is not None and self._watcher.is_alive()):
                 return
             self._watcher = threading.Thread(target=self._watch, args=(parts,), name="stateroom-watch", daemon=True)
@@ -185,7 +187,7 @@ class CommitNotifier:
 
     def close(self) -> None:
         """Wake everybody; the threads end by themselves."""
-        with self._changed:
+        with self.lock:
             self._closed = True
             self._stop.set()
             for waiter in self._waiters:
@@ -199,7 +201,7 @@ class CommitNotifier:
 
     def _send_hints(self) -> None:
         while True:
-            with self._changed:
+            with self.lock:
                 if not self._dirty:
                     self._changed.wait_for(lambda: self._closed or bool(self._dirty), LINGER)
                 dirty, self._dirty = self._dirty, {}
@@ -216,13 +218,13 @@ class CommitNotifier:
         try:
             self._poll_and_listen(listener, parts)
         except StoreError as error:
-            with self._changed:
+            with self.lock:
                 self._watcher = None
                 for waiter in self._waiters:
                     waiter.failed = error
                     waiter.signal.set()
         finally:
-            with self._changed:
+            with self.lock:
                 self._fresh.clear()
             listener.close()
 
@@ -247,7 +249,7 @@ class CommitNotifier:
 
     def _polled(self, parts: int) -> list[int]:
         """Return the parts to poll; linger for a next waiter, then return none: time to end."""
-        with self._changed:
+        with self.lock:
             if not self._board.waiting:
                 self._changed.wait_for(lambda: self._closed or bool(self._board.waiting), LINGER)
             if self._closed or not self._board.waiting:
@@ -260,7 +262,7 @@ class CommitNotifier:
 
         `hears`: whether hints arrive, where that was tried before these versions were looked at.
         """
-        with self._changed:
+        with self.lock:
             if hears is False:
                 self._fresh.clear()
             elif hears or self._fresh:

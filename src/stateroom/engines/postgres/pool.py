@@ -14,6 +14,7 @@ import psycopg
 
 from stateroom.errors import Closed, Unavailable
 
+from ..interrupts import Lock
 from .carriers import Carrier, Signal
 from .dsn import Target
 from .faults import cannot_connect
@@ -35,10 +36,9 @@ async def connect(
     """Return a fresh connection. Raises `Unavailable` or `InvalidArgument`."""
     left = None if deadline is None else max(_LEAST_CONNECT_SECONDS, int(deadline - time.monotonic()))
     try:
-        driver = await carrier.connect(conninfo, left)
+        return Connection(await carrier.connect(conninfo, left), prepare=prepare)
     except psycopg.Error as error:
         raise cannot_connect(error, where) from error
-    return Connection(driver, prepare=prepare)
 
 
 class _Slot:
@@ -72,7 +72,7 @@ class Pool:
         self._idle: list[Connection] = []
         self._alive: weakref.WeakSet[Connection | _Slot] = weakref.WeakSet()
         self._waiters: deque[weakref.ref[_Waiter]] = deque()
-        self._lock = threading.Lock()
+        self.lock = Lock()
         self._watched = False
         self._process = os.getpid()
 
@@ -89,7 +89,7 @@ class Pool:
             self.drop(taken)
 
     def _take(self, carrier: Carrier) -> "Connection | _Slot | _Waiter":
-        with self._lock:
+        with self.lock:
             while self._waiters and self._waiters[0]() is None:
                 self._waiters.popleft()
             free = self._free() if not self._waiters else None
@@ -117,7 +117,7 @@ class Pool:
         try:
             while (left := end - time.monotonic()) > 0:
                 await waiter.signal.wait(min(left, _LOOK_SECONDS))
-                with self._lock:
+                with self.lock:
                     free = waiter.given if waiter.given is not None else self._free()
                     waiter.given = None
                 if free is not None:
@@ -130,7 +130,7 @@ class Pool:
         )
 
     def _leave(self, waiter: _Waiter) -> None:
-        with self._lock:
+        with self.lock:
             for place, reference in enumerate(self._waiters):
                 if reference() is waiter:
                     del self._waiters[place]
@@ -149,7 +149,7 @@ class Pool:
         except BaseException:
             self._give_up(slot)
             raise
-        with self._lock:
+        with self.lock:
             self._alive.discard(slot)
             self._alive.add(connection)
         return connection
@@ -157,13 +157,13 @@ class Pool:
     def release(self, connection: Connection) -> None:
         """Give an unhurt connection back."""
         connection.idle_since = time.monotonic()
-        with self._lock:
+        with self.lock:
             if not self._closed and self._process == os.getpid():
                 if not self._waiters or not self._pass_on(connection):
                     self._idle.append(connection)
                     if not self._watched:
                         self._watched = True
-                        _reaper.watch(self)
+                        reaper.watch(self)
                 return
         self.drop(connection)
 
@@ -173,7 +173,7 @@ class Pool:
         self._give_up(connection)
 
     def _give_up(self, lost: "Connection | _Slot") -> None:
-        with self._lock:
+        with self.lock:
             self._alive.discard(lost)
             if self._waiters and len(self._alive) < self._target.connections:
                 slot = _Slot()  # lives on with the waiter that gets it
@@ -194,7 +194,7 @@ class Pool:
 
     def close_idle(self, now: float) -> bool:
         """Close what was not used for long; return whether anything unused is left."""
-        with self._lock:
+        with self.lock:
             old = [each for each in self._idle if now - each.idle_since >= IDLE_SECONDS]
             self._idle = self._idle[len(old) :]  # the last used come last
             for each in old:
@@ -206,7 +206,7 @@ class Pool:
 
     def close(self) -> None:
         """Close what is unused; what is in use is closed as it comes back."""
-        with self._lock:
+        with self.lock:
             self._closed = True
             idle, self._idle = self._idle, []
             for each in idle:
@@ -234,14 +234,14 @@ class _Reaper:
         self.reset()
 
     def reset(self) -> None:
-        self._lock = threading.Lock()
+        self.lock = Lock()
         self._pools: weakref.WeakSet[Pool] = weakref.WeakSet()
         self._running = False
         self._stop = threading.Event()
 
     def watch(self, pool: Pool) -> None:
         """See to it that what is unused in a pool is closed in time."""
-        with self._lock:
+        with self.lock:
             self._pools.add(pool)
             if self._running:
                 return
@@ -251,10 +251,10 @@ class _Reaper:
     def _run(self) -> None:
         while True:
             self._stop.wait(REAP_SECONDS)
-            with self._lock:
+            with self.lock:
                 pools, self._pools = list(self._pools), weakref.WeakSet()
             left = [pool for pool in pools if pool.close_idle(time.monotonic())]
-            with self._lock:
+            with self.lock:
                 self._pools.update(left)
                 if not self._pools:
                     self._running = False
@@ -262,9 +262,4 @@ class _Reaper:
             del pools, left
 
 
-_reaper = _Reaper()
-
-
-def forget_reaper() -> None:
-    """In a forked child, where no thread of the parent runs."""
-    _reaper.reset()
+reaper = _Reaper()

@@ -8,15 +8,16 @@ Who leads is only a matter of speed, not of safety: the server keeps the commits
 vanished (an interrupt may hit between any two steps) is led on by whoever notices.
 """
 
-import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from stateroom.engine import Batch, Outcome
 from stateroom.errors import OutcomeUnknown, StoreError
 
+from ..interrupts import Lock
 from .carriers import Carrier, Signal
 
 MOST, MOST_BYTES = 32, 1 << 20
@@ -35,35 +36,55 @@ def _bytes(batch: Batch) -> int:
 class _Lead:
     """The right to commit for a part. It ends with the call that has it, however that ends."""
 
-    __slots__ = ("__weakref__", "over")
+    __slots__ = ("__weakref__", "caller")
 
-    def __init__(self) -> None:
-        self.over = False
-        """True once all whom it carried out have been settled, or never will be."""
+    def __init__(self, caller: int | None) -> None:
+        self.caller = caller
+        """The thread that leads, where its calls may be nested."""
 
 
 class _Entry:
     """A batch that waits for others, and what became of it."""
 
-    __slots__ = ("alone", "batch", "lead", "leader", "outcome", "signal")
+    __slots__ = ("alone", "batch", "caller", "group", "lead", "outcome", "signal")
 
-    def __init__(self, batch: Batch, signal: Signal) -> None:
-        self.batch, self.signal = batch, signal
+    def __init__(self, batch: Batch, signal: Signal, caller: int | None) -> None:
+        self.batch, self.signal, self.caller = batch, signal, caller
         self.lead: _Lead | None = None
         """Set for the one who is to lead."""
-        self.leader: weakref.ref[_Lead] | None = None
-        """Set once somebody carries it out."""
+        self.group: _Group | None = None
+        """Set once somebody is about to carry it out."""
         self.outcome: Outcome | None = None
         self.alone = False
         """True where it is to be carried out alone."""
 
     def settle(self, outcome: Outcome | None) -> None:
-        self.outcome, self.alone = outcome, outcome is None
+        self.outcome, self.alone, self.group = outcome, outcome is None, None
         self.signal.set()
 
     @property
     def settled(self) -> bool:
         return self.alone or self.outcome is not None
+
+
+class _Group:
+    """Batches that share a transaction, and how far that has come."""
+
+    __slots__ = ("begun", "entries", "leader", "over")
+
+    def __init__(self, lead: _Lead, first: _Entry) -> None:
+        self.leader = weakref.ref(lead)
+        self.entries = [first]
+        self.begun = False
+        """True from when the server may know of it."""
+        self.over = False
+        """True once all have been settled, or will be by nobody."""
+
+    def settle(self, outcomes: "Sequence[Outcome | None]") -> None:
+        """Tell each its outcome, with the lock held; None: to go alone."""
+        self.over = True
+        for entry, outcome in zip(self.entries, outcomes, strict=True):
+            entry.settle(outcome)
 
 
 class _Line:
@@ -90,7 +111,7 @@ class CommitQueue:
 
     def reset(self) -> None:
         """Begin anew: in a forked child."""
-        self._lock = threading.Lock()
+        self.lock = Lock()
         self._lines: dict[int, _Line] = {}
 
     async def commit(self, part: int, batch: Batch) -> int:
@@ -98,16 +119,20 @@ class CommitQueue:
         joined = self._join(part, batch)
         if isinstance(joined, _Lead):
             try:
-                return await self._alone(part, batch)
-            finally:
-                self._pass_on(part, joined)
+                try:
+                    return await self._alone(part, batch)
+                finally:
+                    self._pass_on(part, joined)
+            except BaseException:
+                self._pass_on(part, joined)  # again, where an interrupt came in between
+                raise
         try:
             await self._wait(part, joined)
+            if joined.lead is not None:
+                await self._lead(part, joined, joined.lead)
         except BaseException:
             self._leave(part, joined)
             raise
-        if joined.lead is not None:
-            await self._lead(part, joined, joined.lead)
         if joined.outcome is None:
             return await self._alone(part, batch)
         if isinstance(joined.outcome, BaseException):
@@ -115,13 +140,21 @@ class CommitQueue:
         return joined.outcome
 
     def _join(self, part: int, batch: Batch) -> "_Lead | _Entry":
-        with self._lock:
+        with self.lock:
+            caller = self._carrier.caller()
             line = self._lines.get(part)
             if line is None:
-                lead = _Lead()
+                lead = _Lead(caller)
                 self._lines[part] = _Line(lead)
                 return lead
-            entry = _Entry(batch, self._carrier.signal())
+            leader = line.leader()
+            if leader is None:  # it was interrupted
+                lead = _Lead(caller)
+                line.leader = weakref.ref(lead)
+                return lead
+            if caller is not None and leader.caller == caller:
+                return _Lead(caller)  # a signal's handler, in the middle of a commit: it cannot wait for that
+            entry = _Entry(batch, self._carrier.signal(), caller)
             line.waiting.append(entry)
             return entry
 
@@ -129,15 +162,13 @@ class CommitQueue:
         """Return when the entry is settled, or is to lead."""
         end = time.monotonic() + PATIENCE
         while not await entry.signal.wait(LOOK_SECONDS):
-            with self._lock:
+            with self.lock:
                 if entry.settled or entry.lead is not None:
                     return
-                if entry.leader is not None:
-                    lead = entry.leader()
-                    if lead is None or lead.over:  # interrupted in the middle of our transaction
-                        entry.outcome = _shared_outcome(None)
+                if (group := entry.group) is not None:
+                    if group.over or group.leader() is None:  # interrupted in the middle of our transaction
+                        entry.settle(_shared_outcome(None) if group.begun else None)
                         return
-                    del lead
                 elif (line := self._lines.get(part)) is None or entry not in line.waiting:
                     entry.alone = True
                     return
@@ -148,13 +179,13 @@ class CommitQueue:
 
     def _appoint(self, line: _Line, entry: _Entry) -> bool:
         """Make an entry, which waits no more, lead its line; False where nobody waits for it any more."""
-        entry.lead = _Lead()
+        entry.lead = _Lead(entry.caller)
         line.leader = weakref.ref(entry.lead)
         return entry.signal.set()
 
     def _pass_on(self, part: int, lead: _Lead) -> None:
         """Let the next one lead, where `lead` still did."""
-        with self._lock:
+        with self.lock:
             line = self._lines.get(part)
             if line is None or line.leader() is not lead:
                 return
@@ -164,8 +195,8 @@ class CommitQueue:
             del self._lines[part]
 
     def _leave(self, part: int, entry: _Entry) -> None:
-        """Interrupted while waiting: what it was to do for others, another does; its own was not begun, or is."""
-        with self._lock:
+        """Interrupted: what it was to do for others, another does; its own was not begun, or goes on."""
+        with self.lock:
             line = self._lines.get(part)
             if line is not None and entry in line.waiting:
                 line.waiting.remove(entry)
@@ -174,40 +205,47 @@ class CommitQueue:
 
     async def _lead(self, part: int, entry: _Entry, lead: _Lead) -> None:
         """Carry out a batch and those that wait behind it; alone where nobody does."""
+        group = _Group(lead, entry)
         try:
-            group = self._gather(part, entry, lead)
-            if len(group) == 1:
+            self._gather(part, group)
+            if len(group.entries) == 1:
                 entry.outcome = await self._alone(part, entry.batch)
             else:
                 # Whoever is cancelled here changes nothing for the others: they are carried out.
-                await self._carrier.apart(self._carry_out(part, group, lead))
+                await self._carrier.apart(partial(self._carry_out, part, group, lead))
+        except BaseException:
+            with self.lock:
+                if not group.begun and len(group.entries) > 1:
+                    group.settle([None] * len(group.entries))
+            raise
         finally:
             self._pass_on(part, lead)
 
-    def _gather(self, part: int, entry: _Entry, lead: _Lead) -> list[_Entry]:
-        group, size = [entry], 0
-        with self._lock:
+    def _gather(self, part: int, group: _Group) -> None:
+        with self.lock:
             line = self._lines.get(part)
-            waiting = line.waiting if line is not None and line.leader() is lead else deque()
-            while waiting and len(group) < MOST and (size := size + _bytes(waiting[0].batch)) <= MOST_BYTES:
-                follower = waiting.popleft()
-                follower.leader = weakref.ref(lead)
-                group.append(follower)
-        return group
+            waiting = line.waiting if line is not None and line.leader() is group.leader() else deque()
+            size = 0
+            while waiting and len(group.entries) < MOST and (size := size + _bytes(waiting[0].batch)) <= MOST_BYTES:
+                waiting[0].group = group
+                group.entries.append(waiting.popleft())
 
-    async def _carry_out(self, part: int, group: list[_Entry], lead: _Lead) -> None:
-        outcomes: Sequence[Outcome | None] = [None] * len(group)
+    async def _carry_out(self, part: int, group: _Group, lead: _Lead) -> None:
+        with self.lock:
+            if group.over:  # whoever led was interrupted before this began, and each goes alone
+                return
+            group.begun = True
+        outcomes: Sequence[Outcome | None] = [None] * len(group.entries)
         try:
-            outcomes = await self._together(part, [entry.batch for entry in group])
+            outcomes = await self._together(part, [entry.batch for entry in group.entries])
         except BaseException as error:
-            outcomes = [_shared_outcome(error) for _ in group]
+            outcomes = [_shared_outcome(error) for _ in group.entries]
             if not isinstance(error, StoreError):
                 raise
         finally:
-            with self._lock:
-                lead.over = True
-                for entry, outcome in zip(group, outcomes, strict=True):
-                    entry.settle(outcome)
+            with self.lock:
+                group.settle(outcomes)
+            del lead  # held until here: it is led as long as this runs
 
 
 def _shared_outcome(error: BaseException | None) -> OutcomeUnknown | None:

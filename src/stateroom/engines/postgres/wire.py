@@ -6,7 +6,6 @@ The generator is driven by a carrier (`carriers.py`), so that both faces share i
 """
 
 import hashlib
-import os
 import select
 import time
 from collections.abc import Generator, Sequence
@@ -86,10 +85,9 @@ class Connection:
     that nobody refers to any more is closed, so that a call that was interrupted anywhere loses nothing for good.
     """
 
-    __slots__ = ("__weakref__", "_driver", "_poll", "_process", "idle_since", "notices", "pgconn", "prepared")
+    __slots__ = ("__weakref__", "_driver", "_poll", "idle_since", "notices", "pgconn", "prepared")
 
     def __init__(self, driver: "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]", *, prepare: bool) -> None:
-        self._process = os.getpid()
         self._driver, self.pgconn = driver, driver.pgconn
         self.prepared = Prepared() if prepare else None
         self.idle_since = 0.0
@@ -111,16 +109,6 @@ class Connection:
     def finish(self) -> None:
         """Close it without waiting for anything."""
         self.pgconn.finish()
-
-    def __del__(self) -> None:
-        if self._process == os.getpid():
-            self.pgconn.finish()
-        else:  # a forked child must not say goodbye in its parent's name
-            _INHERITED.append(self._driver)
-
-
-_INHERITED: list[object] = []
-"""In a forked child: the parent's connections, kept as they are to the end."""
 
 
 class Silent(psycopg.OperationalError):
