@@ -2,44 +2,27 @@
 
 import atexit
 import functools
-import os
-import shutil
-import socket
 from contextlib import ExitStack
 
 import psycopg
 import pytest
 
+from engines.pooler import PROGRAM, Pooler
 from stateroom.engine import Batch
 from stateroom.engines.postgres import connect
 from stateroom.testing import engine_suite
 from stateroom.testing.harness import FOREVER, Running
-from stateroom.testing.postgres import finish, free_port, fresh_schema, keep, shared
+from stateroom.testing.postgres import fresh_schema, shared
 
-PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no pgbouncer here: apt-get install pgbouncer")
 
 
 @functools.cache
 def pooler():
     """The port of a PgBouncer with two sessions for everybody, so that they are shared; ends with this process."""
-    server, port = shared("18"), free_port()
-    folder = server.folder
-    (folder / "users").write_text('"postgres" ""\n')
-    (folder / "pooler.ini").write_text(
-        f"[databases]\n* = host=127.0.0.1 port={server.port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n"
-        f"auth_type = trust\nauth_file = {folder}/users\npool_mode = transaction\ndefault_pool_size = 2\n"
-        f"unix_socket_dir =\nlogfile = {folder}/pooler.log\n"
-    )
-    process = keep([PROGRAM, "-q", str(folder / "pooler.ini")], folder / "pooler.out")
-    atexit.register(finish, process)
-    while True:
-        assert process.poll() is None, (folder / "pooler.log").read_text()
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=5).close()
-        except ConnectionRefusedError:
-            continue
-        return port
+    pooler = Pooler(shared("18").port)
+    atexit.register(pooler.close)
+    return pooler.port
 
 
 def through_pooler(url):
