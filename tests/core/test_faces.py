@@ -50,7 +50,8 @@ def test_public_signatures(blocking):
 
 def test_stores_have_the_same_methods():
     def public(kind):
-        return {name: value for name, value in vars(kind).items() if not name.startswith("_") and callable(value)}
+        members = inspect.getmembers(kind, inspect.isfunction)
+        return {name: value for name, value in members if not name.startswith("_")}
 
     plain, awaited = public(Store), public(AsyncStore)
     assert plain.keys() == awaited.keys()

@@ -5,6 +5,7 @@ A named error that says what is wrong, and no row of the engine is another.
 
 import asyncio
 import base64
+import hashlib
 import inspect
 import os
 from datetime import UTC, datetime
@@ -22,13 +23,13 @@ from stateroom.store.transactions import Families
 DESCRIBED = (operation, reading, procedure, iteration)
 FAMILIES = (
     "instances", "executions", "machines", "results", "savepoints", "timers", "leases", "feed", "checkpoints",
-    "dead_letters", "retention",
+    "dead_letters", "retention", "locations",
 )  # fmt: skip
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 BAD_NAMES = ["", "  ", "\t\n", "a\0b", "x" * 257, "é" * 129, "a\ud800", 5, b"a", ["a"]]
 NAMES = {
     "id", "machine", "name", "dag", "run", "key", "owner", "business_key", "job_id", "workflow", "workflow_prefix",
-    "node_id", "type", "function_name", "watcher",
+    "node_id", "type", "function_name", "watcher", "node",
 }  # fmt: skip
 """Parameters that take a name, in whatever method."""
 
@@ -46,6 +47,9 @@ GIVEN = {
     "compute": lambda: 1,
     "entities": {"e": 1},
     "timestamp": 1,
+    "form": "bytes",
+    "address": "127.0.0.1:1",
+    "digest": hashlib.sha256(b"x").hexdigest(),
     "n": 1,
     "ttl": 5,
     "at": AT,
@@ -211,7 +215,8 @@ def test_filters_that_are_none(store):
 
 STORE_METHODS = (
     ("namespace", "n"), ("transaction",), ("transact", lambda tx: None), ("watch", "w", print), ("check",), ("stats",),
-    ("backup", "nowhere.db"), ("compact",), ("rekey",), ("__enter__",),
+    ("backup", "nowhere.db"), ("compact",), ("rekey",), ("ping",), ("namespaces",),
+    ("delete_namespace", "n"), ("__enter__",),
 )  # fmt: skip
 """Those of the store itself, with what they must be given."""
 

@@ -29,6 +29,7 @@ from ..records.layout import index_rows, moved_row, row_body
 from ..records.reading import open_row
 from ..values import wrapper
 from ..watch.checkpoints import Checkpoint, all_checkpoints, checkpoint_row
+from .namespaces import namespaces
 
 _RUN = 500
 _BATCH = BATCH_BYTES // 4
@@ -91,18 +92,6 @@ async def rows_of(scope: Scope, part: int, start: bytes, stop: bytes | None = No
         if len(rows) < _RUN:
             return
         start = rows[-1].key + b"\0"
-
-
-async def namespaces(scope: Scope) -> list[str]:
-    """Every namespace of a database that holds something."""
-    found: set[str] = set()
-    for part in range(scope.parts):
-        start = b"\x01"  # what is before belongs to the database itself
-        while rows := await scope.engine.scan(part, start, keys.END * 2, limit=1):
-            prefix = rows[0].key[: rows[0].key.index(b"\0")]
-            found.add(prefix.decode())
-            start = prefix + b"\x01"
-    return sorted(found)
 
 
 async def copy_database(source: Scope, target: Scope, *, verify: bool) -> Copied:

@@ -19,7 +19,7 @@ from ..records.entry import Entry, decode, encode, feed_prefix
 from ..records.kind import wrapper_in
 from ..records.layout import pointer_of, renewed_row, row_body
 from ..values import wrapper
-from .copying import namespaces
+from .namespaces import namespaces
 
 _RUN = 200
 _TRIES = 20

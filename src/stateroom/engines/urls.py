@@ -17,6 +17,9 @@ _BUILT_IN = {
     "postgresql": "stateroom.engines.postgres",
     "postgres": "stateroom.engines.postgres",
 }
+_DRIVERS = ("postgres", "postgresql+psycopg", "postgres+psycopg")
+"""What other libraries write for the one driver there is."""
+
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 
 Connect = Callable[..., Any]
@@ -25,7 +28,7 @@ Connect = Callable[..., Any]
 def resolve(url: "str | os.PathLike[str] | None") -> str:
     """The url that is meant: None is $STATEROOM_URL, else ``stateroom.db`` in the current folder."""
     if url is None:
-        return os.environ.get(ENVIRONMENT) or DEFAULT
+        return _plain(os.environ.get(ENVIRONMENT) or DEFAULT)
     try:
         text = os.fspath(url)
         os.fsencode(text)
@@ -33,7 +36,28 @@ def resolve(url: "str | os.PathLike[str] | None") -> str:
         raise InvalidArgument(f"url is {url!a}; use a path or a url", what="url", value=url) from error
     if not isinstance(text, str) or not text.strip() or "\0" in text:
         raise InvalidArgument(f"url is {url!r}; use a path or a url", what="url", value=url)
-    return text
+    return _plain(text)
+
+
+def _plain(text: str) -> str:
+    """A url with its home folder and its driver taken out. Raises `InvalidArgument` for the bare name of a scheme."""
+    if text.isidentifier() and (text.lower() in _BUILT_IN or text.lower() in _installed()):
+        meant = {"memory": "memory:", "sqlite": "sqlite:///runs.db"}.get(text.lower(), f"{text.lower()}://...")
+        raise InvalidArgument(
+            f"{text!r} is the name of a scheme; write {meant!r}, or './{text}' for a file of that name",
+            what="url",
+            value=text,
+        )
+    head, colon, tail = text.partition("://")
+    if colon and head.lower() in _DRIVERS:
+        return f"postgresql://{tail}"
+    if text.startswith("sqlite:///~"):
+        return "sqlite:///" + os.path.expanduser(text.removeprefix("sqlite:///"))
+    return os.path.expanduser(text) if text.startswith("~") else text
+
+
+def _installed() -> set[str]:
+    return {point.name for point in entry_points(group="stateroom.engines")}
 
 
 def scheme(url: str) -> str:

@@ -1,6 +1,8 @@
 """The two front doors: `Store` blocks, `AsyncStore` is awaited; both do the same on any engine."""
 
 import os
+from collections.abc import Coroutine, Generator
+from types import TracebackType
 from typing import Any
 
 from .. import arguments, keys
@@ -66,7 +68,7 @@ def open(
     return Store(engine, _shown(where), namespace=namespace, codec=chosen, clock=clock or SystemClock())
 
 
-async def open_async(
+def open_async(
     url: "str | os.PathLike[str] | None" = None,
     *,
     namespace: str = "default",
@@ -76,8 +78,51 @@ async def open_async(
     key_ring: Any = None,
     parts: int | None = None,
     create: bool = True,
+) -> "Opening":
+    """As `open`, for an event loop: ``await`` it for a store that you close, or use ``async with``, which closes it."""
+    return Opening(_open_async(url, namespace, durability, codec, clock, key_ring, parts, create))
+
+
+class Opening(Coroutine[Any, Any, AsyncStore]):
+    """A store that is being opened: a coroutine, and a context manager that closes what it opened."""
+
+    def __init__(self, work: Coroutine[Any, Any, AsyncStore]) -> None:
+        self._work = work
+        self._store: AsyncStore | None = None
+
+    def __await__(self) -> Generator[Any, Any, AsyncStore]:
+        return self._work.__await__()
+
+    def send(self, value: Any) -> Any:
+        return self._work.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._work.throw(*error)
+
+    def close(self) -> None:
+        self._work.close()
+
+    async def __aenter__(self) -> AsyncStore:
+        self._store = await self._work
+        return self._store
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._store is not None:
+            await self._store.close()
+
+
+async def _open_async(
+    url: "str | os.PathLike[str] | None",
+    namespace: str,
+    durability: str,
+    codec: Codec | None,
+    clock: Clock | None,
+    key_ring: Any,
+    parts: int | None,
+    create: bool,
 ) -> AsyncStore:
-    """As `open`, for an event loop."""
     where = urls.resolve(url)
     chosen = _prepare(durability, codec, key_ring, parts)
     keys.namespace(namespace)

@@ -4,31 +4,35 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Collection
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from .. import arguments
 from ..clock import Clock
 from ..codec import Codec
 from ..core.bridge import Inline, bridged, run_now
 from ..core.namespace import Scope
-from ..core.operation import Blocking, M, Suspending
+from ..core.operation import Blocking, Family, M, Suspending, procedure
 from ..core.transaction import Transaction
 from ..database.backup import backup
 from ..database.check import check
+from ..database.namespaces import delete_namespace, namespaces
 from ..database.rekey import Rekeyed, rekey
 from ..database.stats import Stats, stats
 from ..engine import AsyncEngine, Compacting, Engine
 from ..errors import AlreadyExists, Closed
 from ..families.leases import Lease
+from ..feed import positions
 from ..feed.feed import Change
 from ..feed.positions import BEGINNING
+from ..limits import NAMESPACE_BYTES
 from ..records.audit import Problem
 from ..records.dependents import sweep
 from ..watch.loop import Loop
 from ..watch.options import WatchOptions
 from ..watch.watcher import AsyncWatcher, Watcher
 from . import transactions
-from .transactions import BlockingTransaction, Families, OpenTransaction, SuspendingTransaction
+from .families import Families
+from .transactions import BlockingTransaction, OpenTransaction, SuspendingTransaction
 
 R = TypeVar("R")
 
@@ -46,17 +50,17 @@ class _Gone:
 W = TypeVar("W", bound=Watcher | AsyncWatcher)
 
 
-class _Base(Families[M]):
-    """What both front doors share."""
+class _Base(Families[M], Family[M], Generic[M, W]):
+    """What both front doors share: each method is written once, and is a coroutine function on `AsyncStore`."""
 
-    _watchers: dict[str, Any]
+    _watcher: Callable[[Loop], W]
 
     def __init__(self, face: M, url: str, *, owner: bool) -> None:
         self._face = face
         self._scope = face.scope
         self._owner = owner
         self._closed = False
-        self._watchers = {}
+        self._watchers: dict[str, W] = {}
         self.url = url
         """What was opened, with any password left out."""
 
@@ -64,11 +68,103 @@ class _Base(Families[M]):
         state = " closed" if self._closed else ""
         return f"<{type(self).__name__} {self.url!r} namespace={self._scope.namespace!r}{state}>"
 
-    def _add(self, name: str, watcher: W) -> W:
+    def watch(
+        self,
+        name: str,
+        handler: Callable[[Change], object],
+        *,
+        families: Collection[str] | None = None,
+        ops: Collection[str] | None = None,
+        start: str = BEGINNING,
+        batch: int = 100,
+        on_error: str = "block",
+        max_retries: int = 3,
+        backoff: tuple[float, float] = (0.2, 180),
+        ephemeral: bool = False,
+        checkpoint_every: int = 1,
+    ) -> W:
+        """A watcher, not started: `handler` is called with every change that matches, at least once, in order.
+
+        A stored checkpoint of this name beats `start`. After an error: "block" tries for ever, "skip" 1 + `max_retries`
+        times and then leaves a dead letter, with pauses from the first to the second number of seconds of `backoff`.
+        `checkpoint_every`: changes between checkpoints; 0: only by `.checkpoint()`. `ephemeral`: no checkpoint, no
+        lease. Otherwise one watcher of a name is active at a time, over all processes.
+        Raises `AlreadyExists` when the name is live in this store, `InvalidArgument`.
+        """
+        self._check_open()
+        name = arguments.name(name, "name")
+        options = WatchOptions(
+            families=families, ops=ops, start=start, batch=batch, on_error=on_error, max_retries=max_retries,
+            backoff=backoff, ephemeral=ephemeral, checkpoint_every=checkpoint_every,
+        )  # fmt: skip
+        watcher = self._watcher(Loop(self._scope, name, handler, options))
         if name in self._watchers and self._watchers[name].live:
             raise AlreadyExists(f"watcher {name!r} is live in this store; stop it first", kind="watchers", id=name)
         self._watchers[name] = watcher
         return watcher
+
+    def watchers(self) -> tuple[W, ...]:
+        """The watchers that were made here and are not stopped."""
+        return tuple(watcher for watcher in self._watchers.values() if watcher.live)
+
+    @procedure
+    async def check(self) -> list[Problem]:
+        """Whether indexes, counters, dependents and feed agree with the records; none: empty."""
+        self._check_open()
+        return await check(self._scope)
+
+    @procedure
+    async def stats(self) -> Stats:
+        """What the namespace holds, from counters: the same cost however much there is."""
+        self._check_open()
+        return await stats(self._scope)
+
+    @procedure
+    async def ping(self) -> None:
+        """Ask the database for an answer, from each part. Raises `Unavailable` where there is none."""
+        self._check_open()
+        await positions.versions(self._scope.reader)
+
+    @procedure
+    async def namespaces(self) -> tuple[str, ...]:
+        """Every namespace that holds something, in order; the cost grows with their number, not with what they hold."""
+        self._check_open()
+        return tuple(await namespaces(self._scope))
+
+    @procedure
+    async def delete_namespace(self, name: str) -> int:
+        """Remove everything of a namespace, also this one's, and give how many records there were.
+
+        It goes in steps of at most 1,000 rows, so that no writer waits long. One that was interrupted is ended by
+        calling this again. What is written there meanwhile may go or stay: let its users stop first.
+        """
+        self._check_open()
+        return await delete_namespace(self._scope.sibling(arguments.name(name, "name", NAMESPACE_BYTES)))
+
+    @procedure
+    async def rekey(self) -> Rekeyed:
+        """Encrypt everything, in every namespace, under the key ring's current key, while others read and write."""
+        self._check_open()
+        return await rekey(self._scope)
+
+    @procedure
+    async def backup(self, path: "str | os.PathLike[str]") -> None:
+        """Write the whole database, every namespace, to a new SQLite file while others go on.
+
+        Raises `InvalidArgument` where there is something at `path` already.
+        """
+        self._check_open()
+        await backup(self._scope, path)
+
+    @procedure
+    async def compact(self) -> int:
+        """Empty what deletions left behind and give free space back to the disk; gives the bytes the file shrank by."""
+        self._check_open()
+        await sweep(self._scope)
+        engine = self._scope.direct
+        if not isinstance(engine, Compacting):
+            return 0
+        return await asyncio.to_thread(engine.compact) if self._scope.suspends else engine.compact()
 
     def _shut(self) -> AsyncEngine | None:
         """Close this door; gives the engine if it is ours to close."""
@@ -80,9 +176,15 @@ class _Base(Families[M]):
         self._scope.leave(gone)
         return engine if self._owner else None
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed("this store is closed; open it again")
 
-class Store(_Base[Blocking]):
+
+class Store(_Base[Blocking, Watcher]):
     """A store whose calls block. Thread-safe and fork-safe; a context manager. Made by `stateroom.open`."""
+
+    _watcher = Watcher
 
     def __init__(
         self, engine: Engine, url: str, *, namespace: str, codec: Codec, clock: Clock, owner: bool = True
@@ -123,71 +225,6 @@ class Store(_Base[Blocking]):
 
         return run_now(transactions.transact(self._scope, body, tries, once))
 
-    def watch(
-        self,
-        name: str,
-        handler: Callable[[Change], object],
-        *,
-        families: Collection[str] | None = None,
-        ops: Collection[str] | None = None,
-        start: str = BEGINNING,
-        batch: int = 100,
-        on_error: str = "block",
-        max_retries: int = 3,
-        backoff: tuple[float, float] = (0.2, 180),
-        ephemeral: bool = False,
-        checkpoint_every: int = 1,
-    ) -> Watcher:
-        """A watcher, not started: `handler` is called with every change that matches, at least once, in order.
-
-        A stored checkpoint of this name beats `start`. After an error: "block" tries for ever, "skip" 1 + `max_retries`
-        times and then leaves a dead letter, with pauses from the first to the second number of seconds of `backoff`.
-        `checkpoint_every`: changes between checkpoints; 0: only by `.checkpoint()`. `ephemeral`: no checkpoint, no
-        lease. Otherwise one watcher of a name is active at a time, over all processes.
-        Raises `AlreadyExists` when the name is live in this store, `InvalidArgument`.
-        """
-        self._check_open()
-        name = arguments.name(name, "name")
-        options = WatchOptions(
-            families=families, ops=ops, start=start, batch=batch, on_error=on_error, max_retries=max_retries,
-            backoff=backoff, ephemeral=ephemeral, checkpoint_every=checkpoint_every,
-        )  # fmt: skip
-        return self._add(name, Watcher(Loop(self._scope, name, handler, options)))
-
-    def watchers(self) -> tuple[Watcher, ...]:
-        """The watchers that were made here and are not stopped."""
-        return tuple(watcher for watcher in self._watchers.values() if watcher.live)
-
-    def check(self) -> list[Problem]:
-        """Whether indexes, counters, dependents and feed agree with the records; none: empty."""
-        self._check_open()
-        return run_now(check(self._scope))
-
-    def stats(self) -> Stats:
-        """What the namespace holds, from counters: the same cost however much there is."""
-        self._check_open()
-        return run_now(stats(self._scope))
-
-    def rekey(self) -> Rekeyed:
-        """Encrypt everything, in every namespace, under the key ring's current key, while others read and write."""
-        self._check_open()
-        return run_now(rekey(self._scope))
-
-    def backup(self, path: "str | os.PathLike[str]") -> None:
-        """Write the whole database, every namespace, to a new SQLite file while others go on.
-
-        Raises `InvalidArgument` where there is something at `path` already.
-        """
-        self._check_open()
-        run_now(backup(self._scope, path))
-
-    def compact(self) -> int:
-        """Empty what deletions left behind and give free space back to the disk; gives the bytes the file shrank by."""
-        self._check_open()
-        run_now(sweep(self._scope))
-        engine = self._scope.direct
-        return engine.compact() if isinstance(engine, Compacting) else 0
-
     def close(self) -> None:
         """Close the store; a second call does nothing; later calls raise `Closed`."""
         for watcher in () if self._closed else self.watchers():
@@ -197,10 +234,6 @@ class Store(_Base[Blocking]):
         engine = self._shut()
         if engine is not None:
             run_now(engine.close())
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise Closed("this store is closed; open it again")
 
     def __enter__(self) -> Self:
         self._check_open()
@@ -212,8 +245,10 @@ class Store(_Base[Blocking]):
         self.close()
 
 
-class AsyncStore(_Base[Suspending]):
+class AsyncStore(_Base[Suspending, AsyncWatcher]):
     """A store whose calls are awaited. Made by `stateroom.open_async`, or over an open `Store`."""
+
+    _watcher = AsyncWatcher
 
     def __init__(
         self,
@@ -270,71 +305,6 @@ class AsyncStore(_Base[Suspending]):
 
         return await transactions.transact(self._scope, body, tries, once)
 
-    def watch(
-        self,
-        name: str,
-        handler: Callable[[Change], object],
-        *,
-        families: Collection[str] | None = None,
-        ops: Collection[str] | None = None,
-        start: str = BEGINNING,
-        batch: int = 100,
-        on_error: str = "block",
-        max_retries: int = 3,
-        backoff: tuple[float, float] = (0.2, 180),
-        ephemeral: bool = False,
-        checkpoint_every: int = 1,
-    ) -> AsyncWatcher:
-        """A watcher, not started: `handler` is called with every change that matches, at least once, in order.
-
-        A stored checkpoint of this name beats `start`. After an error: "block" tries for ever, "skip" 1 + `max_retries`
-        times and then leaves a dead letter, with pauses from the first to the second number of seconds of `backoff`.
-        `checkpoint_every`: changes between checkpoints; 0: only by `.checkpoint()`. `ephemeral`: no checkpoint, no
-        lease. Otherwise one watcher of a name is active at a time, over all processes.
-        Raises `AlreadyExists` when the name is live in this store, `InvalidArgument`.
-        """
-        self._check_open()
-        name = arguments.name(name, "name")
-        options = WatchOptions(
-            families=families, ops=ops, start=start, batch=batch, on_error=on_error, max_retries=max_retries,
-            backoff=backoff, ephemeral=ephemeral, checkpoint_every=checkpoint_every,
-        )  # fmt: skip
-        return self._add(name, AsyncWatcher(Loop(self._scope, name, handler, options)))
-
-    def watchers(self) -> tuple[AsyncWatcher, ...]:
-        """The watchers that were made here and are not stopped."""
-        return tuple(watcher for watcher in self._watchers.values() if watcher.live)
-
-    async def check(self) -> list[Problem]:
-        """As `Store.check`."""
-        self._check_open()
-        return await check(self._scope)
-
-    async def stats(self) -> Stats:
-        """What the namespace holds, from counters: the same cost however much there is."""
-        self._check_open()
-        return await stats(self._scope)
-
-    async def rekey(self) -> Rekeyed:
-        """Encrypt everything, in every namespace, under the key ring's current key, while others read and write."""
-        self._check_open()
-        return await rekey(self._scope)
-
-    async def backup(self, path: "str | os.PathLike[str]") -> None:
-        """Write the whole database, every namespace, to a new SQLite file while others go on.
-
-        Raises `InvalidArgument` where there is something at `path` already.
-        """
-        self._check_open()
-        await backup(self._scope, path)
-
-    async def compact(self) -> int:
-        """Empty what deletions left behind and give free space back to the disk; gives the bytes the file shrank by."""
-        self._check_open()
-        await sweep(self._scope)
-        engine = self._scope.direct
-        return await asyncio.to_thread(engine.compact) if isinstance(engine, Compacting) else 0
-
     async def close(self) -> None:
         """Close the store; a second call does nothing; later calls raise `Closed`."""
         for watcher in () if self._closed else self.watchers():
@@ -344,10 +314,6 @@ class AsyncStore(_Base[Suspending]):
         engine = self._shut()
         if engine is not None:
             await engine.close()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise Closed("this store is closed; open it again")
 
     async def __aenter__(self) -> Self:
         self._check_open()
