@@ -4,7 +4,7 @@ import itertools
 
 from kit.aging import blocking
 from stateroom import Event, Execution, Instance
-from stateroom.database import check
+from stateroom.database import few
 from stateroom.engine import Batch
 from stateroom.engines.wrap import Recording
 
@@ -44,7 +44,7 @@ def test_rows_that_go_one_after_another_are_missed_whether_there_are_few_or_many
             continue
         told.append(found(store))
         with monkeypatch.context() as patch:
-            patch.setattr(check, "_FEW", 1)
+            patch.setattr(few, "MANY", 1)
             assert found(store) == told[-1], row.key
     assert sum(before != after for before, after in itertools.pairwise(told)) > 12
     assert found(store) == []

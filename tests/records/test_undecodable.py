@@ -106,7 +106,7 @@ def test_copy_and_backup_bring_it_along(tmp_path: Path, parts: int | None) -> No
 def test_check_lists_it_and_deletes_nothing(filled: Any) -> None:
     with filled.open() as store:
         found = [(problem.code, problem.id) for problem in store.check() if problem.code == "undecodable"]
-    assert {id.rstrip("\0") for _, id in found} >= {"r/e2", "r/i"}
+    assert {id for _, id in found} >= {"r/e2", "r/i"}
     with filled.open(codec=knowing()) as store:
         assert store.executions.get("r/e2").data == Order(5)
 
@@ -117,4 +117,5 @@ def test_it_can_be_deleted_without_being_understood(filled: Any) -> None:
         assert store.executions.delete("r/e2")
         assert store.instances.delete("r/i")
         assert store.executions.count("new") == 4
-        assert store.check() == []
+        left = [(problem.code, problem.family, problem.id) for problem in store.check()]
+        assert left == [("undecodable", "note", "r")]  # what was emitted stays in the feed

@@ -4,14 +4,16 @@ import asyncio
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 
-from ..core.bridge import Inline
+from ..core.bridge import Inline, Threaded
 from ..core.namespace import Scope
 from ..engine import BackingUp
 from ..engines import sqlite
 from ..errors import InvalidArgument
 from ..feed import positions
 from .copying import copy_database
+from .moment import one_moment
 
 
 def check_path(path: "str | os.PathLike[str]", what: str = "path") -> str:
@@ -43,22 +45,33 @@ async def backup(scope: Scope, path: "str | os.PathLike[str]") -> None:
 
 
 async def _copied(scope: Scope, where: str) -> None:
+    """Copy through the public way in, into a file that has its name only when it is whole."""
     folder, name = os.path.split(where)
-    try:  # under a name that nobody else has, for this user alone
+    with _writable(where):  # under a name that nobody else has, for this user alone
         handle, partial = tempfile.mkstemp(prefix=f".{name[:100]}.", suffix=".partial", dir=folder)
         os.close(handle)
-    except OSError as error:
-        raise InvalidArgument(f"{where} cannot be written: {error.strerror}", what="path", value=where) from error
     try:
         engine = sqlite.connect(partial)
+        # On an event loop each flush of the file happens beside it.
+        target = Scope(Threaded(engine) if scope.suspends else Inline(engine), engine, "-", scope.codec, scope.clock)
+        target.suspends = scope.suspends
         try:
-            target = Scope(Inline(engine), engine, scope.namespace, scope.codec, scope.clock)
-            await copy_database(scope, target, verify=True)
+            async with one_moment(scope) as still:
+                await copy_database(still, target, verify=True)
         finally:
-            engine.close()
-        os.replace(partial, where)
+            await target.engine.close()
+        with _writable(where):
+            os.replace(partial, where)
     finally:
         _forget(partial)
+
+
+@contextlib.contextmanager
+def _writable(where: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InvalidArgument(f"{where} cannot be written: {error.strerror}", what="path", value=where) from error
 
 
 def _forget(path: str) -> None:

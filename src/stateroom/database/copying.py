@@ -6,6 +6,7 @@ cannot be decoded here are copied too. Checkpoints are mapped to a position from
 and misses none.
 """
 
+import contextlib
 from collections.abc import AsyncIterator, Iterable
 from hashlib import blake2b
 from typing import Any
@@ -17,7 +18,7 @@ from ..codec import unseal
 from ..core.namespace import Scope
 from ..core.transaction import PENDING
 from ..engine import Batch, Row
-from ..errors import AlreadyExists, Conflict, Damaged
+from ..errors import AlreadyExists, Conflict, Damaged, StoreError
 from ..feed import positions
 from ..feed.feed import before_of, floor_key, floors, place_in
 from ..feed.positions import BEGINNING, Vector
@@ -29,7 +30,8 @@ from ..records.layout import index_rows, moved_row, row_body
 from ..records.reading import open_row
 from ..values import wrapper
 from ..watch.checkpoints import Checkpoint, all_checkpoints, checkpoint_row
-from .namespaces import namespaces
+from .breathing import breathe
+from .namespaces import delete_namespace, namespaces
 
 _RUN = 500
 _BATCH = BATCH_BYTES // 4
@@ -89,24 +91,48 @@ async def rows_of(scope: Scope, part: int, start: bytes, stop: bytes | None = No
         rows = await scope.engine.scan(part, start, stop, limit=_RUN)
         for row in rows:
             yield row
+        await breathe(scope)
         if len(rows) < _RUN:
             return
         start = rows[-1].key + b"\0"
 
 
+_COPYING = b"\x00copying"  # no namespace is blank, so no record has this key
+
+
 async def copy_database(source: Scope, target: Scope, *, verify: bool) -> Copied:
-    """Copy every namespace into an empty database.
+    """Copy every namespace into an empty database, which is empty again where that fails.
 
     Raises `AlreadyExists` when the target holds something, `Conflict` when somebody wrote to the source meanwhile,
     `Damaged` when a record is damaged or (with `verify`) when the two differ afterwards.
     """
-    if await namespaces(target):
+    (interrupted,) = await target.engine.read(0, [_COPYING])
+    if interrupted is None and await namespaces(target):
         raise AlreadyExists("the target is not empty; copy into a new database", kind="database")
+    await _empty(target)  # of a copy that was interrupted
+    await target.engine.commit(0, Batch(write={_COPYING: b""}))
+    try:
+        copied = await _copy_all(source, target, verify)
+    except BaseException:
+        with contextlib.suppress(StoreError):  # what remains is taken away by the next copy
+            await _empty(target)
+        raise
+    await target.engine.commit(0, Batch(write={_COPYING: None}))
+    return copied
+
+
+async def _empty(target: Scope) -> None:
+    for name in await namespaces(target):
+        await delete_namespace(target.sibling(name))
+    if (await target.engine.read(0, [_COPYING]))[0] is not None:
+        await target.engine.commit(0, Batch(write={_COPYING: None}))
+
+
+async def _copy_all(source: Scope, target: Scope, verify: bool) -> Copied:
     before = await positions.versions(source.reader)
     copied = Copied()
     for name in await namespaces(source):
-        here, there = source.sibling(name), target.sibling(name)
-        await _copy_namespace(here, there, copied)
+        await _copy_namespace(source.sibling(name), target.sibling(name), copied)
         copied.namespaces += 1
     if await positions.versions(source.reader) != before:
         raise Conflict("the source changed while it was copied; stop its writers, or copy from a backup")

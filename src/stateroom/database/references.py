@@ -1,7 +1,7 @@
 """Whether every chunk is referred to as often as its count says: for `check`."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 
 from .. import keys
 from ..clock import to_micros
@@ -12,18 +12,18 @@ from ..errors import Damaged
 from ..records.audit import Problem
 from ..records.kind import wrapper_in
 from ..values import objects, wrapper
+from .breathing import breathe
 
 _CONTENTS = 16  # read in one scan: each may have 512 KiB
 _COUNTS = 1000
 
 
-async def audit(reader: Reader, part: int, wrappers: Iterable[bytes], complete: bool) -> list[Problem]:
-    """Compare counts with what refers to chunks: `wrappers` of records and changes, other rows, uploads, and nodes.
+async def audit(reader: Reader, part: int, wanted: Counter[bytes], complete: bool) -> list[Problem]:
+    """Compare counts with what refers to chunks: `wanted` by records and changes, other rows, uploads, and nodes.
 
     `complete`: all that refers was readable; otherwise a count that is too high proves nothing.
     """
     problems: list[Problem] = []
-    wanted = Counter(ref for wrapped in wrappers if (ref := wrapper.reference(wrapped)) is not None)
     complete = await _add_holders(reader, part, wanted) and complete
     await _add_uploads(reader, part, wanted, problems)
     present = await _add_nodes(reader, part, wanted, problems)
@@ -103,6 +103,7 @@ async def _rows(reader: Reader, part: int, prefix: bytes, size: int) -> AsyncIte
         rows = await reader.in_part(part).scan(start, stop, limit=size)
         for row in rows:
             yield row
+        await breathe(reader.scope)
         if len(rows) < size:
             return
         start = rows[-1].key + b"\0"

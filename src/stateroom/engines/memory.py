@@ -4,7 +4,8 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from heapq import merge
 from itertools import islice
 from operator import itemgetter
@@ -177,6 +178,18 @@ class MemoryEngine:
         if len(runs) == 1:
             return runs[0]
         return list(islice(merge(*runs, key=itemgetter(0), reverse=reverse), limit))
+
+    @contextmanager
+    def snapshot(self) -> "Iterator[MemoryEngine]":
+        """The database as of one moment: an engine of its own, which shares the rows."""
+        still = MemoryEngine(self.parts)
+        copies = self._locked(lambda: [dict(self._parts[part].rows) for part in range(self.parts)])
+        for part, rows in enumerate(copies):
+            still._parts[part].rows.update(rows)
+        try:
+            yield still
+        finally:
+            still.close()
 
     def commit(self, part: int, batch: Batch, /) -> int:
         validate(batch)

@@ -231,7 +231,7 @@ async def _change(reader: Reader, one: Seen, back: Entry | None) -> Change:
         if error is None and entry.wrapped is not None:
             record = await record_of(reader, entry)
         if entry.events is not None:
-            events = await _events(reader, entry)
+            events = await events_of(reader, entry)
     except Damaged as found:
         error = found
     if back is not None and back.wrapped is not None:
@@ -243,7 +243,7 @@ async def _change(reader: Reader, one: Seen, back: Entry | None) -> Change:
     )  # fmt: skip
 
 
-async def _events(reader: Reader, entry: Entry) -> tuple[Any, ...]:
+async def events_of(reader: Readable, entry: Entry) -> tuple[Any, ...]:
     """What was given as events with a change of a record."""
     if entry.events is None:
         return ()

@@ -1,16 +1,14 @@
 """Whole databases: copy and restore."""
 
-import contextlib
 import os
-import tempfile
-from collections.abc import Iterator
 from typing import Any
 
 from ..codec import Codec
 from ..core.bridge import run_now
+from ..core.namespace import Scope
 from ..database.backup import check_path
 from ..database.copying import Copied, copy_database
-from ..engine import BackingUp
+from ..database.moment import one_moment
 from ..engines import urls
 from ..errors import InvalidArgument, NotFound
 from .opening import open
@@ -29,36 +27,28 @@ def copy(
     """Move everything from one database into a new or empty one, on whatever engines; both are left as they are.
 
     Records, histories, events, leases and checkpoints come along; a consumer may see changes again and misses none.
-    `verify` compares digests of both sides afterwards. A SQLite source is copied from a snapshot, so writers may go on;
-    any other must rest. Raises `NotFound`, `AlreadyExists` (the target holds something), `Conflict` (the source
-    changed), `Damaged`.
+    `verify` compares digests of both sides afterwards. The source is copied as of one moment, so writers may go on (on
+    Citus each part as of its own moment; engines of others without snapshots must rest). A copy that fails, or was
+    interrupted before, leaves nothing in the target. Raises `NotFound`, `AlreadyExists` (the target holds something),
+    `Conflict` (the source changed), `Damaged`.
     """
     if urls.resolve(source_url) == urls.resolve(target_url):
         raise InvalidArgument("source and target are the same", what="target_url", value=str(target_url))
     with (
         open(source_url, create=False, codec=codec, key_ring=key_ring) as source,
-        _rested(source) as still,
         open(target_url, codec=codec, key_ring=key_ring, parts=parts) as target,
     ):
-        return copy_stores(still, target, verify=verify)
-
-
-@contextlib.contextmanager
-def _rested(source: Store) -> Iterator[Store]:
-    """A store that nobody writes to: a snapshot of the source where its engine makes one quickly, else the source."""
-    if not isinstance(source._engine, BackingUp):
-        yield source
-        return
-    with tempfile.TemporaryDirectory(prefix="stateroom-") as folder:
-        path = os.path.join(folder, "snapshot.db")
-        source.backup(path)
-        with open(path, codec=source._scope.codec) as still:
-            yield still
+        return copy_stores(source, target, verify=verify)
 
 
 def copy_stores(source: Store, target: Store, *, verify: bool = True) -> Copied:
     """Copy between two open stores; see `copy`."""
-    return run_now(copy_database(source._scope, target._scope, verify=verify))
+    return run_now(_copy(source._scope, target._scope, verify))
+
+
+async def _copy(source: Scope, target: Scope, verify: bool) -> Copied:
+    async with one_moment(source, copying=True) as still:
+        return await copy_database(still, target, verify=verify)
 
 
 def restore(

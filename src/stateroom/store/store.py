@@ -14,7 +14,7 @@ from ..core.namespace import Scope
 from ..core.operation import Blocking, Family, M, Suspending, procedure
 from ..core.transaction import Transaction
 from ..database.backup import backup
-from ..database.check import check
+from ..database.check import Progress, check
 from ..database.namespaces import delete_namespace, namespaces
 from ..database.rekey import Rekeyed, rekey
 from ..database.stats import Stats, stats
@@ -108,10 +108,15 @@ class _Base(Families[M], Family[M], Generic[M, W]):
         return tuple(watcher for watcher in self._watchers.values() if watcher.live)
 
     @procedure
-    async def check(self) -> list[Problem]:
-        """Whether indexes, counters, dependents and feed agree with the records; none: empty."""
+    async def check(self, *, progress: Progress | None = None) -> list[Problem]:
+        """Every disagreement of indexes, counters, dependents and feed with the records; none: empty.
+
+        Others may write meanwhile. Values that cannot be rebuilt in this process are listed as "undecodable"; nothing
+        is wrong with them. It holds some records at a time, however many there are. `progress(what, rows)` is called
+        as it goes on, with what is looked at and how many rows have been.
+        """
         self._check_open()
-        return await check(self._scope)
+        return await check(self._scope, progress)
 
     @procedure
     async def stats(self) -> Stats:

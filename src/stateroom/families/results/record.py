@@ -15,7 +15,7 @@ from ... import arguments, keys
 from ...clock import from_micros, to_micros
 from ...core.namespace import Reader, Scope
 from ...core.transaction import Transaction
-from ...errors import Damaged, InvalidArgument, NotFound
+from ...errors import Damaged, InvalidArgument, NotFound, Undecodable
 from ...limits import INLINE_BYTES
 from ...records.audit import Problem, rows_of
 from ...records.kind import Index, Kind, Record, Stored, register
@@ -106,11 +106,22 @@ class _ResultKind(Kind[Result]):
     async def audit(self, reader: Reader, part: int, records: dict[bytes, Stored[Result]]) -> list[Any]:
         rows = await rows_of(reader, part, reader.scope.key(keys.RESULT_EXPIRY))
         there = {row.key for row in rows}  # a row too many is only looked at once when its time comes
-        return [
+        problems = [
             Problem("index-missing", f"result {one.id!r} of {one.dag!r} would never expire", self.name, one.id, part)
             for one in (stored.record for stored in records.values())
             if one.expires_at is not None and expiry_key(reader.scope, one) not in there
         ]
+        for stored in records.values():
+            record = stored.record
+            try:
+                if record.place and record.place[0] == ENCODED:
+                    await read_value(reader, record)
+            except Undecodable as error:
+                id = f"{record.dag}/{record.id}"
+                problems.append(Problem("undecodable", f"result {id}: {error.message}", self.name, id, part))
+            except Damaged:  # a chunk of it, which is reported as such
+                continue
+        return problems
 
 
 RESULTS = register(_ResultKind())

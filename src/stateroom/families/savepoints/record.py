@@ -8,11 +8,11 @@ import msgspec
 import ormsgpack
 
 from ... import keys
-from ...codec import seal, unseal
+from ...codec import Codec, seal, unseal
 from ...codec.malformed import parsing
 from ...core.namespace import Reader, Scope
 from ...core.transaction import Transaction
-from ...errors import Damaged, NoSavepoint, NotInitialized
+from ...errors import Damaged, NoSavepoint, NotInitialized, Undecodable
 from ...limits import INT64_MAX
 from ...records.audit import Problem, rows_of
 from ...records.kind import Kind, Record, Stored, register
@@ -69,6 +69,7 @@ class _Savepoints(Kind[SavepointRecord]):
         problems: list[Problem] = []
         prefix = reader.scope.key(keys.RUN)
         runs = {row.key[len(prefix) : -1].decode() for row in await rows_of(reader, part, prefix)}
+        seen: set[bytes] = set()
         for stored in records.values():
             record = stored.record
             id = f"{record.run}/{record.timestamp}"
@@ -76,6 +77,13 @@ class _Savepoints(Kind[SavepointRecord]):
                 problems.append(Problem("run-missing", f"the run of savepoint {id} is not there", self.name, id, part))
             try:
                 layers = await layers_of(reader, record)
+                for layer in layers:
+                    if layer.ref not in seen:  # many savepoints may share it
+                        seen.add(layer.ref)
+                        await _decode_all(layer, reader.scope.codec)
+            except Undecodable as error:
+                problems.append(Problem("undecodable", f"savepoint {id}: {error.message}", self.name, id, part))
+                continue
             except Damaged as error:
                 problems.append(Problem("damaged", f"savepoint {id}: {error.message}", self.name, id, part))
                 continue
@@ -109,6 +117,12 @@ async def layers_of(reader: Reader, record: SavepointRecord) -> list[Layer]:
 
 _Natural = Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)]
 _RUN = msgspec.msgpack.Decoder(tuple[_Natural, Annotated[int, msgspec.Meta(ge=1)] | None, _Natural, _Natural])
+
+
+async def _decode_all(layer: Layer, codec: Codec) -> None:
+    """Rebuild every state of a layer. Raises `Undecodable` naming the entity, `Damaged`."""
+    async for chunk in layer.each():
+        chunk.values(codec)
 
 
 class Run(msgspec.Struct, frozen=True):
