@@ -1,6 +1,7 @@
 """Large values piece by piece: written from a file or an iterator, read as a file, in bounded memory."""
 
 import io
+from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Iterable
 from inspect import isawaitable
 from typing import Any, Self
@@ -32,25 +33,29 @@ class Streamed:
         return wrapper.wrapper(self.size, self._uploaded.ref)
 
 
-async def upload_stream(scope: Scope, root: str, source: Any) -> Streamed:
+async def upload_stream(scope: Scope, root: str, source: Any, *, whole: int = INLINE_BYTES) -> Streamed:
     """Store what a file object or an iterator of bytes gives, ahead of a transaction; holds about 4 MiB at a time.
+
+    A value of up to `whole` bytes is not stored ahead, but with the transaction, which is one commit less.
 
     On the asyncio face `source` may also be an async iterator, or have a `read` that is awaited. Raises
     `InvalidArgument` for anything else.
     """
     blocks = _Blocks(source, scope.suspends)
-    first = await blocks.next()
-    second = await blocks.next() if len(first) == CHUNK_BYTES else b""
-    if not second and len(first) <= INLINE_BYTES:
-        return Streamed(len(first), first, None)
-    uploader, tree, size = Uploader(scope, root), Tree(scope), 0
-    block, after = first, second
-    while block:
+    held, size = deque[bytes](), 0
+    while size <= whole:
+        block = await blocks.next()
+        if not block:
+            return Streamed(size, b"".join(held), None)
+        held.append(block)
         size += len(block)
-        nodes = tree.add(await uploader.put(objects.leaf(scope, block)))
-        for one in nodes:
+    uploader, tree = Uploader(scope, root), Tree(scope)
+    while held:
+        for one in tree.add(await uploader.put(objects.leaf(scope, held.popleft()))):
             await uploader.put(one)
-        block, after = after, await blocks.next() if after else b""
+        if not held and (block := await blocks.next()):
+            held.append(block)
+            size += len(block)
     for one in tree.finish():
         await uploader.put(one)
     return Streamed(size, b"", await uploader.finish(tree.top))

@@ -16,7 +16,7 @@ from ...core.namespace import Reader
 from ...core.operation import Family, M, iteration, joining, operation, procedure, reading
 from ...core.transaction import Transaction
 from ...errors import InvalidArgument, Timeout
-from ...limits import INLINE_BYTES
+from ...limits import INLINE_BYTES, UPLOAD_BYTES
 from ...records.pages import Page, fingerprint
 from ...records.query import Query
 from ...records.reading import load_many
@@ -192,7 +192,7 @@ class Results(Family[M]):
         if tx is not None:
             tx.at(dag)
         observed = _Observed(source)
-        streamed = await streams.upload_stream(scope, root, observed.source)
+        streamed = await streams.upload_stream(scope, root, observed.source, whole=UPLOAD_BYTES)
         result = Result(dag, id, None, digest=digest, size=size, expires_at=expires_at)
         encoded.check(result, digest, size, observed.digest, streamed)
 
