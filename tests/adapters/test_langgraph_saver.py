@@ -185,6 +185,43 @@ def test_writes_of_a_checkpoint_that_was_followed_are_kept(saver):
     assert saver.get_tuple(first).pending_writes == [("late", "a", "x" * 40_000), ("late", "b", "y" * 2_000)]
 
 
+def test_many_tasks_at_one_checkpoint(saver, store):
+    config = put(saver, place(), {"state": "s" * 3_000})
+    for number in range(60):
+        saver.put_writes(config, [("a", f"{number}" * 1_000), ("b", number)], f"task-{number:02}", "~1")
+    saver.put_writes(config, [("b", "late")], "task-07", "~1")  # the first one stays
+    saver.put_writes(config, [("big", "x" * 20_000), (INTERRUPT, "why")], "task-60")
+    expected = [("task-60", "big", "x" * 20_000), ("task-60", INTERRUPT, "why")]
+    for number in range(60):
+        expected += [(f"task-{number:02}", "a", f"{number}" * 1_000), (f"task-{number:02}", "b", number)]
+    expected.sort(key=lambda write: (write[0] != "task-60", write[0], write[1] != INTERRUPT))
+    read = saver.get_tuple(config).pending_writes
+    assert [write for write in read if write != ("task-07", "b", 7)] == [
+        w for w in expected if w != ("task-07", "b", 7)
+    ]
+    assert ("task-07", "b", "late") not in read
+    assert max(len(result.value["content"]) for result in store.results.scan()) < 20_000  # not all in one record
+    assert saver.threads(state="interrupted").items
+    saver.copy_thread("t", "u")
+    put(saver, config)
+    saver.prune(["t"])
+    assert saver.get_tuple(place("u")).pending_writes == read
+    saver.delete_thread("t")
+    saver.delete_thread("u")
+    assert list(store.machines.scan()) == []
+
+
+def test_many_writes_that_come_early(saver):
+    first = put(saver, place())
+    made = [checkpoint({"a": number}) for number in range(2)]
+    for number in range(30):
+        saver.put_writes(place(id=made[number % 2]["id"]), [("a", f"{number}" * 500)], f"task-{number:02}")
+    config = saver.put(first, made[0], {"source": "loop", "step": 0}, {"a": 1})
+    assert len(saver.get_tuple(config).pending_writes) == 15
+    config = saver.put(config, made[1], {"source": "loop", "step": 1}, {"a": 1})
+    assert [task for task, _, _ in saver.get_tuple(config).pending_writes] == [f"task-{n:02}" for n in range(1, 30, 2)]
+
+
 # --- values
 
 
@@ -226,7 +263,7 @@ def test_a_state_that_changes_little_takes_little(store, saver):
         versions = {"rows": step + 1}
         config = put(saver, config, {"rows": rows}, versions)
         (record,) = store.results.gather("t/heads", ["."]).values()
-        sizes.append(len(record["checkpoint"][2]))
+        sizes.append(len(record["content"]))
         assert saver.get_tuple(config).checkpoint["channel_values"]["rows"] == rows
     assert sum(sizes) < 40 * 10_000 / 5
     for number, item in enumerate(reversed(list(saver.list(place())))):

@@ -1,5 +1,6 @@
 """Names in the store for texts that other programs chose: any length, any character."""
 
+from functools import lru_cache
 from hashlib import blake2b
 from urllib.parse import quote
 
@@ -9,6 +10,7 @@ SAFE = " !#$&'()*+,-.:;<=>?@[]^_`{|}~"
 """Characters that stay as they are; a slash does not, which would end the root."""
 
 
+@lru_cache(maxsize=4096)
 def stored_key(text: str, most: int) -> str:
     """A name for any text, of at most so many bytes; different texts have different names. A long one is its digest."""
     try:

@@ -5,15 +5,16 @@ What a serializer gives is small by itself, or is repeated: from one step to the
 - a value of a channel or write of `LARGE` bytes or more is kept apart under the digest of its bytes, shared by all
   checkpoints of the thread, forks included;
 - the rest of a checkpoint is deflated against a *base*, an earlier checkpoint of the thread that is kept apart as well,
-  and stored as the difference. A base is replaced when what differs from it grows to a quarter.
+  and stored as the difference. When that grows to a sixteenth, the next base follows, which is stored as its difference
+  to the first, its *root*; when that grows to a quarter, the next root.
 """
 
 import zlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from langgraph.checkpoint.base import WRITES_IDX_MAP, Checkpoint
@@ -27,6 +28,9 @@ _WINDOW = 32 << 10
 """How far deflate looks back: a base and what is deflated against it are at most this."""
 _WORTH = 1 << 10
 """Bytes from which on a difference is worth its base."""
+
+SEALED = 8 << 10
+"""Bytes of writes in a checkpoint's record from which on they are kept apart, so that many tasks cost no more each."""
 
 PLAIN, DEFLATED, APART = 0, 1, 2
 Packed = tuple[int, str, bytes]
@@ -47,6 +51,24 @@ class Write(msgspec.Struct, frozen=True, array_like=True):
         return self.path, self.task, self.index
 
 
+class Content(msgspec.Struct, frozen=True, array_like=True):
+    """What of a checkpoint is for LangGraph alone."""
+
+    checkpoint: Packed = (PLAIN, "", b"")
+    apart: dict[str, tuple[Any, str, str]] = {}
+    """Channels whose value is kept apart: version, type, digest."""
+    base: str | None = None
+    """Digest of what `checkpoint` and writes are deflated against."""
+    root: str | None = None
+    """Digest of what the base is deflated against, if it is."""
+    writes: tuple[Write, ...] = ()
+    """The last ones."""
+    sealed: tuple[str, ...] = ()
+    """Digests of the writes before them, the first ones first."""
+    interrupted: bool = False
+    """Whether a task waits to be resumed."""
+
+
 class Kept(msgspec.Struct, frozen=True):
     """A checkpoint with its writes."""
 
@@ -56,57 +78,62 @@ class Kept(msgspec.Struct, frozen=True):
     parent: str | None
     metadata: Any
     """A mapping; or, where the store's codec knows a type in it by no name, what the serializer gave."""
-    checkpoint: Packed = (PLAIN, "", b"")
-    apart: dict[str, tuple[Any, str, str]] = {}
-    """Channels whose value is kept apart: version, type, digest."""
-    base: str | None = None
-    """Digest of what `checkpoint` is deflated against."""
-    writes: tuple[Write, ...] = ()
+    content: Content = Content()
+    early: dict[str, bytes] = {}
+    """Of a head: writes of checkpoints that are not there yet, as `content` has them, by checkpoint."""
 
     @property
     def state(self) -> str:
-        """What the thread's machine says of its newest checkpoint: whether a task of it waits to be resumed."""
-        return "interrupted" if any(write.channel == INTERRUPT for write in self.writes) else "active"
+        """What the thread's machine says of its newest checkpoint."""
+        return "interrupted" if self.content.interrupted else "active"
 
     def uses(self) -> set[str]:
-        """Digests of all that is kept apart for it."""
-        digests = {digest for _, _, digest in self.apart.values()}
-        digests.update(write.value[2].decode() for write in self.writes if write.value[0] == APART)
-        return digests if self.base is None else digests | {self.base}
+        """Digests of all that is kept apart for it, but of what is in sealed writes."""
+        content = self.content
+        digests = {digest for _, _, digest in content.apart.values()} | set(content.sealed)
+        digests |= apart_in(content.writes)
+        for data in self.early.values():
+            early = decode_content(data)
+            digests |= apart_in(early.writes) | set(early.sealed)
+        return digests | {digest for digest in (content.base, content.root) if digest is not None}
+
+
+def apart_in(writes: Iterable[Write]) -> set[str]:
+    """Digests of the values of writes that are kept apart."""
+    return {write.value[2].decode() for write in writes if write.value[0] == APART}
+
+
+encode_content = msgspec.msgpack.Encoder().encode
+decode_content = msgspec.msgpack.Decoder(Content).decode
+encode_writes = msgspec.msgpack.Encoder().encode
+decode_writes = msgspec.msgpack.Decoder(tuple[Write, ...]).decode
 
 
 def dump(kept: Kept) -> dict[str, Any]:
-    """A checkpoint as a value of the store, readable as far as it can be."""
-    value: dict[str, Any] = {
+    """A checkpoint as a value of the store: what it is in words, and the content."""
+    value = {
         "thread_id": kept.thread,
         "checkpoint_ns": kept.namespace,
         "checkpoint_id": kept.id,
         "parent_checkpoint_id": kept.parent,
         "metadata": kept.metadata,
-        "checkpoint": list(kept.checkpoint),
+        "content": encode_content(kept.content),
     }
-    if kept.apart:
-        value["apart"] = {channel: list(place) for channel, place in kept.apart.items()}
-    if kept.base is not None:
-        value["base"] = kept.base
-    if kept.writes:
-        value["writes"] = [[w.path, w.task, w.index, w.channel, list(w.value)] for w in kept.writes]
+    if kept.early:
+        value["early"] = dict(kept.early)
     return value
 
 
 def load(value: Mapping[str, Any]) -> Kept:
     """What `dump` was given."""
-    get = value.get
     return Kept(
         value["thread_id"],
         value["checkpoint_ns"],
         value["checkpoint_id"],
         value["parent_checkpoint_id"],
         value["metadata"],
-        tuple(value["checkpoint"]),
-        {channel: tuple(place) for channel, place in get("apart", {}).items()},
-        get("base"),
-        tuple(Write(path, task, at, ch, tuple(packed)) for path, task, at, ch, packed in get("writes", ())),
+        decode_content(value["content"]),
+        value.get("early") or {},
     )
 
 
@@ -148,7 +175,7 @@ class Apart:
 
 def deflate(data: bytes, base: bytes) -> bytes:
     """Bytes as their difference to a base."""
-    squeeze = zlib.compressobj(1, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, base)
+    squeeze = zlib.compressobj(1, zlib.DEFLATED, -15, 6, zlib.Z_DEFAULT_STRATEGY, base)
     return squeeze.compress(data) + squeeze.flush()
 
 
@@ -157,22 +184,35 @@ def inflate(data: bytes, base: bytes) -> bytes:
     return zlib.decompressobj(-15, base).decompress(data)
 
 
+class Base(NamedTuple):
+    """What checkpoints are deflated against, and what it is deflated against itself."""
+
+    digest: str
+    data: bytes
+    root: "Base | None" = None
+
+
+class New(NamedTuple):
+    """A value to be kept apart: what it is, how it is stored, and its bytes."""
+
+    what: str
+    stored: Any
+    data: bytes
+
+
 class Packer:
-    """Turns checkpoints and writes into what is stored; `new` is what has to be stored apart with them."""
+    """Turns checkpoints and writes into what is stored; `new` is what has to be stored apart with them, by digest."""
 
-    def __init__(self, serde: Any, base: tuple[str, bytes] | None) -> None:
+    def __init__(self, serde: Any, base: Base | None) -> None:
         self._serde = serde
-        self.base = base
-        self.new: dict[str, tuple[str, bytes]] = {}
-        """By digest: what it is, and the bytes."""
+        self._base = base
+        self.new: dict[str, New] = {}
 
-    def checkpoint(
-        self, checkpoint: Checkpoint, new_versions: Mapping[str, Any], parent: Kept | None
-    ) -> tuple[Packed, dict[str, tuple[Any, str, str]]]:
-        """A checkpoint and its large values; `parent` is where those that did not change are."""
+    def content(self, checkpoint: Checkpoint, new_versions: Mapping[str, Any], parent: Kept | None) -> Content:
+        """A checkpoint; `parent` is where the large values that did not change are."""
         versions = checkpoint["channel_versions"]
         values = {ch: value for ch, value in checkpoint["channel_values"].items() if ch in versions}
-        before = {} if parent is None else parent.apart
+        before = {} if parent is None else parent.content.apart
         apart = {
             channel: place
             for channel, place in before.items()
@@ -188,10 +228,29 @@ class Packer:
                     apart[channel] = (versions[channel], value_type, self._apart(value_type, value_data, "value"))
                     del rest[channel]
             type, data = self._serde.dumps_typed({**checkpoint, "channel_values": rest})
-        return self._pack(type, data, new_base=True), apart
+        packed = self._pack(type, data, new_base=True)
+        if packed[0] != DEFLATED or self._base is None:
+            return Content(packed, apart)
+        root = self._base.root
+        return Content(packed, apart, self._base.digest, None if root is None else root.digest)
 
-    def write(self, value: Any) -> Packed:
-        """The value of a write."""
+    def writes(self, writes: Iterable[tuple[int, str, Any]], task: str, path: str) -> list[Write]:
+        """Writes of a task: their indexes, channels and values."""
+        return [Write(path, task, index, channel, self._write(value)) for index, channel, value in writes]
+
+    def with_writes(self, content: Content, more: Sequence[Write]) -> Content:
+        """A checkpoint with some more writes; the same where there was each of them already."""
+        writes = merged(content.writes, more)
+        if writes == content.writes:
+            return content
+        sealed = content.sealed
+        interrupted = content.interrupted or any(write.channel == INTERRUPT for write in more)
+        if sum(len(write.value[2]) + 100 for write in writes) >= SEALED:
+            sealed = (*sealed, self._apart("writes", encode_writes(writes), "writes"))
+            writes = ()
+        return msgspec.structs.replace(content, writes=writes, sealed=sealed, interrupted=interrupted)
+
+    def _write(self, value: Any) -> Packed:
         type, data = self._serde.dumps_typed(value)
         if len(data) >= LARGE:
             return APART, type, self._apart(type, data, "value").encode()
@@ -199,32 +258,43 @@ class Packer:
 
     def _apart(self, type: str, data: bytes, what: str) -> str:
         digest = digest_of(data, type)
-        self.new[digest] = what, data
+        self.new[digest] = New(what, data, data)
         return digest
 
     def _pack(self, type: str, data: bytes, *, new_base: bool) -> Packed:
         if len(data) < _WORTH or len(data) > _WINDOW or type != "msgpack":
             return PLAIN, type, bytes(data)
-        if self.base is not None:
-            deflated = deflate(data, self.base[1])
-            if len(deflated) * 4 <= len(data) or (not new_base and len(deflated) < len(data)):
+        base = self._base
+        if base is not None:
+            deflated = deflate(data, base.data)
+            if len(deflated) * 16 <= len(data) or (not new_base and len(deflated) < len(data)):
                 return DEFLATED, type, deflated
         if not new_base:
             return PLAIN, type, bytes(data)
-        self.base = self._apart("base", bytes(data), "base"), bytes(data)
+        self._base = self._new_base(bytes(data), None if base is None else base.root or base)
         return DEFLATED, type, deflate(data, data)
 
+    def _new_base(self, data: bytes, root: Base | None) -> Base:
+        digest = digest_of(data, "base")
+        difference = data if root is None else deflate(data, root.data)
+        if root is None or len(difference) * 4 > len(data):
+            self.new[digest] = New("base", data, data)
+            return Base(digest, data)
+        self.new[digest] = New("base", {"root": root.digest, "difference": difference}, data)
+        return Base(digest, data, root)
 
-def merged(writes: Sequence[Write], more: Sequence[Write]) -> tuple[Write, ...]:
-    """Writes of a checkpoint with some more: the first of a place stays; of errors, interrupts and such the last.
 
-    A place is a task's and an index; in the order in which LangGraph applies them.
+def merged(*groups: Iterable[Write]) -> tuple[Write, ...]:
+    """Writes in the order in which they came, made one for each place: the first; of errors and the like the last.
+
+    A place is a task's and an index. They are sorted in the order in which LangGraph applies them.
     """
-    places = {(write.task, write.index): write for write in writes}
-    for write in more:
-        place = write.task, write.index
-        if write.index < 0 or place not in places:
-            places[place] = write
+    places: dict[tuple[str, int], Write] = {}
+    for group in groups:
+        for write in group:
+            place = write.task, write.index
+            if write.index < 0 or place not in places:
+                places[place] = write
     return tuple(sorted(places.values(), key=lambda write: write.order))
 
 

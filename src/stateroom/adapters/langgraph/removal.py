@@ -13,11 +13,11 @@ from .record import Kept, dump
 from .threads import MACHINE, VALUES, Operations
 
 
-async def delete_thread(face: Face, thread: str) -> None:
+async def delete_thread(face: Face, thread: str, operations: Operations) -> None:
     """Remove all of a thread; nothing is seen of it from the first commit on."""
     uses = set[str]()
     for checkpoint, _ in await kept(face, await entries(face, thread)):
-        uses |= checkpoint.uses()
+        uses |= await operations.uses(face, checkpoint)
     revisions = await _revisions(face, thread, uses)
 
     async def body(tx: Any) -> None:
@@ -39,7 +39,9 @@ async def delete_for_runs(face: Face, runs: Collection[str], operations: Operati
                 if operations.metadata(checkpoint).get("run_id") in chosen:
                     doomed.append((entry, checkpoint))
         if doomed:
-            await _remove(face, thread, [entry for entry, _ in doomed], [checkpoint for _, checkpoint in doomed])
+            await _remove(
+                face, thread, [entry for entry, _ in doomed], [checkpoint for _, checkpoint in doomed], operations
+            )
 
 
 async def prune(face: Face, threads: Sequence[str], strategy: str, operations: Operations) -> None:
@@ -48,7 +50,7 @@ async def prune(face: Face, threads: Sequence[str], strategy: str, operations: O
         raise InvalidArgument(f"strategy is {strategy!r}; use keep_latest or delete", what="strategy", value=strategy)
     for thread in map(str, threads):
         if strategy == "delete":
-            await delete_thread(face, thread)
+            await delete_thread(face, thread, operations)
             continue
         every = await entries(face, thread)
         needed: set[tuple[str, str]] = set()
@@ -62,7 +64,9 @@ async def prune(face: Face, threads: Sequence[str], strategy: str, operations: O
             for entry, checkpoint in await _paired(face, past[at : at + BATCH])
             if (checkpoint.namespace, checkpoint.id) not in needed
         ]
-        await _remove(face, thread, [entry for entry, _ in doomed], [checkpoint for _, checkpoint in doomed])
+        await _remove(
+            face, thread, [entry for entry, _ in doomed], [checkpoint for _, checkpoint in doomed], operations
+        )
 
 
 async def _paired(face: Face, some: Sequence[Entry]) -> list[tuple[Entry, Kept]]:
@@ -85,9 +89,13 @@ async def _lineage(face: Face, head: Kept, operations: Operations) -> set[str]:
     return ids
 
 
-async def _remove(face: Face, thread: str, some: Sequence[Entry], checkpoints: Sequence[Kept]) -> None:
+async def _remove(
+    face: Face, thread: str, some: Sequence[Entry], checkpoints: Sequence[Kept], operations: Operations
+) -> None:
     """Remove checkpoints of a thread, and what nothing else of it refers to."""
-    uses = {digest for checkpoint in checkpoints for digest in checkpoint.uses()}
+    uses = set[str]()
+    for checkpoint in checkpoints:
+        uses |= await operations.uses(face, checkpoint)
     revisions = await _revisions(face, thread, uses)
     past = [entry.stored_id for entry in some if entry.head is None]
     for at in range(0, len(past), BATCH):
@@ -102,8 +110,10 @@ async def _remove(face: Face, thread: str, some: Sequence[Entry], checkpoints: S
         if entry.head is not None:
             await _remove_head(face, thread, entry.stored_id, entry.head)
     if not await heads_of(face, face.store, thread):
-        await delete_thread(face, thread)
-    await _purge_values(face, thread, {d: r for d, r in revisions.items() if d not in await _used(face, thread)})
+        await delete_thread(face, thread, operations)
+    await _purge_values(
+        face, thread, {d: r for d, r in revisions.items() if d not in await _used(face, thread, operations)}
+    )
 
 
 async def _remove_head(face: Face, thread: str, key: str, head: Kept) -> None:
@@ -130,12 +140,12 @@ async def _remove_head(face: Face, thread: str, key: str, head: Kept) -> None:
     await face.transact(body)
 
 
-async def _used(face: Face, thread: str) -> set[str]:
+async def _used(face: Face, thread: str, operations: Operations) -> set[str]:
     uses: set[str] = set()
     every = await entries(face, thread)
     for at in range(0, len(every), BATCH):
         for checkpoint, _ in await kept(face, every[at : at + BATCH]):
-            uses |= checkpoint.uses()
+            uses |= await operations.uses(face, checkpoint)
     return uses
 
 
@@ -179,7 +189,7 @@ async def copy_thread(face: Face, source: str, target: str, operations: Operatio
     for at in range(0, len(every), BATCH // 10):
         group = await kept(face, every[at : at + BATCH // 10])
         for checkpoint, superseded in group:
-            for digest in checkpoint.uses() - copied:
+            for digest in await operations.uses(face, checkpoint) - copied:
                 await operations.copy_value(face, source, target, digest)
                 copied.add(digest)
             if not superseded:
@@ -228,7 +238,7 @@ async def history(
                 kind="langgraph",
                 id=child.parent,
             )
-        for write in reversed(at.writes):
+        for write in reversed(await operations.writes(face, face.store, at)):
             if write.channel in writes and write.channel not in seeds:
                 value = await operations.value(face, at, write.value)
                 writes[write.channel].append((write.task, write.channel, value))

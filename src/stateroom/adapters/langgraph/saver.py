@@ -259,11 +259,11 @@ class StateroomSaver(BaseCheckpointSaver[Any]):
 
     def delete_thread(self, thread_id: str) -> None:
         """Remove a thread with all of its checkpoints, writes and values; one that is not there: nothing."""
-        self._access.run(lambda face: removal.delete_thread(face, str(thread_id)))
+        self._access.run(lambda face: removal.delete_thread(face, str(thread_id), self._operations))
 
     async def adelete_thread(self, thread_id: str) -> None:
         """As `delete_thread`."""
-        await self._access.arun(lambda face: removal.delete_thread(face, str(thread_id)))
+        await self._access.arun(lambda face: removal.delete_thread(face, str(thread_id), self._operations))
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Remove the checkpoints whose metadata names one of these runs; looks at every thread."""

@@ -15,7 +15,28 @@ from ...errors import Conflict, Damaged, InvalidArgument, StaleRevision
 from ..faces import Face
 from . import names
 from .names import Place, Superseded, config_of
-from .record import APART, DEFLATED, PLAIN, Apart, Kept, Packed, Packer, Write, dump, index_of, inflate, load, merged
+from .record import (
+    APART,
+    DEFLATED,
+    PLAIN,
+    Apart,
+    Base,
+    Content,
+    Kept,
+    New,
+    Packed,
+    Packer,
+    Write,
+    apart_in,
+    decode_content,
+    decode_writes,
+    dump,
+    encode_content,
+    index_of,
+    inflate,
+    load,
+    merged,
+)
 
 MACHINE = "langgraph"
 """The machine whose snapshots are the threads, by their key."""
@@ -53,40 +74,30 @@ class Operations:
         kept_metadata = self._metadata(metadata)
         source = metadata.get("source") if isinstance(metadata, Mapping) else None
         dag, key = names.heads(place.thread), names.head_id(place.namespace)
-        early = names.early_id(place.namespace, id)
 
-        async def body(tx: Any) -> dict[str, tuple[str, bytes]]:
-            rows = await face.done(tx.results.gather(dag, [key, early]))
-            head = load(rows[key]) if key in rows else None
+        async def body(tx: Any) -> dict[str, New]:
+            row = await face.done(tx.results.find(dag, key))
+            head = None if row is None else load(row.value)
             _check_order(place, id, source, head, absent)
-            behind = head is not None and id < head.id and place.id != head.id
-            parent, before = head, head
+            parent = head
             if head is not None and place.id != head.id:
                 parent = await self._past(face, tx, place.thread, place.namespace, place.id)
-            if behind:
-                before = await self._past(face, tx, place.thread, place.namespace, id)
-            origin = parent or head
-            packer = Packer(self.serde, await self._base(face, tx, origin))
-            packed, apart = packer.checkpoint(checkpoint, new_versions, parent)
-            kept = Kept(place.thread, place.namespace, id, place.id, kept_metadata, packed, apart)
-            if packed[0] == DEFLATED and packer.base is not None:
-                kept = msgspec.structs.replace(kept, base=packer.base[0])
+            packer = Packer(self.serde, await self._base(face, tx, parent or head))
+            content = packer.content(checkpoint, new_versions, parent)
+            kept = Kept(place.thread, place.namespace, id, place.id, kept_metadata, content)
+            behind = head is not None and id < head.id and place.id != head.id
+            before = await self._past(face, tx, place.thread, place.namespace, id) if behind else head
             if before is not None and before.id == id:
-                kept = await self._with_writes(face, tx, kept, before, before.writes)
-            if early in rows:
-                waiting = load(rows[early])
-                kept = await self._with_writes(face, tx, kept, waiting, waiting.writes)
-                await face.done(tx.results.delete(dag, early))
+                kept = await self._with_writes(face, tx, kept, before, packer)
+            kept = await self._with_early(face, tx, kept, head, packer)
             await self._store(face, tx, place.thread, packer.new)
+            past = names.past(place.thread)
             if behind:
-                await face.done(
-                    tx.results.put(names.past(place.thread), names.past_id(place.namespace, id), dump(kept))
-                )
+                await face.done(tx.results.put(past, names.past_id(place.namespace, id), dump(kept)))
                 return packer.new
             if head is not None and head.id != id:
-                await face.done(
-                    tx.results.put(names.past(place.thread), names.past_id(place.namespace, head.id), rows[key])
-                )
+                value = {name: item for name, item in row.value.items() if name != "early"}
+                await face.done(tx.results.put(past, names.past_id(place.namespace, head.id), value))
             await face.done(tx.results.put(dag, key, dump(kept)))
             await self._save_thread(face, tx, kept, head, source)
             return packer.new
@@ -107,24 +118,24 @@ class Operations:
         if place.id is None:
             raise InvalidArgument("the config of put_writes names no checkpoint_id", what="config")
         dag, id = names.heads(place.thread), place.id
-        key, early = names.head_id(place.namespace), names.early_id(place.namespace, id)
+        key = names.head_id(place.namespace)
 
-        async def body(tx: Any) -> dict[str, tuple[str, bytes]]:
-            where, at = dag, key
-            value = await face.done(tx.results.find(dag, key))
-            kept = None if value is None else load(value.value)
-            if kept is None or kept.id != id:
+        async def body(tx: Any) -> dict[str, New]:
+            row = await face.done(tx.results.find(dag, key))
+            head = None if row is None else load(row.value)
+            if head is not None and head.id == id:
+                where, at, kept = dag, key, head
+            else:
                 where, at = names.past(place.thread), names.past_id(place.namespace, id)
-                value = await face.done(tx.results.find(where, at))
-                if value is None:
-                    where, at = dag, early
-                    value = await face.done(tx.results.find(where, at))
-                kept = Kept(place.thread, place.namespace, id, None, {}) if value is None else load(value.value)
+                past = await self._past(face, tx, place.thread, place.namespace, id)
+                if past is None:
+                    return await self._put_early(face, tx, place, head, (writes, task, path))
+                kept = past
             packer = Packer(self.serde, await self._base(face, tx, kept))
-            more = [Write(path, task, index, channel, packer.write(value)) for index, channel, value in writes]
-            after = msgspec.structs.replace(kept, writes=merged(kept.writes, more))
-            if after == kept:
+            content = packer.with_writes(kept.content, packer.writes(writes, task, path))
+            if content is kept.content:
                 return {}
+            after = msgspec.structs.replace(kept, content=content)
             await self._store(face, tx, place.thread, packer.new)
             await face.done(tx.results.put(where, at, dump(after)))
             if at == key and not place.namespace and after.state != kept.state:
@@ -133,15 +144,54 @@ class Operations:
 
         self._remember(await face.transact(body))
 
-    async def _with_writes(self, face: Face, tx: Any, kept: Kept, origin: Kept, writes: Sequence[Write]) -> Kept:
-        """A checkpoint with writes that another record has; those deflated against another base are made plain."""
+    async def _put_early(
+        self, face: Face, tx: Any, place: Place, head: Kept | None, call: tuple[Any, str, str]
+    ) -> dict[str, New]:
+        """Keep writes whose checkpoint is not there yet: with the head, or where there is none, by themselves."""
+        assert place.id is not None
+        dag, id = names.heads(place.thread), names.early_id(place.namespace, place.id)
+        row = None if head is not None else await face.done(tx.results.find(dag, id))
+        kept = head or (Kept(place.thread, place.namespace, place.id, None, {}) if row is None else load(row.value))
+        packer = Packer(self.serde, None)
+        before = decode_content(kept.early[place.id]) if place.id in kept.early else Content()
+        content = packer.with_writes(before, packer.writes(*call))
+        after = msgspec.structs.replace(kept, early={**kept.early, place.id: encode_content(content)})
+        await self._store(face, tx, place.thread, packer.new)
+        await face.done(tx.results.put(dag, id if head is None else names.head_id(place.namespace), dump(after)))
+        return packer.new
+
+    async def _with_early(self, face: Face, tx: Any, kept: Kept, head: Kept | None, packer: Packer) -> Kept:
+        """A checkpoint with the writes that came before it; those of others stay with the head."""
+        early = {} if head is None else dict(head.early)
+        if head is None:
+            dag, id = names.heads(kept.thread), names.early_id(kept.namespace, kept.id)
+            row = await face.done(tx.results.find(dag, id))
+            if row is not None:
+                early = dict(load(row.value).early)
+                await face.done(tx.results.delete(dag, id))
+        data = early.pop(kept.id, None)
+        if data is not None:
+            waiting = msgspec.structs.replace(kept, content=decode_content(data))
+            kept = await self._with_writes(face, tx, kept, waiting, packer)
+        return msgspec.structs.replace(kept, early=early) if early else kept
+
+    async def _with_writes(self, face: Face, tx: Any, kept: Kept, origin: Kept, packer: Packer) -> Kept:
+        """A checkpoint with the writes that another record has; those deflated against another base are made plain."""
         moved = []
-        for write in writes:
+        for write in await self.writes(face, tx, origin):
             value = write.value
-            if value[0] == DEFLATED and kept.base != origin.base:
+            if value[0] == DEFLATED and kept.content.base != origin.content.base:
                 value = (PLAIN, value[1], await self._bytes(face, tx, origin, value))
             moved.append(msgspec.structs.replace(write, value=value))
-        return msgspec.structs.replace(kept, writes=merged(kept.writes, moved))
+        return msgspec.structs.replace(kept, content=packer.with_writes(kept.content, moved))
+
+    async def writes(self, face: Face, reader: Any, kept: Kept) -> tuple[Write, ...]:
+        """All writes of a checkpoint, in their order."""
+        content = kept.content
+        if not content.sealed:
+            return content.writes
+        groups = [decode_writes(await self._apart(face, reader, kept, digest)) for digest in content.sealed]
+        return merged(*groups, content.writes)
 
     async def _save_thread(self, face: Face, tx: Any, kept: Kept, head: Kept | None, source: Any) -> None:
         """Let the thread's machine say what began: a run, an update, a fork, or going on after an interrupt."""
@@ -156,14 +206,14 @@ class Operations:
         payload = {"thread_id": thread, "checkpoint_id": kept.id, "metadata": kept.metadata}
         await face.done(tx.machines.save(MACHINE, names.thread_key(thread), kept.state, payload))
 
-    async def _store(self, face: Face, tx: Any, thread: str, new: Mapping[str, tuple[str, bytes]]) -> None:
+    async def _store(self, face: Face, tx: Any, thread: str, new: Mapping[str, New]) -> None:
         """Keep values apart; one that is there is saved again, so that nobody who looked before takes it away."""
-        for digest, (what, data) in new.items():
-            await face.done(tx.machines.save(VALUES, names.value_name(thread, digest), what, data))
+        for digest, value in new.items():
+            await face.done(tx.machines.save(VALUES, names.value_name(thread, digest), value.what, value.stored))
 
-    def _remember(self, new: Mapping[str, tuple[str, bytes]]) -> None:
-        for digest, (_, data) in new.items():
-            self.apart.add(digest, data)
+    def _remember(self, new: Mapping[str, New]) -> None:
+        for digest, value in new.items():
+            self.apart.add(digest, value.data)
 
     def _metadata(self, metadata: Any) -> Any:
         """Metadata as the store keeps it: readable where it is plain."""
@@ -198,7 +248,8 @@ class Operations:
 
     async def tuple_of(self, face: Face, kept: Kept, superseded: bool) -> CheckpointTuple:
         """A checkpoint as LangGraph takes it."""
-        writes = [(write.task, write.channel, await self.value(face, kept, write.value)) for write in kept.writes]
+        every = await self.writes(face, face.store, kept)
+        writes = [(write.task, write.channel, await self.value(face, kept, write.value)) for write in every]
         id = Superseded(kept.id) if superseded else kept.id
         return CheckpointTuple(
             config_of(kept.thread, kept.namespace, id),
@@ -210,8 +261,8 @@ class Operations:
 
     async def checkpoint(self, face: Face, kept: Kept) -> Any:
         """A checkpoint with the values of its channels."""
-        checkpoint = await self.value(face, kept, kept.checkpoint)
-        for channel, (_, type, digest) in kept.apart.items():
+        checkpoint = await self.value(face, kept, kept.content.checkpoint)
+        for channel, (_, type, digest) in kept.content.apart.items():
             data = await self._apart(face, face.store, kept, digest)
             checkpoint["channel_values"][channel] = self.serde.loads_typed((type, data))
         return checkpoint
@@ -232,8 +283,8 @@ class Operations:
         if form == APART:
             return await self._apart(face, reader, kept, data.decode())
         if form == DEFLATED:
-            assert kept.base is not None
-            return inflate(data, await self._apart(face, reader, kept, kept.base))
+            assert kept.content.base is not None
+            return inflate(data, await self._apart(face, reader, kept, kept.content.base))
         return data
 
     async def _apart(self, face: Face, reader: Any, kept: Kept, digest: str) -> bytes:
@@ -246,13 +297,23 @@ class Operations:
                     kind="langgraph",
                     id=kept.id,
                 )
-            data = bytes(snapshot.payload)
+            data = snapshot.payload
+            if not isinstance(data, bytes):
+                data = inflate(data["difference"], await self._apart(face, reader, kept, data["root"]))
             self.apart.add(digest, data)
         return data
 
+    async def uses(self, face: Face, kept: Kept) -> set[str]:
+        """Digests of all that is kept apart for a checkpoint."""
+        digests = kept.uses()
+        sealed = [*kept.content.sealed, *(d for data in kept.early.values() for d in decode_content(data).sealed)]
+        for digest in sealed:
+            digests |= apart_in(decode_writes(await self._apart(face, face.store, kept, digest)))
+        return digests
+
     async def channels(self, face: Face, kept: Kept) -> set[str]:
         """The channels that a checkpoint has a value of."""
-        return set(kept.apart) | set((await self.value(face, kept, kept.checkpoint))["channel_values"])
+        return set(kept.content.apart) | set((await self.value(face, kept, kept.content.checkpoint))["channel_values"])
 
     async def past(self, face: Face, kept: Kept) -> Kept | None:
         """The parent of a checkpoint; None where it is gone, or there is none."""
@@ -270,10 +331,12 @@ class Operations:
             face.store.machines.save(VALUES, names.value_name(target, digest), snapshot.state, snapshot.payload)
         )
 
-    async def _base(self, face: Face, reader: Any, kept: Kept | None) -> tuple[str, bytes] | None:
-        if kept is None or kept.base is None:
+    async def _base(self, face: Face, reader: Any, kept: Kept | None) -> Base | None:
+        if kept is None or kept.content.base is None:
             return None
-        return kept.base, await self._apart(face, reader, kept, kept.base)
+        root = kept.content.root
+        above = None if root is None else Base(root, await self._apart(face, reader, kept, root))
+        return Base(kept.content.base, await self._apart(face, reader, kept, kept.content.base), above)
 
     async def _past(self, face: Face, reader: Any, thread: str, namespace: str, id: str | None) -> Kept | None:
         if id is None:
