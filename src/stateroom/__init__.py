@@ -4,6 +4,7 @@ processors, DAG runners and job schedulers. Start with `stateroom.open`.
 
 from . import codec, errors
 from .clock import new_id
+from .families.claims import Claim
 from .families.executions.record import Event, Execution
 from .families.instances.record import Context, HistoryEntry, Instance
 from .families.leases import Lease
@@ -38,6 +39,7 @@ __all__ = [
     "Change",
     "Changes",
     "Checkpoint",
+    "Claim",
     "Collector",
     "Context",
     "DeadLetter",

@@ -44,6 +44,14 @@ def optional_name(value: Any, what: str, limit: int = NAME_BYTES) -> str | None:
     return None if value is None else name(value, what, limit)
 
 
+def prefix(value: Any, what: str) -> str:
+    """The text that names begin with: at most 256 bytes of UTF-8, no NUL; the empty one begins all."""
+    given = text(value, what)
+    if given == "" or given.isspace():  # a name may begin with a blank
+        return given
+    return name(given, what)
+
+
 def names(values: Any, what: str) -> tuple[str, ...]:
     """A collection of names, in its order."""
     return tuple([name(value, what) for value in collection(values, what, "names")])

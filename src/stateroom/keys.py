@@ -19,7 +19,7 @@ RECORD, INDEX, COUNTER = b"R", b"X", b"C"
 FEED, FLOOR = b"F", b"G"
 EVENTS, HEADS = b"E", b"H"
 ACTIVE = b"A"
-LEASE_TOKEN, LEASE_UNTIL = b"LT", b"LU"
+LEASE_TOKEN, LEASE_UNTIL, LEASE_MARK = b"LT", b"LU", b"LM"
 ONCE = b"O"
 SWEEP = b"S"
 RUN = b"N"
@@ -93,6 +93,7 @@ ROWS: dict[bytes, RowKind] = {
     ACTIVE: RowKind("active instance", Owner.FIRST),
     LEASE_TOKEN: RowKind("token of a lease", Owner.FIRST),
     LEASE_UNTIL: RowKind("end of a lease", Owner.FIRST),
+    LEASE_MARK: RowKind("highest token of leases that are gone", on_copy=OnCopy.REBUILT),
     ONCE: RowKind("idempotency key", Owner.FIRST, value_at=0),
     ONCE_AT: RowKind("time of an idempotency key", Owner.AFTER_NUMBER),
     RUN: RowKind("savepoint run", Owner.FIRST),
@@ -101,7 +102,7 @@ ROWS: dict[bytes, RowKind] = {
     ),
     MACHINE_HISTORY: RowKind("past snapshot", Owner.SECOND, value_at=0),
     MACHINE_FAILURE: RowKind("failure", Owner.SECOND, value_at=0),
-    TIMER: RowKind("timer", Owner.FIRST, value_at=48, auditor="families.timers"),
+    TIMER: RowKind("timer", Owner.FIRST, value_at=48, auditor="families.timers.record"),
     TIMER_DUE: RowKind("timer by time", Owner.AFTER_NUMBER),
     RESULT_EXPIRY: RowKind("result by expiry", Owner.AFTER_NUMBER),
     RESULT_WRITES: RowKind("writes of a DAG", Owner.FIRST),

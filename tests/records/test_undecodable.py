@@ -1,4 +1,4 @@
-"""A value whose type is unknown here blocks its own record and nothing else, and nothing is lost."""
+"""A value whose type is unknown here is shown as what it is in lists, and blocks nothing else; nothing is lost."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 import stateroom
 from kit.databases import SEVERAL
-from stateroom import Context, Execution, Instance
+from stateroom import Context, Event, Execution, Instance
 from stateroom.codec import Codec, Raw
 from stateroom.errors import Undecodable
 
@@ -66,12 +66,33 @@ def test_raw_reads_the_envelope(filled: Any) -> None:
 
 
 @SEVERAL
-def test_queries_list_the_others_and_say_how_many_were_left_out(filled: Any) -> None:
+def test_lists_show_the_envelope(filled: Any) -> None:
     with filled.open() as store:
         page = store.executions.query(job_id="job")
-        assert [record.id for record in page] == ["r/e0", "r/e1", "r/e3", "r/e4"]
-        assert page.undecodable == 1
-        assert [record.id for record in store.executions.scan()] == ["r/e0", "r/e1", "r/e3", "r/e4"]
+        assert [record.id for record in page] == [f"r/e{number}" for number in range(5)]
+        assert page.undecodable == 0
+        for records in (
+            page,
+            store.executions.scan(),
+            store.executions.for_job("job"),
+            store.executions.get_many([f"r/e{number}" for number in range(5)]).values(),
+        ):
+            (envelope,) = [record.data for record in records if record.id == "r/e2"]
+            assert (envelope.name, envelope.version) == ("shop.order", 2)
+        (run,) = store.instances.orphans()
+        assert run.context.initial["order"].name == "shop.order"
+
+
+@SEVERAL
+def test_what_is_written_back_is_what_it_was(filled: Any) -> None:
+    with filled.open() as store:
+        store.executions.update("r/e2", state="running")
+        store.executions.add_events("r/e2", Event("seen"))
+        store.instances.update("r/i", status="running", labels={"a": "b"})
+        store.instances.cancel("r/i")
+    with filled.open(codec=knowing()) as store:
+        assert store.executions.get("r/e2").data == Order(5)
+        assert store.instances.get("r/i").context.initial == {"order": Order(7)}
 
 
 @SEVERAL

@@ -183,6 +183,15 @@ class TransactionRows(Rows):
         """Whether there is something to commit."""
         return bool(self._writes or self._adds or self._appends or self._clears)
 
+    @property
+    def keys_touched(self) -> int:
+        """How many keys the batch has, of the `BATCH_KEYS` that it may have."""
+        return len(self._rows) + len(self._writes) + len(self._adds) + len(self._appends) + len(self._clears)
+
+    def written(self, key: bytes) -> bytes | None:
+        """What this transaction wrote under a key."""
+        return self._writes.get(key)
+
     def batch(self) -> Batch:
         """What is to be committed."""
         expect = {key: 0 if row is None else row.version for key, row in self._rows.items()}

@@ -19,6 +19,7 @@ from ..core.namespace import Scope
 from ..core.transaction import PENDING
 from ..engine import Batch, Row
 from ..errors import AlreadyExists, Conflict, Damaged, StoreError
+from ..families.leases import record as leases
 from ..feed import positions
 from ..feed.feed import before_of, floor_key, floors, place_in
 from ..feed.positions import BEGINNING, Vector
@@ -149,8 +150,13 @@ def _difference(first: dict[str, str], second: dict[str, str]) -> str:
 
 
 async def _copy_namespace(source: Scope, target: Scope, copied: Copied) -> None:
+    token_at = leases.floor_key(target)
+    first = {
+        floor_key(target): _floor(await floors(source.reader)),
+        token_at: leases.write_mark(token_at, await leases.raised_floor(source)),
+    }
     for part in range(target.parts):  # version 1: everything that is copied comes after it
-        await target.engine.commit(part, Batch(write={floor_key(target): _floor(await floors(source.reader))}))
+        await target.engine.commit(part, Batch(write=first))
     pointers, marks = await _copy_feed(source, target, copied)
     writer = _Writer(target, copied)
     for kind in KINDS.values():

@@ -17,7 +17,7 @@ from ..core.outage import Outage, passes
 from ..core.transaction import Transaction
 from ..engine import Reporting
 from ..errors import Compacted, InvalidArgument, StoreError
-from ..records.entry import NO_POINTER, Entry, encode, feed_prefix
+from ..records.entry import NO_POINTER, Entry, encode, feed_prefix, floor_key
 from ..records.kind import changed_families
 from ..records.pages import check_limit
 from ..values import wrapper
@@ -55,11 +55,6 @@ class Changes(msgspec.Struct, frozen=True):
 
     items: tuple[Change, ...]
     next: str
-
-
-def floor_key(scope: Scope) -> bytes:
-    """The row that says up to where a part's feed was pruned: 8 bytes of version and 2 of index."""
-    return scope.key(b"G")
 
 
 async def floors(reader: Reader) -> Vector:

@@ -12,7 +12,7 @@ from ..codec.malformed import parsing
 from ..core.namespace import Reader, Rows, Scope
 from ..core.transaction import Readable, Transaction, TransactionRows, Writable, transact
 from ..engine import Row, read_counter, write_counter
-from ..errors import Conflict
+from ..errors import Conflict, Damaged
 from ..limits import SWEEP_ROWS
 from ..values import wrapper
 from .audit import Problem, rows_of
@@ -45,31 +45,44 @@ async def length(tx: Readable, kind: Kind[Any], stored: Stored[Any]) -> int:
     return read_counter(row.value if row is not None else None)
 
 
-async def read(tx: Readable, kind: Kind[Any], stored: Stored[Any]) -> list[bytes] | None:
-    """All dependents in the order they were written; None where the record was removed while they were read.
+async def read(
+    tx: Readable, kind: Kind[Any], stored: Stored[Any], *, after: int = 0, last: int | None = None
+) -> list[tuple[int, bytes | Damaged]] | None:
+    """Dependents numbered above `after`, of them the `last` so many, by number; the error in place of a damaged one.
 
-    Raises `Conflict` in a transaction where that was noticed.
+    None where the record was removed while they were read. Raises `Conflict` in a transaction where that was noticed.
     """
     rows = tx.at(kind.owner(kind.path(stored.record)))
-    begin = start = prefix(tx.scope, keys.EVENTS, kind, stored)
-    stop = start + keys.END * 9
-    values: list[bytes] = []
-    while True:
-        events = await rows.scan(start, stop, limit=SWEEP_ROWS)
+    prefixed = prefix(tx.scope, keys.EVENTS, kind, stored)
+    start, stop = prefixed + keys.number(after + 1), prefixed + keys.END * 9
+    values: list[tuple[int, bytes | Damaged]] = []
+    at_once = False
+    while last is None or len(values) < last:
+        size = SWEEP_ROWS if last is None else min(SWEEP_ROWS, last - len(values))
+        events = await rows.scan(start, stop, limit=size, reverse=last is not None)
         for row in events:
-            value = await wrapper.current(rows, row, lambda one: _value(rows, one))
+            value = await _read(rows, row)
             if value is None:
                 return None
-            values.append(value)
-        if len(events) < SWEEP_ROWS:
+            values.append((int.from_bytes(row.key[-8:], "big"), value))
+        # One scan that has an event has seen all, as only a removal takes any away, in order.
+        at_once = bool(events) and len(values) == len(events) and len(events) < SWEEP_ROWS and not after
+        if len(events) < size:
             break
-        start = events[-1].key + b"\0"
-    # One scan that begins with the first of them has seen all, as only a removal takes any away, in order.
-    at_once = bool(events) and events[0].key == begin + keys.number(1)
+        start, stop = (start, events[-1].key) if last is not None else (events[-1].key + b"\0", stop)
+    values.sort(key=lambda each: each[0])
+    at_once = at_once and values[0][0] == 1
     if at_once or isinstance(rows, TransactionRows):  # whose commit looks at the record
         return values
     (now,) = await rows.peek([stored.row.key])
     return values if now is not None and nonce_of(now) == stored.nonce else None
+
+
+async def _read(rows: Rows, row: Row) -> bytes | Damaged | None:
+    try:
+        return await wrapper.current(rows, row, lambda each: _value(rows, each))
+    except Damaged as error:
+        return error
 
 
 async def _value(rows: Rows, row: Row) -> bytes:

@@ -86,6 +86,11 @@ def feed_prefix(scope: Scope) -> bytes:
     return scope.key(b"F")
 
 
+def floor_key(scope: Scope) -> bytes:
+    """The row that says up to where a part's feed was pruned: 8 bytes of version and 2 of index."""
+    return scope.key(b"G")
+
+
 def encode(scope: Scope, entry: Entry) -> bytes:
     """The bytes of an entry."""
     op, family, id, path, before, at, wrapped, events = entry

@@ -2,15 +2,25 @@
 
 import base64
 import binascii
+import logging
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Generic, TypeVar
+from weakref import WeakKeyDictionary
 from zlib import crc32
 
 import msgspec
 
-from ..errors import InvalidArgument
+from ..core.namespace import Scope
+from ..errors import Damaged, InvalidArgument
 from ..keys import check_number
 from ..limits import PAGE_ITEMS
+
+_log = logging.getLogger("stateroom")
+
+_REASONS = 100
+"""Reasons that a store names at most: each may be another one where much is damaged."""
+
+_named: "WeakKeyDictionary[Scope, set[tuple[str, str, str]]]" = WeakKeyDictionary()
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -69,3 +79,16 @@ def read_cursor(cursor: str, query: int, order: msgspec.msgpack.Decoder[tuple[in
             "this cursor belongs to another query: use it with the filters it came from", what="cursor", value=cursor
         )
     return position
+
+
+def left_out(scope: Scope, family: str, id: str, error: Damaged) -> None:
+    """Warn that a record is not in a list because it cannot be opened; once for each reason."""
+    tag = error.fields.get("tag")
+    reason = (family, error.code, error.message.partition(": ")[2] or error.message if tag is None else str(tag))
+    named = _named.setdefault(scope, set())
+    if reason not in named and len(named) < _REASONS:
+        named.add(reason)
+        _log.warning(
+            "%s %r is left out of lists: %s (others for the same reason are not named; `stateroom doctor` lists them)",
+            family, id, error.message,
+        )  # fmt: skip

@@ -26,7 +26,7 @@ from ..limits import TRIES
 from ..records import dependents
 from ..records.audit import Problem, rows_of
 from ..records.kind import KINDS, Kind, Stored
-from ..records.query import fetch_rows, newest
+from ..records.places import fetch_rows, newest
 from ..records.reading import load, open_row
 from ..records.saving import remove
 from ..values import objects

@@ -7,12 +7,12 @@ from ..core.operation import M
 from ..errors import InvalidArgument
 from ..families.executions.family import Executions
 from ..families.instances.family import Instances
-from ..families.leases import Leases
+from ..families.leases.family import Leases
 from ..families.locations import Locations
 from ..families.machines.family import Machines
 from ..families.results.family import Results
 from ..families.savepoints.family import Savepoints
-from ..families.timers import Timers
+from ..families.timers.family import Timers
 from ..retention.family import Retention
 from ..watch.checkpoints import Checkpoints
 from ..watch.dead_letters import DeadLetters

@@ -4,30 +4,34 @@ counts are counters and lists are paged.
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import msgspec
 
 from ... import arguments, keys
 from ...clock import to_micros
-from ...core.namespace import Reader
-from ...core.operation import Family, M, iteration, operation, procedure, reading
+from ...core.namespace import Reader, Scope
+from ...core.operation import Family, M, iteration, joining, operation, procedure, reading
 from ...core.transaction import Transaction
-from ...errors import AlreadyExists, InvalidArgument, NotFound, StaleRevision, WrongState
+from ...errors import AlreadyExists, Damaged, InvalidArgument, NotFound, StaleRevision, WrongState
 from ...feed import history
 from ...feed.feed import append_plain
+from ...limits import INT64_MAX, PAGE_ITEMS
 from ...records import dependents
 from ...records.kind import Stored
-from ...records.pages import Page, fingerprint
-from ...records.query import Query
+from ...records.pages import Page, left_out
 from ...records.reading import find, load
 from ...records.saving import remove, save
+from ..bulk import Bulk, read_many, write_many
+from ..claims import Claim, claim
+from ..leases import forget
+from ..orphans import page as orphans_page
+from .queries import ExecutionFilters, check_limit, claiming, for_job, live, orphans
 from .record import (
     CHANGEABLE,
     DEFAULTS,
     EXECUTIONS,
-    LIVE,
     TERMINAL,
     Event,
     Execution,
@@ -48,16 +52,21 @@ class _Condition(NamedTuple):
         """Raise `WrongState` or `StaleRevision`; in Bacalhau's order, before anything is said of terminal states."""
         if self.expected and record.state not in self.expected:
             raise _wrong(record, self.expected, f"expected {' or '.join(sorted(self.expected))}")
-        if self.revision is not None and record.revision != self.revision:
-            raise StaleRevision(
-                f"execution {record.id!r} has revision {record.revision}, not {self.revision}; read it again",
-                kind="executions",
-                id=record.id,
-                actual=record.revision,
-                expected=self.revision,
-            )
+        if self.revision is not None:
+            _check_revision(record, self.revision)
         if record.state in self.unexpected:
             raise _wrong(record, frozenset(), "which was ruled out")
+
+
+def _check_revision(record: Execution, revision: int) -> None:
+    if record.revision != revision:
+        raise StaleRevision(
+            f"execution {record.id!r} has revision {record.revision}, not {revision}; read it again",
+            kind="executions",
+            id=record.id,
+            actual=record.revision,
+            expected=revision,
+        )
 
 
 def _wrong(record: Execution, expected: frozenset[str], why: str, *, terminal: bool = False) -> WrongState:
@@ -84,13 +93,18 @@ class Executions(Family[M]):
 
         Raises `AlreadyExists`, `InvalidArgument`. Source: Bacalhau's CreateExecution.
         """
-        execution = check_execution(execution)
-        checked = check_events(events)
-        if await load(tx, EXECUTIONS, (execution.id,), new=True) is not None:
-            raise AlreadyExists(f"execution {execution.id!r} exists", kind="executions", id=execution.id)
-        if execution.state not in ("new", "bid_accepted"):
-            raise _wrong(execution, frozenset({"new", "bid_accepted"}), "but begins as new or bid_accepted")
-        return await self._save(tx, None, execution, checked)
+        return await _create(tx, check_execution(execution), check_events(events))
+
+    @joining
+    async def create_many(self, executions: Iterable[Execution]) -> tuple[Execution, ...]:
+        """Store many new executions, each as `create` does; gives them in their order.
+
+        One commit for each part and batch of at most 1,000. A refusal names the record, nothing of its batch is stored,
+        and ``.fields["written"]`` says how many were before. In a transaction all must share its root.
+        """
+        given = arguments.collection(executions, "executions", "Execution")
+        bulk = Bulk(EXECUTIONS, check_execution, lambda tx, execution: _create(tx, execution, ()))
+        return await write_many(self._scope, self._face.tx, bulk, given)
 
     @reading
     async def get(self, tx: Reader, id: str, *, raw: bool = False) -> Execution:
@@ -109,6 +123,14 @@ class Executions(Family[M]):
         """The execution under an id, or None; `raw` as in `get`."""
         id = arguments.name(id, "id")
         return await find(tx, EXECUTIONS, (id,), raw=raw)
+
+    @reading
+    async def get_many(self, tx: Reader, ids: Iterable[str]) -> dict[str, Execution]:
+        """The executions under some ids, without those that are not there; one read for each part.
+
+        As in lists, a value that cannot be rebuilt here is a `codec.Raw`.
+        """
+        return await read_many(tx, EXECUTIONS, arguments.names(ids, "ids"))
 
     @operation
     async def update(
@@ -142,47 +164,92 @@ class Executions(Family[M]):
                 raise InvalidArgument(
                     f"{name!r} cannot be changed; use {', '.join(CHANGEABLE)}", what=name, value=value
                 )
-        before = await load(tx, EXECUTIONS, (id,))
-        wanted = {name: DEFAULTS.get(name) if value is None else value for name, value in changes.items()}
+        before = await load(tx, EXECUTIONS, (id,), raw=True)
+        fields = {name: DEFAULTS.get(name) if value is None else value for name, value in changes.items()}
         if before is None:
-            check_execution(msgspec.structs.replace(Execution(id, "-"), **wanted))
+            check_execution(msgspec.structs.replace(Execution(id, "-"), **fields))
             raise _missing(id)
-        after = check_execution(msgspec.structs.replace(before.record, **wanted))
+        after = check_execution(msgspec.structs.replace(before.record, **fields))
         condition.check(before.record)
         if before.record.state in TERMINAL:
             raise _wrong(before.record, frozenset(), "which is terminal", terminal=True)
-        return await self._save(tx, before, after, checked)
+        return await _save(tx, before, after, checked)
 
     @operation
-    async def delete(self, tx: Transaction, id: str) -> bool:
-        """Remove an execution with its events, whatever its state; False if there is none. The feed says so."""
+    async def delete(self, tx: Transaction, id: str, *, expected_revision: int | None = None) -> bool:
+        """Remove an execution with its events, whatever its state, and revoke the lease under its id.
+
+        False if there is none. Raises `StaleRevision`. The feed says so.
+        """
         id = arguments.name(id, "id")
         before = await load(tx, EXECUTIONS, (id,), raw=True)
         if before is None:
             return False
+        if expected_revision is not None:
+            _check_revision(before.record, arguments.number(expected_revision, "expected_revision", least=1))
         await dependents.drop(tx, EXECUTIONS, before)
+        await forget(tx, id)
         await remove(tx, EXECUTIONS, before)
         return True
 
     @reading
     async def for_job(self, tx: Reader, job_id: str, *, limit: int | None = None) -> tuple[Execution, ...]:
-        """A job's executions, newest change first; all of them, or the first `limit`."""
-        job_id = arguments.name(job_id, "job_id")
-        prefix = EXECUTIONS.index_prefix(tx.scope, EXECUTIONS.indexes[1], keys.path(job_id), newest=True)
-        return await self._newest(tx, [prefix], lambda record: record.job_id == job_id, limit)
+        """A job's executions, newest change first; all of them, or the first `limit`.
+
+        Those of one part are in the order of commits, also where a clock was set back.
+        """
+        return await for_job(tx, arguments.name(job_id, "job_id"), check_limit(limit))
 
     @reading
     async def live(self, tx: Reader, *, limit: int | None = None) -> tuple[Execution, ...]:
         """Executions in bid_accepted, running or publishing, newest change first; all, or the first `limit`."""
-        index = EXECUTIONS.indexes[0]
-        prefixes = [EXECUTIONS.index_prefix(tx.scope, index, keys.path(state), newest=True) for state in LIVE]
-        return await self._newest(tx, prefixes, lambda record: record.state in LIVE, limit)
+        return await live(tx, check_limit(limit))
+
+    @reading
+    async def orphans(
+        self,
+        tx: Reader,
+        *,
+        job_id: str | None = None,
+        state_in: Collection[str] | None = None,
+        updated_before: datetime | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page[Execution]:
+        """Live executions that no live lease (under their id) holds: whose worker is gone, by id."""
+        return await orphans_page(orphans(tx, job_id, state_in, updated_before), limit, cursor)
+
+    @procedure
+    async def claim(
+        self,
+        owner: str,
+        ttl: float | timedelta,
+        *,
+        job_id: str | None = None,
+        states: Collection[str] = ("new",),
+        to: str = "running",
+        limit: int = 1,
+        wait: float | timedelta = 0.0,
+    ) -> tuple[Claim[Execution], ...]:
+        """Take executions in one of `states` that no live lease holds, the oldest change of a part first.
+
+        Each gets the state `to`, `owner` as its node and a lease under its id, in one commit of one part: so nobody
+        else gets it, and there may be fewer than `limit`. One that was claimed, is still in the state `to` and whose
+        lease has run out is taken too: its worker died. Where there are none, waits up to `wait` for one (seconds, or a
+        timedelta). Raises `InvalidArgument`.
+        """
+        owner, length = arguments.name(owner, "owner"), arguments.microseconds(ttl, "ttl")
+        limit = arguments.number(limit, "limit", least=1, most=PAGE_ITEMS)
+        seconds = arguments.seconds(wait, "wait")
+        plan = await claiming(self._scope, owner, job_id, states, to)
+        return await claim(self._scope, plan, owner, length, limit, seconds)
 
     @reading
     async def query(
         self,
         tx: Reader,
         *,
+        id_prefix: str | None = None,
         job_id: str | None = None,
         state: str | None = None,
         state_in: Collection[str] | None = None,
@@ -192,13 +259,18 @@ class Executions(Family[M]):
         cursor: str | None = None,
     ) -> Page[Execution]:
         """Executions that match all filters, in the order of ids. Raises `InvalidArgument`."""
-        return await _query(tx, job_id, state, state_in, node_id, updated_before).page(limit, cursor)
+        filters = ExecutionFilters(
+            id_prefix=id_prefix, job_id=job_id, state=state, state_in=state_in, node_id=node_id,
+            updated_before=updated_before,
+        )  # fmt: skip
+        return await filters.query(tx).page(limit, cursor)
 
     @iteration
     async def scan(
         self,
         tx: Reader,
         *,
+        id_prefix: str | None = None,
         job_id: str | None = None,
         state: str | None = None,
         state_in: Collection[str] | None = None,
@@ -206,7 +278,11 @@ class Executions(Family[M]):
         updated_before: datetime | None = None,
     ) -> AsyncIterator[Execution]:
         """All executions that `query` would page through."""
-        async for record in _query(tx, job_id, state, state_in, node_id, updated_before).every():
+        filters = ExecutionFilters(
+            id_prefix=id_prefix, job_id=job_id, state=state, state_in=state_in, node_id=node_id,
+            updated_before=updated_before,
+        )  # fmt: skip
+        async for record in filters.query(tx).every():
             yield record
 
     @reading
@@ -220,21 +296,30 @@ class Executions(Family[M]):
         """Append events, also to an execution that is terminal; its revision stays. Raises `NotFound`."""
         id = arguments.name(id, "id")
         checked = check_events(events)
-        stored = await load(tx, EXECUTIONS, (id,))
+        stored = await load(tx, EXECUTIONS, (id,), raw=True)
         if stored is None:
             raise _missing(id)
-        for event in await self._append(tx, stored, checked):
-            path: tuple[str | int, ...] = (id, event[4])
-            await append_plain(tx, "create", "execution_events", id, path, event)
+        first = 1 + await dependents.length(tx, EXECUTIONS, stored)
+        packed = _pack(tx.scope, checked, first)
+        await dependents.append(tx, EXECUTIONS, stored, [tx.scope.codec.encode(event) for event in packed], first)
+        for event in packed:
+            await append_plain(tx, "create", "execution_events", id, (id, event[4]), event)
 
     @reading
-    async def events(self, tx: Reader, id: str) -> tuple[Event, ...]:
-        """An execution's events in the order they were written; none yet: empty. Raises `NotFound`."""
+    async def events(self, tx: Reader, id: str, *, after: int = 0, last: int | None = None) -> tuple[Event, ...]:
+        """An execution's events in the order they were written; none yet: empty.
+
+        `after`: those whose `seq` is higher; `last`: of these the last so many. A value that cannot be rebuilt here is
+        a `codec.Raw`; an event that cannot be opened at all is left out, and said once as a warning. Raises `NotFound`.
+        """
         id = arguments.name(id, "id")
-        while (stored := await load(tx, EXECUTIONS, (id,))) is not None:
-            values = await dependents.read(tx, EXECUTIONS, stored)
+        after = arguments.number(after, "after", most=INT64_MAX - 1)
+        last = None if last is None else arguments.number(last, "last")
+        while (stored := await load(tx, EXECUTIONS, (id,), raw=True)) is not None:
+            values = await dependents.read(tx, EXECUTIONS, stored, after=after, last=last)
             if values is not None:
-                return tuple(unpack_event(tx.scope.codec.decode(value)) for value in values)
+                events = [_event(tx.scope, id, seq, value) for seq, value in values]
+                return tuple([event for event in events if event is not None])
         raise _missing(id)
 
     @procedure
@@ -255,76 +340,42 @@ class Executions(Family[M]):
         id = arguments.name(id, "id")
         return await history.as_of(tx.scope, EXECUTIONS, (id,), when)
 
-    async def _save(
-        self, tx: Transaction, before: Stored[Execution] | None, after: Execution, events: tuple[Event, ...]
-    ) -> Execution:
-        if not events:
-            return (await save(tx, EXECUTIONS, before, after)).record
-        first = 1 if before is None else 1 + await dependents.length(tx, EXECUTIONS, before)
-        packed = self._pack(events, first)
-        saved = await save(tx, EXECUTIONS, before, after, events=packed)
-        await dependents.append(tx, EXECUTIONS, saved, [tx.scope.codec.encode(event) for event in packed], first)
-        return saved.record
 
-    async def _append(self, tx: Transaction, stored: Stored[Execution], events: tuple[Event, ...]) -> list[list[Any]]:
-        first = 1 + await dependents.length(tx, EXECUTIONS, stored)
-        packed = self._pack(events, first)
-        await dependents.append(tx, EXECUTIONS, stored, [tx.scope.codec.encode(event) for event in packed], first)
-        return packed
-
-    def _pack(self, events: tuple[Event, ...], first: int) -> list[list[Any]]:
-        now = to_micros(self._scope.clock.now())
-        return [
-            [event.message, event.topic, event.details, now if event.at is None else to_micros(event.at, "at"), seq]
-            for seq, event in enumerate(events, first)
-        ]
-
-    async def _newest(
-        self, tx: Reader, prefixes: list[bytes], matches: Callable[[Execution], bool], limit: int | None
-    ) -> tuple[Execution, ...]:
-        if limit is not None:
-            limit = arguments.number(limit, "limit", least=1)
-        query = Query(EXECUTIONS, tx, 0, matches)
-        query.prefixes, query.newest = prefixes, True
-        if limit is not None:
-            return tuple(stored.record for stored, _ in (await query.fill(limit, None))[0])
-        return tuple([record async for record in query.every()])
+async def _create(tx: Transaction, execution: Execution, events: tuple[Event, ...]) -> Execution:
+    if await load(tx, EXECUTIONS, (execution.id,), new=True) is not None:
+        raise AlreadyExists(f"execution {execution.id!r} exists", kind="executions", id=execution.id)
+    if execution.state not in ("new", "bid_accepted"):
+        raise _wrong(execution, frozenset({"new", "bid_accepted"}), "but begins as new or bid_accepted")
+    return await _save(tx, None, execution, events)
 
 
-def _query(
-    tx: Reader,
-    job_id: str | None,
-    state: str | None,
-    state_in: Collection[str] | None,
-    node_id: str | None,
-    updated_before: datetime | None,
-) -> Query[Execution]:
-    """A query that goes through the index of the narrowest filter that has one."""
-    states = None if state_in is None else check_states(state_in, "state_in")
-    if state is not None:
-        state = check_state(state)
-        states = frozenset({state}) if states is None else states & {state}
-    job_id = arguments.optional_name(job_id, "job_id")
-    node_id = arguments.optional_name(node_id, "node_id")
-    before = arguments.optional_time(updated_before, "updated_before")
+async def _save(
+    tx: Transaction, before: Stored[Execution] | None, after: Execution, events: tuple[Event, ...]
+) -> Execution:
+    if not events:
+        return (await save(tx, EXECUTIONS, before, after)).record
+    first = 1 if before is None else 1 + await dependents.length(tx, EXECUTIONS, before)
+    packed = _pack(tx.scope, events, first)
+    saved = await save(tx, EXECUTIONS, before, after, events=packed)
+    await dependents.append(tx, EXECUTIONS, saved, [tx.scope.codec.encode(event) for event in packed], first)
+    return saved.record
 
-    def matches(record: Execution) -> bool:
-        return (
-            (job_id is None or record.job_id == job_id)
-            and (states is None or record.state in states)
-            and (node_id is None or record.node_id == node_id)
-            and (before is None or (record.updated_at is not None and to_micros(record.updated_at) < before))
-        )
 
-    mark = fingerprint(
-        tx.scope.prefix, "executions", job_id, None if states is None else sorted(states), node_id, before
-    )
-    query = Query(EXECUTIONS, tx, mark, matches)
-    by_state, by_job, by_node = EXECUTIONS.indexes
-    if job_id is not None:
-        query.prefixes = [EXECUTIONS.index_prefix(tx.scope, by_job, keys.path(job_id))]
-    elif states is not None:
-        query.prefixes = [EXECUTIONS.index_prefix(tx.scope, by_state, keys.path(one)) for one in sorted(states)]
-    elif node_id is not None:
-        query.prefixes = [EXECUTIONS.index_prefix(tx.scope, by_node, keys.path(node_id))]
-    return query
+def _pack(scope: Scope, events: tuple[Event, ...], first: int) -> list[list[Any]]:
+    now = to_micros(scope.clock.now())
+    return [
+        [event.message, event.topic, event.details, now if event.at is None else to_micros(event.at, "at"), seq]
+        for seq, event in enumerate(events, first)
+    ]
+
+
+def _event(scope: Scope, id: str, seq: int, value: bytes | Damaged) -> Event | None:
+    """An event as it is shown; None for one that cannot be opened."""
+    try:
+        if isinstance(value, Damaged):
+            raise value
+        return unpack_event(scope.codec.decode(value, raw=True))
+    except (Damaged, ValueError, TypeError) as error:
+        damage = error if isinstance(error, Damaged) else Damaged(f"an event cannot be read: {error}")
+        left_out(scope, "execution_events", f"{id}/{seq}", damage)
+        return None

@@ -1,5 +1,6 @@
 """What a workflow instance is, and how it is kept."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -8,7 +9,8 @@ import msgspec
 
 from ... import arguments, keys
 from ...core.namespace import Reader, Scope
-from ...errors import AlreadyExists, InvalidArgument, NotFound, StaleRevision
+from ...engine import read_counter
+from ...errors import AlreadyExists, InvalidArgument, NotFound, StaleRevision, WrongState
 from ...limits import BUSINESS_KEY_BYTES
 from ...records.audit import Problem, rows_of
 from ...records.kind import Index, Kind, Record, Stored, register
@@ -72,6 +74,13 @@ _FIELDS = (
 )  # fmt: skip
 
 
+CHANGEABLE = (
+    "workflow_version", "status", "current_step", "context", "step_configs", "active_steps", "completed_steps",
+    "metadata", "history", "unique", "labels",
+)  # fmt: skip
+"""What `update` may change."""
+
+
 class _InstanceKind(Kind[Instance]):
     name = "instances"
     letter = b"i"
@@ -123,14 +132,28 @@ class _InstanceKind(Kind[Instance]):
         return record.status in TERMINAL
 
     async def audit(self, reader: Reader, part: int, records: dict[bytes, Stored[Instance]]) -> list[Problem]:
-        """Whether the rows of business keys say who is active, and no other."""
+        """Whether the rows of business keys say who is active, and no other, and how many they are."""
         scope = reader.scope
-        wanted = {key for one in records.values() if (key := active_key(scope, one.record)) is not None}
-        found = {row.key for row in await rows_of(reader, part, scope.key(keys.ACTIVE))}
+        active = [one.record for one in records.values() if active_key(scope, one.record) is not None]
+        expected = {active_key(scope, one) for one in active}
+        rows = {row.key for row in await rows_of(reader, part, scope.key(keys.ACTIVE))}
+        counts = Counter(one.business_key for one in active)
+        start = scope.key(keys.HEADS + b"k")
+        heads = {
+            row.key[len(start) : -1].decode(): read_counter(row.value) for row in await rows_of(reader, part, start)
+        }
         return [
-            *(Problem("active-missing", f"row {key!r} is missing", self.name, part=part) for key in wanted - found),
-            *(Problem("active-stale", f"row {key!r} has no record", self.name, part=part) for key in found - wanted),
-        ]
+            *(Problem("active-missing", f"row {key!r} is missing", self.name, part=part) for key in expected - rows),
+            *(Problem("active-stale", f"row {key!r} has no record", self.name, part=part) for key in rows - expected),
+            *(
+                Problem(
+                    "active-count", f"{heads.get(key, 0)} active under business key {key!r}, not {counts[key]}",
+                    self.name, part=part,
+                )
+                for key in heads.keys() | counts.keys()
+                if key is not None and heads.get(key, 0) != counts[key]
+            ),
+        ]  # fmt: skip
 
 
 def active_prefix(scope: Scope, business_key: str) -> bytes:
@@ -235,3 +258,15 @@ def check_revision(expected: int | None, record: Instance | None, id: str) -> No
 
 def missing(id: str) -> NotFound:
     return NotFound(f"no instance {id!r}", kind="instances", id=id)
+
+
+def wrong(record: Instance, expected: frozenset[str], why: str, *, terminal: bool = False) -> WrongState:
+    """The refusal that says in which status an instance is."""
+    return WrongState(
+        f"instance {record.id!r} is {record.status}, {why}",
+        kind="instances",
+        id=record.id,
+        actual=record.status,
+        expected=expected,
+        terminal=terminal,
+    )

@@ -1,8 +1,11 @@
-"""One active instance for a business key: a head row that every activation rewrites, and a row for each active one.
+"""One active instance for a business key: a head row that counts the active ones, and a row for each of them.
 
-A scan is not checked at commit, so the head is what two starts conflict on; the rows say who is active where. All
-stand in the part of the business key, which is the part of its instances.
+A scan is not checked at commit, so the head is what a start that looks for others expects unchanged; whoever becomes
+active or ends adds to it, which conflicts with nobody but such a start. The rows say who is active where. All stand in
+the part of the business key, which is the part of its instances.
 """
+
+from typing import NamedTuple
 
 from ... import keys
 from ...core.namespace import Reader, Scope
@@ -10,29 +13,41 @@ from ...core.transaction import Transaction
 from ...engine import read_counter, write_counter
 from ...errors import AlreadyExists
 from ...records.kind import Stored
+from ...records.places import commit_of
 from ...records.saving import save
 from .record import INSTANCES, Instance, active_key, active_prefix
 
 _PAGE = 1000
 
 
-def _head(scope: Scope, business_key: str) -> bytes:
+class Active(NamedTuple):
+    """What the row of an active instance says."""
+
+    commit: int
+    """The version of the commit that made it active here: the order in which they became so."""
+    id: str
+    workflow: str
+    version: int
+
+
+def head_key(scope: Scope, business_key: str) -> bytes:
+    """Where the number of active instances with a business key is."""
     return scope.key(keys.HEADS + b"k", keys.path(business_key))
 
 
-async def actives(tx: Reader, business_key: str) -> list[tuple[str, str, int]]:
-    """Id, workflow and version of the active instances with a business key."""
+async def actives(tx: Reader, business_key: str) -> list[Active]:
+    """The active instances with a business key."""
     start = active_prefix(tx.scope, business_key)
     stop = start + keys.END
     cut = len(start)
-    found: list[tuple[str, str, int]] = []
+    active: list[Active] = []
     while True:
         rows = await tx.at(business_key).scan(start, stop, limit=_PAGE)
         for row in rows:
             workflow, version, id = keys.parse(row.key[cut:], (str, int, str))
-            found.append((str(id), str(workflow), int(version)))
+            active.append(Active(commit_of(row), str(id), str(workflow), int(version)))
         if len(rows) < _PAGE:
-            return found
+            return active
         start = rows[-1].key + b"\0"
 
 
@@ -40,20 +55,23 @@ async def check_free(tx: Transaction, record: Instance) -> None:
     """Raise `AlreadyExists` where another active one has the business key, in the scope that the record asks for."""
     if record.unique is None or record.business_key is None:
         return
-    head = await tx.at(record.business_key).get_new(_head(tx.scope, record.business_key))
-    if head is None and tx.rows.assumed_new:  # never was one active; the commit checks that it is so
+    rows, key = tx.at(record.business_key), head_key(tx.scope, record.business_key)
+    head = await rows.get_new(key)
+    if head is None and rows.assumed_new and not rows.added(key):  # never was one active; the commit checks that
         return
-    for id, workflow, version in await actives(tx, record.business_key):
-        if id == record.id:
+    for other in await actives(tx, record.business_key):
+        if other.id == record.id:
             continue
         same = record.unique == "global" or (
-            workflow == record.workflow and (record.unique == "workflow" or version == record.workflow_version)
+            other.workflow == record.workflow
+            and (record.unique == "workflow" or other.version == record.workflow_version)
         )
         if same:
             raise AlreadyExists(
-                f"instance {id!r} is active with business key {record.business_key!r} (unique in {record.unique})",
+                f"instance {other.id!r} is active with business key {record.business_key!r}"
+                f" (unique in {record.unique})",
                 kind="instances",
-                id=id,
+                id=other.id,
             )
 
 
@@ -61,15 +79,19 @@ async def mark_active(tx: Transaction, before: Instance | None, after: Instance 
     """Keep the rows of a business key in step with an instance that comes, changes or goes."""
     old = None if before is None else active_key(tx.scope, before)
     new = None if after is None else active_key(tx.scope, after)
-    if old == new:
+    owner = before if before is not None else after
+    if old == new or owner is None or owner.business_key is None:
         return
-    if old is not None and before is not None:
-        tx.at(before.id).delete(old)
-    if new is not None and after is not None and after.business_key is not None:
-        rows, head = tx.at(after.business_key), _head(tx.scope, after.business_key)
-        row = await rows.get(head)
-        rows.put(head, write_counter(1 + read_counter(row.value if row is not None else None)))
+    rows, head = tx.at(owner.business_key), head_key(tx.scope, owner.business_key)
+    if old is not None:
+        rows.delete(old)
+    if new is not None:
         rows.put(new, b"")
+    if old is None or new is None:
+        rows.add(head, 1 if old is None else -1)
+    else:  # in another workflow or version: as many as before, and yet a start that looks there must notice
+        row = await rows.get(head)
+        rows.put(head, write_counter(read_counter(None if row is None else row.value)))
 
 
 async def write(tx: Transaction, before: Stored[Instance] | None, after: Instance) -> Instance:

@@ -1,0 +1,297 @@
+"""Work that is taken: the oldest record that nobody holds, with a lease on it, in one commit of one part.
+
+Parts are tried from a random one on, so that workers spread over them. Workers of one process leave to each other what
+one of them is taking right now; workers of others that met at a record look further on from there.
+"""
+
+import random
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from .. import keys
+from ..core.namespace import Scope
+from ..core.transaction import Transaction, TransactionRows, transact
+from ..engine import Range, Row
+from ..errors import Conflict, Damaged
+from ..limits import BATCH_BYTES
+from ..records.kind import Kind, Record, Stored
+from ..records.pages import left_out
+from ..records.reading import open_row
+from . import leases
+from .leases.record import Held, Lease, decode, grant, next_token, release, remaining
+from .waiting import Look, undone_if_cancelled, until
+
+T = TypeVar("T", bound=Record)
+
+_FIRST, _MORE = 16, 256
+"""Places of each index that are looked at first, and then at a time: most often the first is free."""
+
+_MOST = 500
+"""Records taken in one commit at most: each may touch twenty keys."""
+
+_SAME_TIME = 4096
+"""Places of one microsecond that are put in the order of commits."""
+
+_SPREAD = 6
+"""After so many conflicts a worker chooses among 64 records."""
+
+
+class Claim(msgspec.Struct, Generic[T], frozen=True):
+    """A record, and the lease on its id that was taken with it."""
+
+    record: T
+    lease: Lease
+
+
+class Plan(NamedTuple, Generic[T]):
+    """What is looked for, and what taking it changes."""
+
+    kind: Kind[T]
+    lanes: Sequence[bytes]
+    """Prefixes of the index rows that lead to it, by the time of its last change."""
+    matches: Callable[[T, bool], bool]
+    """Whether a record may be taken; the flag says that it was taken before."""
+    take: Callable[[Transaction, Stored[T]], Awaitable[T]]
+    """Writes what a claim changes of the record, and gives it."""
+    give_back: Callable[[Transaction, T, T], Awaitable[None]]
+    """Undoes `take`, from the record that it gave and the one before it."""
+    lapsed: bytes | None = None
+    """Where those are that were taken before; they count once the lease they were taken with has run out."""
+
+
+class _Free(NamedTuple, Generic[T]):
+    """A record that nobody holds, as it was read."""
+
+    stored: Stored[T]
+    id: str
+    token: tuple[bytes, Row | None]
+    until: tuple[bytes, Row | None]
+    held: Held
+
+
+class _Found(NamedTuple, Generic[T]):
+    """What a look at a part gave."""
+
+    free: list[_Free[T]]
+    ends: float | None
+    """Seconds until the first lease ends that is in the way."""
+
+
+_taking: "WeakKeyDictionary[Scope, set[tuple[str, str]]]" = WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+async def claim(scope: Scope, plan: Plan[T], owner: str, ttl: int, limit: int, wait: float) -> tuple[Claim[T], ...]:
+    """Take up to `limit` records for `ttl` microseconds; waits up to `wait` seconds for one."""
+    claimer = _Claimer(scope, plan, owner, ttl, min(limit, _MOST))
+
+    async def give_back(claims: tuple[Claim[T], ...]) -> None:
+        for one in claims:
+            await transact(scope, lambda tx, one=one: claimer.give_back(tx, one))  # type: ignore[misc]
+
+    work = until(scope, None, claimer.look, wait)
+    claims: tuple[Claim[T], ...] = await undone_if_cancelled(scope, work, give_back)
+    return claims
+
+
+class _Claimer(Generic[T]):
+    """One call of `claim`."""
+
+    def __init__(self, scope: Scope, plan: Plan[T], owner: str, ttl: int, limit: int) -> None:
+        self._scope = scope
+        self._plan = plan
+        self._owner = owner
+        self._ttl = ttl
+        self._limit = limit
+        self._conflicts = 0
+        self._ends: float | None = None
+        self._before: dict[str, T] = {}
+
+    async def give_back(self, tx: Transaction, one: Claim[T]) -> None:
+        """Undo a claim whose caller went away while it was made."""
+        if await release(tx, one.lease):
+            await self._plan.give_back(tx, one.record, self._before[one.lease.key])
+
+    async def look(self) -> Look:
+        """Try every part once, from a random one on."""
+        parts = self._scope.parts
+        first = random.randrange(parts)
+        self._ends = None
+        looks: list[tuple[Sequence[bytes], bool]] = [(self._plan.lanes, False)]
+        if self._plan.lapsed is not None:
+            # What is new comes first, but not for ever: one look in sixteen begins with what a dead worker left.
+            looks.insert(0 if random.randrange(16) == 0 else 1, ([self._plan.lapsed], True))
+        for lanes, lapsed in looks:
+            claims = await self._in_parts([first], lanes, lapsed=lapsed)
+            if not claims and parts > 1:
+                others = [(first + step) % parts for step in range(1, parts)]
+                claims = await self._in_parts(others, lanes, lapsed=lapsed)
+            if claims:
+                return Look(claims)
+        return Look((), self._ends)
+
+    async def _in_parts(self, parts: list[int], lanes: Sequence[bytes], *, lapsed: bool) -> tuple[Claim[T], ...]:
+        """Take from the first of some parts that has anything; all of them are looked at in one call."""
+        lookers = [_Looker(self._scope, self._plan, part, lanes, lapsed=lapsed) for part in parts]
+        await _read_places(self._scope, lookers, _FIRST)
+        for looker in lookers:
+            claims = await self._in_part(looker)
+            if claims:
+                return claims
+        return ()
+
+    async def _in_part(self, looker: "_Looker[T]") -> tuple[Claim[T], ...]:
+        while True:
+            further = random.randrange(1 << min(self._conflicts, _SPREAD))
+            found = await looker.find(self._limit + further)
+            if found.ends is not None:
+                self._ends = found.ends if self._ends is None else min(self._ends, found.ends)
+            start = max(0, min(further, len(found.free) - self._limit))
+            chosen = self._reserve(found.free[start:])
+            if not chosen:
+                return ()
+            try:
+                return await self._take(looker.part, chosen)
+            except Conflict:
+                self._conflicts += 1
+                looker.restart()
+            finally:
+                self._forget(chosen)
+
+    def _reserve(self, free: list[_Free[T]]) -> list[_Free[T]]:
+        """Choose what no other worker of this process is taking now."""
+        chosen: list[_Free[T]] = []
+        size = 0
+        with _lock:
+            taking = _taking.setdefault(self._scope, set())
+            for one in free:
+                size += 2 * len(one.stored.row.value)
+                if len(chosen) == self._limit or (chosen and size > BATCH_BYTES // 4):
+                    break
+                if (self._plan.kind.name, one.id) not in taking:
+                    taking.add((self._plan.kind.name, one.id))
+                    chosen.append(one)
+        return chosen
+
+    def _forget(self, chosen: list[_Free[T]]) -> None:
+        with _lock:
+            _taking[self._scope].difference_update({(self._plan.kind.name, one.id) for one in chosen})
+
+    async def _take(self, part: int, chosen: list[_Free[T]]) -> tuple[Claim[T], ...]:
+        async def body(tx: Transaction) -> tuple[Claim[T], ...]:
+            claims = []
+            for one in chosen:
+                rows: TransactionRows = tx.at(one.id)
+                rows.expect(one.stored.row.key, one.stored.row)
+                rows.expect(*one.token)
+                rows.expect(*one.until)
+                token = await next_token(tx, one.id, one.held)
+                lease = grant(tx, one.id, self._owner, token, self._ttl)
+                self._before[one.id] = one.stored.record
+                claims.append(Claim(await self._plan.take(tx, one.stored), lease))
+            return tuple(claims)
+
+        return await transact(self._scope, body, part=part, tries=1)
+
+
+class _Looker(Generic[T]):
+    """Looks through the places of one part, the oldest change first."""
+
+    def __init__(self, scope: Scope, plan: Plan[T], part: int, lanes: Sequence[bytes], *, lapsed: bool) -> None:
+        self._scope = scope
+        self._plan = plan
+        self.part = part
+        self._lanes = lanes
+        self._lapsed = lapsed
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin at the oldest again."""
+        self._starts = {lane: lane for lane in self._lanes}
+        self._waiting: list[tuple[int, int, bytes]] = []
+
+    def ranges(self, size: int) -> list[Range]:
+        """The next rows of each index."""
+        return [Range(self.part, start, lane + keys.END, size) for lane, start in self._starts.items()]
+
+    def add(self, rows: list[list[Row]], size: int) -> None:
+        """Take the rows of `ranges`."""
+        for lane, found in zip(list(self._starts), rows, strict=True):
+            cut = len(lane) + 8
+            self._waiting += [
+                (int.from_bytes(row.key[len(lane) : cut], "big"), row.version, row.key[cut:]) for row in found
+            ]
+            if len(found) < size:
+                del self._starts[lane]
+            else:
+                self._starts[lane] = found[-1].key + b"\0"
+        self._waiting.sort()
+
+    async def find(self, count: int) -> _Found[T]:
+        """The first records that nobody holds, `count` of them if there are so many."""
+        free: list[_Free[T]] = []
+        ends: float | None = None
+        while len(free) < count:
+            run = self._next_run(max(4, count - len(free)))
+            if not run and not self._starts:
+                break
+            if not run:
+                await _read_places(self._scope, [self], _MORE)
+                continue
+            more, ends_here = await self._open([tail for _, _, tail in run])
+            free += more
+            if ends_here is not None:
+                ends = ends_here if ends is None else min(ends, ends_here)
+        return _Found(free, ends)
+
+    def _next_run(self, size: int) -> list[tuple[int, int, bytes]]:
+        """Places that nothing still unread comes before."""
+        horizons = [int.from_bytes(start[len(lane) : len(lane) + 8], "big") for lane, start in self._starts.items()]
+        run = self._waiting
+        # Those of one microsecond are in the order of commits once all of them are read; of very many any is first.
+        if horizons and len(run) < _SAME_TIME:
+            run = [place for place in run if place[0] < min(horizons)]
+        run = run[:size]
+        del self._waiting[: len(run)]
+        return run
+
+    async def _open(self, tails: list[bytes]) -> tuple[list[_Free[T]], float | None]:
+        scope, prefix = self._scope, self._plan.kind.prefix(self._scope)
+        rows_here = scope.reader.in_part(self.part)
+        ids = [str(keys.parse(tail, (str,))[0]) for tail in tails]
+        asked = [key for tail, id in zip(tails, ids, strict=True) for key in (prefix + tail, *leases.rows(scope, id))]
+        found = await rows_here.peek(asked)
+        free: list[_Free[T]] = []
+        ends: float | None = None
+        for at, id in zip(range(0, len(asked), 3), ids, strict=True):
+            record, token, last = found[at : at + 3]
+            if record is None:
+                continue
+            try:
+                held = decode(asked[at + 1], token, asked[at + 2], last)
+                left = remaining(scope, id, held)
+                if left > 0:
+                    ends = left / 1_000_000 if ends is None else min(ends, left / 1_000_000)
+                    continue
+                if self._lapsed and held.owner is None:  # never taken, or let go of: whoever set its state has it
+                    continue
+                stored = await open_row(scope.reader, self._plan.kind, (id,), asked[at], record, raw=True)
+            except Damaged as error:
+                left_out(scope, self._plan.kind.name, id, error)
+                continue
+            if self._plan.matches(stored.record, self._lapsed):
+                free.append(_Free(stored, id, (asked[at + 1], token), (asked[at + 2], last), held))
+        return free, ends
+
+
+async def _read_places(scope: Scope, lookers: Sequence[_Looker[Any]], size: int) -> None:
+    """Read the next places of several parts in one call."""
+    ranges = [looker.ranges(size) for looker in lookers]
+    rows = await scope.reader.scan_many([each for some in ranges for each in some])
+    for looker, some in zip(lookers, ranges, strict=True):
+        looker.add(rows[: len(some)], size)
+        rows = rows[len(some) :]
