@@ -69,7 +69,13 @@ class Instances(Model):
             and one.business_key == business_key
             and all(getattr(one, name) == value for name, value in where.items())
         ]
-        return max(found, key=lambda one: (one.created_at, one.id), default=None)
+        return max(found, key=lambda one: (self.activations[one.id], one.id), default=None)
+
+    def save(self, family, before, after, events=()):
+        """A record, and the commit in which it became active where it is: several may do so in one, then by name."""
+        if after.status in ACTIVE and (before is None or self._where(before) != self._where(after)):
+            self.activations = {**getattr(self, "activations", {}), after.id: self.commits}
+        return super().save(family, before, after, events)
 
     def _check(self, instance):
         if instance.business_key is not None and root(instance.business_key) != root(instance.id):

@@ -18,7 +18,21 @@ from ...records.pages import BY_NAME, Page, check_limit, fingerprint, left_out, 
 from ...values import wrapper
 from ..waiting import Look, until
 from . import recurrence
-from .record import BIAS, Timer, TimerRow, due_key, encode, made, open_timer, open_value, parse, remove, split_due, timer_key, write
+from .record import (
+    BIAS,
+    Timer,
+    TimerRow,
+    due_key,
+    encode,
+    made,
+    open_timer,
+    open_value,
+    parse,
+    remove,
+    split_due,
+    timer_key,
+    write,
+)
 
 
 class Timers(Family[M]):
