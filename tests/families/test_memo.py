@@ -17,8 +17,9 @@ from stateroom.core.bridge import run_now
 from stateroom.engines.memory import MemoryEngine
 from stateroom.engines.wrap import Faulty
 from stateroom.errors import InvalidArgument, OutcomeUnknown, Unavailable
-from stateroom.families.results import memo
-from stateroom.families.results.memo import CLAIM_SECONDS, Claim, content_hash
+from stateroom.families.results import claims
+from stateroom.families.results.claims import CLAIM_SECONDS, Claim
+from stateroom.families.results.memo import content_hash
 
 
 def test_computed_once_for_equal_inputs(store, other):
@@ -123,39 +124,46 @@ def test_a_dead_holders_call_is_computed_again(store, database, clock):
     id = "f:" + content_hash(codec.default, 1)
     claim = Claim(scope, "d", id)
     assert run(claim.take()) is None
-    assert claim.held
     waiting = Claim(mine, "d", id)
-    assert run(transact_take(waiting)) == CLAIM_SECONDS
+    assert run(waiting.take()) == CLAIM_SECONDS
     clock.advance(CLAIM_SECONDS - 1)
     assert run(claim.renew()) is True  # alive: it has another ten seconds
     clock.advance(CLAIM_SECONDS - 1)
-    assert run(transact_take(waiting)) == 1
+    assert run(waiting.take()) == 1
     clock.advance(1)
     assert store.results.memo("d", "f", 1, lambda: "computed again") == "computed again"
     assert run(claim.renew()) is False
-    # It was not dead but paused: its value comes too late, and the stored one counts.
-    late = run(claim.store(memo.encode(scope, "late"), "late", "f", 1))
-    assert late == "computed again"
-    assert store.results.get("d", id) == "computed again"
 
 
-async def transact_take(claim):
-    from stateroom.core.transaction import transact
+def test_a_value_that_comes_too_late_gives_way_to_the_stored_one(store, other, clock, monkeypatch):
+    monkeypatch.setattr(claims, "_renewed", lambda claim: False)  # whoever computes is paused as a whole
 
-    return await transact(claim.scope, claim._take)
+    def paused():
+        clock.advance(CLAIM_SECONDS)
+        again = []
+        faster = threading.Thread(
+            target=lambda: again.append(other.results.memo("d", "f", 1, lambda: "computed again"))
+        )
+        faster.start()
+        faster.join(60)
+        assert again == ["computed again"]
+        return "late"
+
+    assert store.results.memo("d", "f", 1, paused) == "computed again"
+    assert store.results.get("d", store.results.memo_id("f", 1)) == "computed again"
 
 
 def test_the_claim_is_renewed_while_it_is_computed(store, database, clock, monkeypatch):
-    monkeypatch.setattr(memo, "CLAIM_SECONDS", 0.03)
+    monkeypatch.setattr(claims, "CLAIM_SECONDS", 0.03)
     renewed = threading.Event()
-    original = Claim._renew
+    original = Claim.renew
 
-    async def renew(self, tx):
-        kept = await original(self, tx)
+    async def renew(self):
+        kept = await original(self)
         renewed.set()
         return kept
 
-    monkeypatch.setattr(Claim, "_renew", renew)
+    monkeypatch.setattr(Claim, "renew", renew)
     for _ in range(2):
         renewed.clear()
         assert store.results.memo("d", str(_), 1, lambda: renewed.wait(60)) is True

@@ -28,8 +28,8 @@ Id = Annotated[str, typer.Argument(help="The result.")]
 
 
 def fields(result: stateroom.Result) -> dict[str, Any]:
-    """A result without where its value is kept, which is of use to the store alone."""
-    return {name: getattr(result, name) for name in result.__struct_fields__ if name != "place"}
+    """The fields of a result by their names."""
+    return {name: getattr(result, name) for name in result.__struct_fields__}
 
 
 @app.command("list")

@@ -175,5 +175,5 @@ class Reader:
 
     async def total(self, counters: Sequence[bytes]) -> int:
         """The sum of some counters over all parts."""
-        found = await self.scope.reader.read_many([(part, counters) for part in range(self.scope.parts)])
+        found = await self.read_many([(part, counters) for part in range(self.scope.parts)])
         return sum(read_counter(row.value) for rows in found for row in rows if row is not None)

@@ -77,12 +77,14 @@ async def load(
     return await open_current(reader, kind, path, key, row, raw=raw)
 
 
-async def load_many(reader: Readable, kind: Kind[T], paths: Sequence[Sequence[str | int]]) -> list[Stored[T] | None]:
+async def load_many(
+    reader: Readable, kind: Kind[T], paths: Sequence[Sequence[str | int]], *, raw: bool = False
+) -> list[Stored[T] | None]:
     """As `load` of each, where all are in one root; one call of the engine."""
     places = [kind.prefix(reader.scope) + keys.path(*path) for path in paths]
     rows = await reader.at(kind.owner(paths[0])).get_many(places) if paths else []
     each = zip(paths, places, rows, strict=True)
-    return [await open_current(reader, kind, path, place, row) for path, place, row in each]
+    return [await open_current(reader, kind, path, place, row, raw=raw) for path, place, row in each]
 
 
 async def find(reader: Readable, kind: Kind[T], path: Sequence[str | int], *, raw: bool = False) -> T | None:

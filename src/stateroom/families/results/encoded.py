@@ -14,7 +14,7 @@ from ...errors import Damaged, Undecodable
 from ...limits import INLINE_BYTES
 from ...values import streams, wrapper
 from . import record as result_record
-from .record import ENCODED, RAW, Digest, Result, encode, find_live, value_bound
+from .record import ENCODED, RAW, Digest, Result, StoredResult, encode, find_live, public, value_bound
 
 FORMS = {"bytes": RAW, "value": ENCODED}
 
@@ -31,19 +31,18 @@ class StoredValue(msgspec.Struct, frozen=True):
 
 async def open_stored(reader: Reader, dag: str, id: str) -> StoredValue | None:
     """The stored bytes of a result; None where there is none. Raises `Damaged`."""
-    stored = await find_live(reader, dag, id)
+    stored = await find_live(reader, dag, id, raw=True)
     if stored is None:
         return None
     record = stored.record
     bound = value_bound(reader.scope, record)
-    if record.place:
-        form, wrapped = record.place[0], record.place[1:]
+    if isinstance(record, StoredResult) and record.value_apart:
+        form, wrapped = record.value_apart[0], record.value_apart[1:]
     else:
         encoded = encode(reader.scope, record.value)
         form, wrapped = encoded.form, wrapper.INLINE + reader.scope.codec.protect(bound, encoded.data)
     file = await streams.open_stream(reader.at(dag), bound, wrapped)
-    shown = msgspec.structs.replace(record, value=None)
-    return StoredValue(shown, "bytes" if form == RAW else "value", file)
+    return StoredValue(public(record, value=None), "bytes" if form == RAW else "value", file)
 
 
 async def keep(tx: Transaction, result: Result, form: str, streamed: streams.Streamed) -> Result:
@@ -60,8 +59,8 @@ async def keep(tx: Transaction, result: Result, form: str, streamed: streams.Str
         else:
             return await result_record.put(tx, msgspec.structs.replace(result, value=value), b"")
     bound = value_bound(tx.scope, result)
-    place = bytes([kind]) + await streamed.keep(tx.at(result.dag), bound, 1)
-    return await result_record.put(tx, result, place)
+    value_apart = bytes([kind]) + await streamed.keep(tx.at(result.dag), bound, 1)
+    return await result_record.put(tx, result, value_apart)
 
 
 def check(result: Result, digest: str, size: int, observed: Digest, streamed: streams.Streamed) -> None:

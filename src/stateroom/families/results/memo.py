@@ -5,33 +5,39 @@ wait for the result, for the claim to be given up, or for its end: then one of t
 batch that stores the result, so it leaves nothing behind.
 """
 
-import asyncio
-import os
-import threading
-from contextlib import suppress
+from collections.abc import Collection, Mapping
 from contextvars import ContextVar
 from inspect import isawaitable, signature
 from typing import Any
 
 import msgspec
-import ormsgpack
 
-from ... import arguments, keys
-from ...clock import to_micros
-from ...codec import Codec, seal, unseal
-from ...codec.malformed import parsing
-from ...core.bridge import run_now
+from ... import arguments
+from ...codec import Codec
 from ...core.namespace import Scope
 from ...core.transaction import Transaction, transact
-from ...engine import Row
-from ...errors import Closed, InvalidArgument, StoreError
-from .record import Encoded, Result, check_names, encode, find_live, keep, put, with_value
-
-CLAIM_SECONDS = 10.0
-"""How long a claim holds without being renewed; a dead holder's call is computed again after at most this."""
+from ...core.turns import apart, is_large
+from ...errors import InvalidArgument, Timeout, Undecodable
+from ...limits import INLINE_BYTES
+from .claims import Claim, renewals
+from .record import (
+    Encoded,
+    Result,
+    encode_apart,
+    encode_part,
+    expiry,
+    find_live,
+    keep,
+    keep_data,
+    put,
+    with_value,
+)
 
 _LOOK_SECONDS = 1.0
 """How long a waiting caller sleeps at most: an injected clock may move without a commit."""
+
+_computing: ContextVar[frozenset[tuple[int, bytes]]] = ContextVar("stateroom_computing", default=frozenset())
+"""Claims that this task or thread is computing under, each with the database it is in."""
 
 
 def content_hash(codec: Codec, value: Any) -> str:
@@ -39,177 +45,183 @@ def content_hash(codec: Codec, value: Any) -> str:
     return codec.content_hash(value)
 
 
-async def memo(scope: Scope, dag: str, function_name: str, inputs: Any, compute: Any) -> Any:
-    """See `Results.memo`."""
+class Inputs(msgspec.Struct, frozen=True):
+    """The inputs of one call as they were before it."""
+
+    function_name: str
+    data: bytes
+    """Encoded, without what is ignored."""
+    digest: str
+
+    @property
+    def id(self) -> str:
+        """The id of the result."""
+        return f"{self.function_name}:{self.digest}"
+
+
+async def read_inputs(scope: Scope, function_name: str, inputs: Any, ignore: Collection[str]) -> Inputs:
+    """Encode and hash inputs, without the arguments to ignore. Raises `InvalidArgument`."""
     function_name = arguments.name(function_name, "function_name")
+    names = frozenset(arguments.names(ignore, "ignore"))
+    kept = inputs
+    if names:
+        if not isinstance(inputs, Mapping):
+            raise InvalidArgument(
+                f"ignore names arguments, and inputs is a {type(inputs).__name__}; give inputs as a mapping",
+                what="ignore",
+                value=ignore,
+            )
+        unknown = sorted(names - inputs.keys())
+        if unknown:
+            raise InvalidArgument(f"ignore names {unknown[0]!r}, which is in no input", what="ignore", value=ignore)
+        kept = {name: value for name, value in inputs.items() if name not in names}
+
+    def read() -> tuple[bytes, str]:
+        # Encoded first: that says where inputs nest too deep or contain themselves.
+        return encode_part(scope, kept, "inputs"), content_hash(scope.codec, kept)
+
+    return Inputs(function_name, *await apart(scope, is_large(kept), read))
+
+
+async def memo(
+    scope: Scope,
+    dag: str,
+    function_name: str,
+    inputs: Any,
+    compute: Any,
+    *,
+    ttl: Any = None,
+    timeout: Any = None,
+    ignore: Collection[str] = (),
+) -> Any:
+    """See `Results.memo`."""
     if not callable(compute):
         raise InvalidArgument(f"compute is {compute!r}; give a function", what="compute", value=compute)
-    claim = Claim(scope, dag, f"{function_name}:{content_hash(scope.codec, inputs)}")
-    if claim.key in _computing.get():
+    expiry(scope, ttl)  # a ttl that is none is refused before anything is computed
+    seconds = None if timeout is None else arguments.seconds(timeout, "timeout")
+    before = await read_inputs(scope, function_name, inputs, ignore)
+    call = _Call(scope, dag, before, ttl)
+    if call.mark in _computing.get():
         raise InvalidArgument(
             f"{function_name} with these inputs is being computed by the caller itself", what="compute", value=compute
         )
-    while True:
-        found = await claim.take()
-        if found is not None:
-            return found.value
-        if not claim.held:
-            continue
-        token = _computing.set(_computing.get() | {claim.key})
+    return await call.value(compute, inputs, seconds)
+
+
+class _Call:
+    """One caller's way to a value: found, waited for, or computed."""
+
+    def __init__(self, scope: Scope, dag: str, inputs: Inputs, ttl: Any) -> None:
+        self._scope, self._inputs, self._ttl = scope, inputs, ttl
+        self.claim = Claim(scope, dag, inputs.id)
+        self.mark = id(scope.engine), self.claim.key
+        self._useless = 0
+        """The version of a result that cannot be rebuilt here: it is computed again."""
+
+    async def value(self, compute: Any, inputs: Any, seconds: float | None) -> Any:
+        """The value. Raises `Timeout` after waiting so long for whoever computes it."""
+        scope, claim = self._scope, self.claim
+        deadline = None if seconds is None else scope.clock.monotonic() + seconds
+        part = scope.part(claim.root)
+        while True:
+            (head,) = await scope.reader.in_part(part).peek([b""])
+            result = await self._find()
+            if result is not None:
+                return result.value
+            try:
+                left = await claim.take_to_the_end(self._useless)
+                if left is None:
+                    return await self._compute(compute, inputs)
+            except BaseException:
+                # Also where taking the claim was interrupted: its commit may have happened.
+                await claim.withdraw()
+                raise
+            patience = _LOOK_SECONDS
+            if deadline is not None:
+                patience = min(patience, deadline - scope.clock.monotonic())
+                if patience <= 0:
+                    raise Timeout(f"{claim.id} of DAG {claim.dag!r} was not computed by its holder within {seconds} s")
+            await scope.engine.wait(part, 0 if head is None else head.version, min(left, patience))
+
+    async def _find(self) -> Result | None:
+        """The result where it is there, and can be rebuilt here."""
+        claim = self.claim
+        reader = self._scope.reader
         try:
-            value = await claim.during(compute, inputs)
-            encoded = encode(scope, value)
-            return await claim.store(encoded, value, function_name, inputs)
-        except BaseException:
-            await claim.give_up()
-            raise
+            return await with_value(reader, await find_live(reader, claim.dag, claim.id), inputs=False)
+        except Undecodable:
+            stored = await find_live(reader, claim.dag, claim.id, raw=True)
+            self._useless = 0 if stored is None else stored.row.version
+            return None
+
+    async def _compute(self, compute: Any, inputs: Any) -> Any:
+        scope, claim = self._scope, self.claim
+        token = _computing.set(_computing.get() | {self.mark})
+        renewing = renewals(scope)
+        renewing.add(claim)
+        try:
+            value = call(compute, inputs)
+            if isawaitable(value):
+                if not scope.suspends:
+                    getattr(value, "close", lambda: None)()
+                    raise InvalidArgument("compute is a coroutine function; use it with AsyncStore", what="compute")
+                value = await value
+            encoded = await encode_apart(scope, value)
+            return await self._store(encoded)
         finally:
+            renewing.remove(claim)
             _computing.reset(token)
 
+    async def _store(self, encoded: Encoded) -> Any:
+        """Store what was computed and end the claim; gives the value as everybody reads it.
 
-_CLAIM = msgspec.msgpack.Decoder(tuple[bytes, int])
-_computing: ContextVar[frozenset[bytes]] = ContextVar("stateroom_computing", default=frozenset())
-
-
-class Claim:
-    """The right to compute one result, until it is given up, taken over or not renewed."""
-
-    def __init__(self, scope: Scope, dag: str, id: str) -> None:
-        dag, id = check_names(dag, id)
-        self.scope, self.dag, self.id = scope, dag, id
-        self.root = keys.root(dag)
-        self.key = scope.key(keys.RESULT_CLAIM, keys.path(dag, id))
-        self.held = False
-        self._nonce = os.urandom(16)
-
-    async def take(self) -> Result | None:
-        """The result where it is there; else take the claim, or wait for whoever has it."""
-        scope = self.scope
-        part = scope.part(self.root)
-        (head,) = await scope.reader.in_part(part).peek([b""])
-        found = await with_value(scope.reader, await find_live(scope.reader, self.dag, self.id))
-        if found is not None:
-            return found
-        left = await transact(scope, self._take)
-        if left is None:
-            self.held = True
-        else:
-            await scope.engine.wait(part, 0 if head is None else head.version, min(left, _LOOK_SECONDS))
-        return None
-
-    async def _take(self, tx: Transaction) -> float | None:
-        """Write the claim; where another holds it, or the result has come, for how many seconds to wait."""
-        if await find_live(tx, self.dag, self.id) is not None:
-            return 0.0
-        owner, until = self._read(await tx.at(self.dag).get(self.key))
-        now = to_micros(tx.scope.clock.now())
-        if owner != self._nonce and until > now:
-            return (until - now) / 1e6
-        self._write(tx)
-        return None
-
-    def _read(self, row: Row | None) -> tuple[bytes, int]:
-        if row is None:
-            return b"", 0
-        with parsing("a claim", kind="results", key=self.key):
-            owner, until = _CLAIM.decode(unseal(self.key, row.value))
-        return owner, until
-
-    def _write(self, tx: Transaction) -> None:
-        until = to_micros(tx.scope.clock.now()) + round(CLAIM_SECONDS * 1_000_000)
-        tx.at(self.dag).put(self.key, seal(self.key, ormsgpack.packb([self._nonce, until])))
-
-    async def renew(self) -> bool:
-        """Hold it for longer; False where another has taken it over."""
-        return await transact(self.scope, self._renew)
-
-    async def _renew(self, tx: Transaction) -> bool:
-        owner, _ = self._read(await tx.at(self.dag).get(self.key))
-        if owner != self._nonce:
-            return False
-        self._write(tx)
-        return True
-
-    async def give_up(self) -> None:
-        """Let the next caller compute. Where that cannot be said now, the claim ends by itself."""
-
-        async def body(tx: Transaction) -> None:
-            await self._remove(tx)
-
-        with suppress(StoreError):  # what the caller's function raised is what the caller must see
-            await transact(self.scope, body)
-
-    async def _remove(self, tx: Transaction) -> None:
-        owner, _ = self._read(await tx.at(self.dag).get(self.key))
-        if owner == self._nonce:
-            tx.at(self.dag).delete(self.key)
-
-    async def store(self, encoded: Encoded, value: Any, producer: str, inputs: Any) -> Any:
-        """Store what was computed and end the claim; where another was faster, its value."""
+        Where the claim is lost nothing is stored: another was faster and its value counts, or the DAG was cleared
+        meanwhile, and what began before is not kept after.
+        """
+        scope, claim = self._scope, self.claim
+        value = await apart(scope, len(encoded.data) > INLINE_BYTES, encoded.value, scope)
 
         async def body(tx: Transaction) -> bool:
-            first = await find_live(tx, self.dag, self.id) is None
-            if first:
-                result = Result(
-                    self.dag, self.id, value, digest=str(encoded.digest), size=len(encoded.data), producer=producer,
-                    inputs=inputs,
-                )  # fmt: skip
-                await put(tx, result, await keep(tx, self.dag, self.id, encoded))
-            await self._remove(tx)
-            return first
-
-        if await transact(self.scope, body):
-            return value
-        theirs = await with_value(self.scope.reader, await find_live(self.scope.reader, self.dag, self.id))
-        return value if theirs is None else theirs.value
-
-    async def during(self, compute: Any, inputs: Any) -> Any:
-        """Run the caller's function, renewing the claim beside it."""
-        if self.scope.suspends:
-            renewing = asyncio.create_task(self._keep_renewing())
-            try:
-                value = _call(compute, inputs)
-                return await value if isawaitable(value) else value
-            finally:
-                renewing.cancel()
-        ended = threading.Event()
-        thread = threading.Thread(target=self._renew_until, args=(ended,), name="stateroom-memo", daemon=True)
-        thread.start()
-        try:
-            value = _call(compute, inputs)
-        finally:
-            ended.set()
-            thread.join()
-        if isawaitable(value):
-            getattr(value, "close", lambda: None)()
-            raise InvalidArgument("compute is a coroutine function; use it with AsyncStore", what="compute")
-        return value
-
-    def _renew_until(self, ended: threading.Event) -> None:
-        while not ended.wait(CLAIM_SECONDS / 3):
-            if not run_now(self._renewed()):
-                return
-
-    async def _keep_renewing(self) -> None:
-        await asyncio.sleep(CLAIM_SECONDS / 3)
-        while await self._renewed():
-            await asyncio.sleep(CLAIM_SECONDS / 3)
-
-    async def _renewed(self) -> bool:
-        try:
-            return await self.renew()
-        except Closed:
-            return False
-        except StoreError:  # busy or out of reach: there is time for another try before the claim ends
+            if not await claim.check(tx):
+                return False
+            result = Result(
+                claim.dag, claim.id, value, digest=str(encoded.digest), size=len(encoded.data),
+                producer=self._inputs.function_name, inputs=self._given(), expires_at=expiry(scope, self._ttl),
+            )  # fmt: skip
+            value_apart = await keep(tx, claim.dag, claim.id, encoded)
+            inputs_apart = await keep_data(tx, claim.dag, claim.id, self._inputs.data)
+            await put(tx, result, value_apart, inputs_apart)
+            claim.remove(tx)
             return True
 
+        stored = await transact(scope, body)
+        other = None if stored else await self._find()
+        return value if other is None else other.value
 
-def _call(compute: Any, inputs: Any) -> Any:
-    """Run it; a function that must be given something is given the inputs."""
+    def _given(self) -> Any:
+        """The inputs as they were before the call, which may have changed them; None where they are kept apart."""
+        data = self._inputs.data
+        return None if len(data) > INLINE_BYTES else self._scope.codec.decode(data, raw=True)
+
+
+def call(compute: Any, inputs: Any) -> Any:
+    """Call a function with the inputs, unless it takes no argument at all."""
     try:
-        signature(compute).bind()
+        parameters = signature(compute)
+    except ValueError:  # a class or function in C that does not tell
+        return _call_blindly(compute, inputs)
+    try:
+        parameters.bind(inputs)
     except TypeError:
-        return compute(inputs)
-    except ValueError:  # a builtin that does not tell
         return compute()
-    return compute()
+    return compute(inputs)
+
+
+def _call_blindly(compute: Any, inputs: Any) -> Any:
+    try:
+        return compute(inputs)
+    except TypeError as error:
+        trace = error.__traceback__
+        if trace is not None and trace.tb_next is None and "argument" in str(error):
+            return compute()  # it refused to be called so, and did nothing
+        raise
