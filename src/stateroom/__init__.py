@@ -4,6 +4,7 @@ processors, DAG runners and job schedulers. Start with `stateroom.open`.
 
 from . import codec, errors
 from .clock import new_id
+from .codec import to_json
 from .families.claims import Claim
 from .families.executions.record import Event, Execution
 from .families.instances.record import Context, HistoryEntry, Instance
@@ -68,6 +69,7 @@ __all__ = [
     "open",
     "open_async",
     "restore",
+    "to_json",
 ]
 
 __version__ = "0.1.0"

@@ -9,6 +9,7 @@ import msgspec
 from ..errors import AlreadyExists, InvalidArgument
 from . import arrays
 from .kinds import Dump, Load, content, how
+from .plain import learn
 
 NAME_BYTES = 128
 """A registered name, in UTF-8."""
@@ -105,4 +106,6 @@ class Registry:
                 )
             self.by_name[name] = entry
             self.by_type[kind] = entry
+            if encode is not None:
+                learn(kind, dump)
         return entry

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from .. import keys
+from ..codec.shown import Shown
 from ..core.namespace import Reader, Scope
 from ..engine import Named, Sized, read_counter
 from ..errors import InvalidArgument
@@ -20,7 +21,7 @@ from ..watch.dead_letters import letters_prefix
 _RUN = 1000
 
 
-class Lag(msgspec.Struct, frozen=True):
+class Lag(Shown, frozen=True):
     """A consumer of the feed, and how many commits of the database came after its checkpoint."""
 
     name: str
@@ -28,7 +29,7 @@ class Lag(msgspec.Struct, frozen=True):
     updated_at: datetime
 
 
-class Stats(msgspec.Struct, frozen=True):
+class Stats(Shown, frozen=True):
     """What a namespace holds. Counts are exact as of some moment during the call."""
 
     namespace: str

@@ -10,9 +10,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
-import msgspec
-
 from .. import keys
+from ..codec.shown import Shown
 from ..core.namespace import Scope
 from ..core.transaction import Transaction, TransactionRows, transact
 from ..engine import Range, Row
@@ -40,7 +39,7 @@ _SPREAD = 6
 """After so many conflicts a worker chooses among 64 records."""
 
 
-class Claim(msgspec.Struct, Generic[T], frozen=True):
+class Claim(Shown, Generic[T], frozen=True):
     """A record, and the lease on its id that was taken with it."""
 
     record: T

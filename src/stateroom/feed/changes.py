@@ -5,12 +5,11 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-import msgspec
-
 from .. import keys
 from ..clock import EPOCH, from_micros
 from ..codec.interrupts import from_handler
 from ..codec.malformed import parsing
+from ..codec.shown import Shown
 from ..core.namespace import Reader, Scope
 from ..core.transaction import PENDING, Readable
 from ..errors import Damaged, StoreError
@@ -20,7 +19,7 @@ from ..records.layout import decode_body
 from ..values import wrapper
 
 
-class Change(msgspec.Struct, frozen=True, gc=False):
+class Change(Shown, frozen=True, gc=False):
     """One change."""
 
     position: str

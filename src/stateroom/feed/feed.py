@@ -7,10 +7,9 @@ import logging
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
-
 from .. import arguments
 from ..clock import to_micros
+from ..codec.shown import Shown
 from ..core.namespace import Reader, Scope
 from ..core.operation import Family, M, operation, reading
 from ..core.outage import Outage, passes
@@ -50,7 +49,7 @@ log = logging.getLogger("stateroom.feed")
 _LAST = 0xFFFF
 
 
-class Changes(msgspec.Struct, frozen=True):
+class Changes(Shown, frozen=True):
     """Some changes, and where to go on: after the last change that was looked at."""
 
     items: tuple[Change, ...]

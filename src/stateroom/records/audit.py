@@ -1,13 +1,12 @@
 """What `check` reports."""
 
-import msgspec
-
 from .. import keys
+from ..codec.shown import Shown
 from ..core.namespace import Reader
 from ..engine import Row
 
 
-class Problem(msgspec.Struct, frozen=True):
+class Problem(Shown, frozen=True):
     """Something that does not hold. `code` is stable; `message` says what, where and what to do."""
 
     code: str

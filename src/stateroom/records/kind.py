@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
-import msgspec
-
 from .. import keys
 from ..codec import unseal
+from ..codec.shown import Shown
 from ..core.namespace import Reader, Scope
 from ..engine import Row
 from ..errors import Damaged
@@ -16,7 +15,7 @@ from ..errors import Damaged
 
 # Out of sight of the garbage collector: a page of records made it look at the whole process again and again, and what
 # can be stored has no cycles.
-class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Record(Shown, frozen=True, kw_only=True, gc=False):
     """What every record has. Records that you construct have revision 0 and no times; writes ignore these three."""
 
     revision: int = 0

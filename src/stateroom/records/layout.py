@@ -42,7 +42,10 @@ def decode_body(
         layout, revision, created, updated, *fields = scope.codec.decode(body, raw=raw)
         if layout != kind.layout:
             raise Undecodable(f"layout {layout}; this version reads {kind.layout}", tag=layout)
-        return kind.unpack(fields, revision, from_micros(created), from_micros(updated)), created, updated
+        record = kind.unpack(fields, revision, from_micros(created), from_micros(updated))
+        if tuple(kind.path(record)) != tuple(path) or min(created, updated) < 0:
+            raise ValueError("it is not the record of its key")
+        return record, created, updated
     except MALFORMED as error:
         raise damaged(f"{kind.name} {path!r}", error, kind=kind.name, id=str(path)) from error
 

@@ -4,12 +4,13 @@ import base64
 import binascii
 import logging
 from collections.abc import Iterator
-from typing import Annotated, Any, Final, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeVar, overload
 from weakref import WeakKeyDictionary
 from zlib import crc32
 
 import msgspec
 
+from ..codec.shown import Shown
 from ..core.namespace import Scope
 from ..errors import Damaged, InvalidArgument
 from ..keys import check_number
@@ -36,7 +37,7 @@ BY_ENTRY: Final = msgspec.msgpack.Decoder(tuple[int, tuple[_Natural, _Index]])
 BY_NUMBER: Final = msgspec.msgpack.Decoder(tuple[int, _Natural])
 
 
-class Page(msgspec.Struct, Generic[T], frozen=True):
+class Page(Shown, Generic[T], frozen=True):
     """Some of what a query found, in its order."""
 
     items: tuple[T, ...] = ()
@@ -50,6 +51,16 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @overload
+    def __getitem__(self, at: int) -> T: ...
+    @overload
+    def __getitem__(self, at: slice) -> tuple[T, ...]: ...
+    @overload
+    def __getitem__(self, at: str) -> Any: ...
+    def __getitem__(self, at: int | slice | str) -> Any:
+        """An item by its number, or some by a slice; by a name a field as JSON can hold it."""
+        return super().__getitem__(at) if isinstance(at, str) else self.items[at]
 
 
 def check_limit(limit: int) -> int:

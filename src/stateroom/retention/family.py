@@ -5,9 +5,8 @@ import logging
 import threading
 from contextlib import suppress
 
-import msgspec
-
 from .. import arguments, keys
+from ..codec.shown import Shown
 from ..core.bridge import run_now
 from ..core.namespace import Reader, Scope
 from ..core.operation import Family, M, operation, procedure, reading
@@ -24,7 +23,7 @@ log = logging.getLogger("stateroom.retention.family")
 _EXAMPLES = 5
 
 
-class Due(msgspec.Struct, frozen=True):
+class Due(Shown, frozen=True):
     """What of one family would go, and why."""
 
     family: str
@@ -35,7 +34,7 @@ class Due(msgspec.Struct, frozen=True):
     """A few of them."""
 
 
-class Plan(msgspec.Struct, frozen=True):
+class Plan(Shown, frozen=True):
     """What a run with no bounds would do now."""
 
     items: tuple[Due, ...]

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-import msgspec
-
 from .. import keys
 from ..clock import from_micros, to_micros
+from ..codec.shown import Shown
 from ..core.contention import backoff
 from ..core.namespace import Scope
 from ..core.transaction import Transaction
@@ -28,7 +27,7 @@ LARGE = 16
 """Of them so many with a large value: each touches more rows."""
 
 
-class Pin(msgspec.Struct, frozen=True):
+class Pin(Shown, frozen=True):
     """A checkpoint that holds back changes which are old enough to go."""
 
     name: str

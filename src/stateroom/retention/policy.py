@@ -9,6 +9,7 @@ import ormsgpack
 from .. import arguments, keys
 from ..codec import seal, unseal
 from ..codec.malformed import parsing
+from ..codec.shown import Shown
 from ..core.namespace import Reader, Scope
 from ..core.transaction import Transaction
 from ..engine import Row
@@ -29,7 +30,7 @@ RULES: dict[str, tuple[str, ...]] = {
 """What a policy of each family may say; it must say one of them, and for the feed `older_than`."""
 
 
-class Policy(msgspec.Struct, frozen=True):
+class Policy(Shown, frozen=True):
     """What of a family may go. A record goes when all that its policy says is true of it.
 
     `family`: a record family, "feed", or "once" (the idempotency keys of `transact`).

@@ -15,6 +15,7 @@ import msgspec
 from .. import keys
 from ..clock import new_id, to_micros
 from ..codec import seal, unseal
+from ..codec.shown import Shown
 from ..core.namespace import Scope
 from ..core.transaction import Transaction, chunks, transact
 from ..engine import Compacting
@@ -34,7 +35,7 @@ _SLICE = 500
 """What has expired and is removed before a run looks at its bounds again."""
 
 
-class Removed(msgspec.Struct, frozen=True):
+class Removed(Shown, frozen=True):
     """What a run did."""
 
     families: dict[str, int]

@@ -2,12 +2,12 @@
 
 from datetime import datetime
 
-import msgspec
 import ormsgpack
 
 from .. import arguments, keys
 from ..clock import from_micros, to_micros
 from ..codec import seal, unseal
+from ..codec.shown import Shown
 from ..core.namespace import Reader, Scope
 from ..core.operation import Family, M, operation, reading
 from ..core.transaction import Transaction
@@ -19,7 +19,7 @@ from ..feed.positions import BEGINNING, LATEST
 _RUN = 1000
 
 
-class Checkpoint(msgspec.Struct, frozen=True):
+class Checkpoint(Shown, frozen=True):
     """A consumer's position, and when it was set (aware UTC)."""
 
     name: str

@@ -8,6 +8,7 @@ import msgspec
 from .. import arguments, keys
 from ..clock import from_micros, new_id, to_micros
 from ..codec import seal, unseal
+from ..codec.shown import Shown
 from ..core.namespace import Reader, Scope
 from ..core.operation import Family, M, operation, reading
 from ..core.transaction import Transaction
@@ -18,7 +19,7 @@ from ..feed.feed import Change
 _RUN = 1000
 
 
-class DeadLetter(msgspec.Struct, frozen=True):
+class DeadLetter(Shown, frozen=True):
     """A change that a watcher's handler refused 1 + max_retries times."""
 
     id: str

@@ -13,6 +13,7 @@ import msgspec
 
 from .. import keys
 from ..clock import new_id
+from ..codec.shown import Shown
 from ..core.namespace import Scope
 from ..core.outage import Outage, passes
 from ..core.transaction import Transaction, transact
@@ -43,7 +44,7 @@ _UNSEEN = -1
 Handler = Callable[[Change], Any]
 
 
-class WatcherStats(msgspec.Struct, frozen=True):
+class WatcherStats(Shown, frozen=True):
     """What a watcher has done since it was made."""
 
     name: str

@@ -11,6 +11,7 @@ import msgspec
 
 from ... import arguments, keys
 from ...clock import from_micros
+from ...codec.shown import Shown
 from ...core.namespace import Reader
 from ...errors import InvalidArgument
 from ...records import dependents
@@ -41,7 +42,7 @@ class Execution(_Identified, frozen=True, kw_only=True):
     result: Any = None
 
 
-class Event(msgspec.Struct, frozen=True):
+class Event(Shown, frozen=True):
     """A progress report of one execution; `seq` counts from 1 in each execution, `at` is when it was written."""
 
     message: str

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from ... import arguments, keys
+from ...codec.shown import Shown
 from ...core.namespace import Reader, Scope
 from ...engine import read_counter
 from ...errors import AlreadyExists, InvalidArgument, NotFound, StaleRevision, WrongState
@@ -21,7 +22,7 @@ STATUSES = frozenset((*ACTIVE, *TERMINAL))
 UNIQUE = ("workflow", "version", "global")
 
 
-class Context(msgspec.Struct, frozen=True, gc=False):
+class Context(Shown, frozen=True, gc=False):
     """What a run started with, and what its steps gave; `initial` is never changed."""
 
     initial: Mapping[str, Any] = {}
@@ -32,7 +33,7 @@ class Context(msgspec.Struct, frozen=True, gc=False):
         return Context(self.initial, {**self.steps, name: result})
 
 
-class HistoryEntry(msgspec.Struct, frozen=True):
+class HistoryEntry(Shown, frozen=True):
     """One step that happened, as the engine above keeps it."""
 
     step: str

@@ -19,6 +19,7 @@ from ... import arguments, keys
 from ...clock import FIRST, LAST, from_micros, to_micros
 from ...codec import seal, unseal
 from ...codec.malformed import parsing
+from ...codec.shown import Shown
 from ...core.namespace import Reader, Rows, Scope
 from ...core.transaction import Transaction, Writable
 from ...engine import Row
@@ -38,7 +39,7 @@ _SIGHTS = 4096
 """Leases whose first sight a store remembers."""
 
 
-class Lease(msgspec.Struct, frozen=True):
+class Lease(Shown, frozen=True):
     """The right to write under a key until `expires_at` (aware UTC), or until a later acquire, release or revoke."""
 
     key: str

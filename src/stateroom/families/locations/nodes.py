@@ -15,6 +15,7 @@ from ... import arguments, keys
 from ...clock import FIRST, LAST, from_micros, to_micros
 from ...codec import seal, unseal
 from ...codec.malformed import parsing
+from ...codec.shown import Shown
 from ...core.namespace import Reader, Scope
 from ...core.operation import Family, M, operation, reading
 from ...core.transaction import Transaction
@@ -29,7 +30,7 @@ _RUN = 500
 _PREFIX = f"{keys.NODE_ROOT}/"
 
 
-class NodeInfo(msgspec.Struct, frozen=True):
+class NodeInfo(Shown, frozen=True):
     """A node as the shared store knows it."""
 
     name: str

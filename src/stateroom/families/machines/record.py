@@ -4,11 +4,10 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
 from ... import arguments, keys
 from ...clock import from_micros, to_micros
 from ...codec import seal, unseal
+from ...codec.shown import Shown
 from ...core.namespace import Reader, Rows, Scope
 from ...core.transaction import Transaction, TransactionRows
 from ...engine import Row
@@ -38,7 +37,7 @@ class Snapshot(_Named, frozen=True, kw_only=True):
     event_payload: Any = None
 
 
-class Failure(msgspec.Struct, frozen=True):
+class Failure(Shown, frozen=True):
     """The last thing that went wrong with a machine, beside its good snapshot; `at` is aware UTC.
 
     `state` and `payload` are those of the snapshot at that time; None where there was none yet. In changes of the feed

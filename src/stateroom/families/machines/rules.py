@@ -14,6 +14,7 @@ import ormsgpack
 from ... import arguments, keys
 from ...codec import seal, unseal
 from ...codec.malformed import parsing
+from ...codec.shown import Shown
 from ...core.contention import backoff
 from ...core.namespace import Reader, Rows, Scope
 from ...engine import Batch
@@ -31,7 +32,7 @@ _PACKED: msgspec.msgpack.Decoder[tuple[str, dict[str, dict[str, str]], str | Non
 )
 
 
-class Definition(msgspec.Struct, frozen=True):
+class Definition(Shown, frozen=True):
     """What transitions a machine may make."""
 
     machine: str

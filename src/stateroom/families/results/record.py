@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterable
 from datetime import datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -59,6 +59,7 @@ class Result(_Identified, frozen=True, kw_only=True):
 class StoredResult(Result, frozen=True, kw_only=True):
     """A result of which something is kept apart. The store alone sees it."""
 
+    _internal: ClassVar[frozenset[str]] = frozenset({"value_apart", "inputs_apart"})
     value_apart: bytes = b""
     """The value's form and wrapper; empty where it is within."""
     inputs_apart: bytes = b""

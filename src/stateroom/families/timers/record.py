@@ -5,7 +5,7 @@ due, so that most changes need no payload. What recurs has another layout: there
 """
 
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 
@@ -34,6 +34,7 @@ class _Identified(Record, frozen=True):
 class Timer(_Identified, frozen=True, kw_only=True):
     """Something that is due at a time (aware UTC)."""
 
+    _internal: ClassVar[frozenset[str]] = frozenset({"nonce"})
     payload: Any = None
     every: timedelta | None = None
     """How long after its time it is due again."""
