@@ -11,7 +11,8 @@
     │  ├─ WrongState                      actual, expected, terminal
     │  ├─ StaleRevision                   actual, expected
     │  ├─ LostLease                       holder, token
-    │  └─ NotInitialized                  the run was never initialised
+    │  ├─ NotInitialized                  the run was never initialised
+    │  └─ ReadOnly                        the store was opened to be read
     ├─ Conflict                  retry    somebody else changed it first; nothing was written
     ├─ Compacted                          first: the oldest position still there
     ├─ Unavailable (TimeoutError) retry   the database cannot be reached, or is busy for too long
@@ -42,6 +43,7 @@ __all__ = [
     "NotFound",
     "NotInitialized",
     "OutcomeUnknown",
+    "ReadOnly",
     "Refused",
     "StaleRevision",
     "StoreError",
@@ -152,6 +154,12 @@ class NotInitialized(Refused):
 
     code = "not-initialized"
     names: ClassVar[tuple[str, ...]] = ("run",)
+
+
+class ReadOnly(Refused):
+    """The store was opened with ``read_only=True``. Nothing was changed."""
+
+    code = "read-only"
 
 
 class Conflict(StoreError):

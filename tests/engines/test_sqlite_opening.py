@@ -212,3 +212,60 @@ def test_160_processes_may_open_a_new_file_at_once(path):
     assert engine.read(0, [b"opened", b""])[0].value == (160).to_bytes(8, "big")
     engine.close()
     assert os.listdir(os.path.dirname(path)) == [os.path.basename(path)]
+
+
+def test_a_file_made_under_the_former_name_says_so_and_is_unchanged(path):
+    made(path)
+    other = connection(path, 1.0, "")
+    other.pragma("application_id", 0x48464454)
+    other.close()
+    before = content(path)
+    for options in ({}, {"read_only": True}):
+        with pytest.raises(UnsupportedFormat, match="before the project had its present name"):
+            connect(path, **options)
+    assert content(path) == before
+
+
+@pytest.mark.parametrize("url", ["sqlite://u:secret@host/a.db", "sqlite:u:secret@host", "other://u:secret@h/a.db"])
+def test_a_password_in_a_mistyped_url_is_not_shown(url):
+    with pytest.raises(InvalidArgument) as caught:
+        connect(url)
+    assert "secret" not in repr((caught.value, caught.value.fields))
+
+
+WITHOUT = """
+import sys
+for name in ("fcntl", "pwd", "resource", "grp", "termios"):
+    sys.modules[name] = None
+{more}
+import stateroom, stateroom.engines.postgres
+with stateroom.open("memory:") as store:
+    store.instances.put(stateroom.Instance("a", "wf"))
+    assert store.check() == []
+try:
+    with stateroom.open(sys.argv[1]) as store:
+        store.instances.put(stateroom.Instance("a", "wf"))
+    with stateroom.open(sys.argv[1], create=False) as store:
+        print(store.instances.get("a").id)
+except stateroom.errors.InvalidArgument as error:
+    print("fcntl" in str(error) and "memory:" in str(error))
+"""
+
+WINDOWS = """
+import asyncio, subprocess, types
+locked = set()
+def locking(handle, mode, size):
+    assert mode == 2 and size == 1
+    locked.add(handle)
+sys.modules["msvcrt"] = types.SimpleNamespace(locking=locking, LK_NBLCK=2)
+"""
+
+
+def test_without_fcntl_a_file_is_refused_by_name_and_the_rest_works(path):
+    assert run(WITHOUT.format(more=""), path) == ["True"]
+    assert not os.path.exists(path)
+
+
+def test_where_there_is_msvcrt_its_locks_are_used(path):
+    assert run(WITHOUT.format(more=WINDOWS), path) == ["a"]
+    assert os.path.exists(f"{path}.lock")

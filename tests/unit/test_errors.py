@@ -22,6 +22,7 @@ CODES = {
     "NoSavepoint": "no-savepoint",
     "AlreadyExists": "already-exists",
     "Refused": "refused",
+    "ReadOnly": "read-only",
     "WrongState": "wrong-state",
     "StaleRevision": "stale-revision",
     "LostLease": "lost-lease",

@@ -22,11 +22,18 @@ _UNSORTED = 1024
 """Keys that may come or go before they are sorted in although nobody scans; bounds what removed ones still hold."""
 
 
-def connect(url: str, *, durability: str = "full", create: bool = True, parts: int | None = None) -> Engine:
+def connect(
+    url: str,
+    *,
+    durability: str = "full",
+    create: bool = True,
+    parts: int | None = None,
+    read_only: bool = False,  # noqa: ARG001 - what refuses to write stands over the engine
+) -> Engine:
     """A fresh, empty engine; `url` is ``"memory:"``.
 
-    `durability` is checked and means nothing here. Raises `InvalidArgument` for anything else, and `NotFound` for
-    ``create=False``, since there is never a database to find.
+    `durability` is checked, and it and `read_only` mean nothing here. Raises `InvalidArgument` for anything else, and
+    `NotFound` for ``create=False``, since there is never a database to find.
     """
     if url != "memory:":
         raise InvalidArgument(f"{url!r} is not a memory url; the only one is 'memory:'", what="url", value=url)

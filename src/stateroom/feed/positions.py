@@ -11,7 +11,7 @@ from zlib import crc32
 
 from ..core.namespace import Reader, Scope
 from ..engine import Amend, AsyncEngine, Batch, Row
-from ..errors import Conflict, InvalidArgument
+from ..errors import Conflict, InvalidArgument, ReadOnly
 
 BEGINNING: Final = "beginning"
 """The position before the oldest change that is retained; never `Compacted`."""
@@ -23,6 +23,7 @@ _IDENTITY = b"\x00identity"  # no namespace is blank, so no record has this key
 _LAST_INDEX = 0xFFFF
 _ID = 8
 _HEAD, _EACH = 12, 10  # identity and namespace; version and index of one part
+_NONE = bytes(_ID)  # in positions that a store gave which could not write, before the database had an identity
 _ANCESTORS = 64  # copies of copies whose positions are known
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
@@ -47,6 +48,8 @@ async def _lineage(scope: Scope) -> bytes:
                 await scope.engine.commit(0, Batch(expect={_IDENTITY: 0}, write={_IDENTITY: os.urandom(_ID)}))
             except Conflict:
                 continue  # another client was first: read what it wrote
+            except ReadOnly:
+                return _NONE  # not remembered: somebody who may write can give it one
     _lineages[scope.engine] = lineage
     return lineage
 
@@ -159,7 +162,7 @@ async def read(scope: Scope, position: str, *, nearest: bool = False) -> Vector:
     vector = list(zip(numbers[::2], numbers[1::2], strict=True))
     lineage, database = await _lineage(scope), packed[:_ID]
     foreign = packed[_ID:_HEAD] != crc32(scope.prefix).to_bytes(4, "big") or parts != scope.parts
-    if not foreign and database != lineage[:_ID]:
+    if not foreign and database not in (lineage[:_ID], _NONE):
         limit = _at_copy(lineage, database, parts)
         within = [] if limit is None else [min(at, end) for at, end in zip(vector, limit, strict=True)]
         foreign = within != vector and not (nearest and within)

@@ -1,5 +1,6 @@
 """The two front doors: `Store` blocks, `AsyncStore` is awaited; both do the same on any engine."""
 
+import inspect
 import os
 from collections.abc import Coroutine, Generator
 from types import TracebackType
@@ -13,6 +14,7 @@ from ..core.bridge import bridged
 from ..database import views
 from ..engine import Describing, Engine
 from ..engines import urls
+from ..engines.read_only import AsyncReadOnlyEngine, ReadOnlyEngine
 from ..errors import InvalidArgument
 from ..limits import PARTS
 from .store import AsyncStore, Store
@@ -31,6 +33,18 @@ def _prepare(durability: str, codec: Codec | None, key_ring: Any, parts: int | N
     if not isinstance(chosen, Codec):
         raise InvalidArgument(f"codec must be a Codec, not {type(codec).__name__}", what="codec", value=codec)
     return chosen if key_ring is None else chosen.with_key_ring(key_ring)
+
+
+def _options(
+    connect: urls.Connect, durability: str, create: bool, parts: int | None, read_only: bool
+) -> dict[str, Any]:
+    """What an engine is opened with; one that knows nothing of `read_only` makes nothing, and is not written to."""
+    options: dict[str, Any] = {"durability": durability, "create": create, "parts": parts}
+    if not read_only:
+        return options
+    if "read_only" in inspect.signature(connect).parameters:
+        return {**options, "read_only": True}
+    return {**options, "create": False}
 
 
 def _shown(url: str) -> str:
@@ -52,17 +66,23 @@ def open(
     key_ring: Any = None,
     parts: int | None = None,
     create: bool = True,
+    read_only: bool = False,
 ) -> Store:
     """Open a store, and make it where there is none unless `create` is False (`NotFound`).
 
     `url`: a path, "sqlite:///rel.db", "sqlite:////abs.db", "memory:", "postgresql://...", or a scheme of an installed
     engine; None: $STATEROOM_URL, else ``stateroom.db`` here. `durability`: "full" survives power loss, "normal" process
-    death only. `parts`: only when a database is made. Raises `InvalidArgument`, `UnsupportedFormat`, `Unavailable`.
+    death only. `parts`: only when a database is made. `read_only`: open what is there, which this user may be allowed
+    to read only; every change raises `ReadOnly`, and opening makes and changes nothing. Raises `InvalidArgument`,
+    `UnsupportedFormat`, `Unavailable`.
     """
     where = urls.resolve(url)
     chosen = _prepare(durability, codec, key_ring, parts)
     keys.namespace(namespace)
-    engine = urls.connect(where)(where, durability=durability, create=create, parts=parts)
+    connect = urls.connect(where)
+    engine = connect(where, **_options(connect, durability, create, parts, read_only))
+    if read_only:
+        engine = ReadOnlyEngine(engine)
     if isinstance(engine, Describing):
         engine.describe(views.NUMBER, views.views())
     return Store(engine, _shown(where), namespace=namespace, codec=chosen, clock=clock or SystemClock())
@@ -78,9 +98,10 @@ def open_async(
     key_ring: Any = None,
     parts: int | None = None,
     create: bool = True,
+    read_only: bool = False,
 ) -> "Opening":
     """As `open`, for an event loop: ``await`` it for a store that you close, or use ``async with``, which closes it."""
-    return Opening(_open_async(url, namespace, durability, codec, clock, key_ring, parts, create))
+    return Opening(_open_async(url, namespace, durability, codec, clock, key_ring, parts, create, read_only))
 
 
 class Opening(Coroutine[Any, Any, AsyncStore]):
@@ -122,17 +143,22 @@ async def _open_async(
     key_ring: Any,
     parts: int | None,
     create: bool,
+    read_only: bool,
 ) -> AsyncStore:
     where = urls.resolve(url)
     chosen = _prepare(durability, codec, key_ring, parts)
     keys.namespace(namespace)
-    options: dict[str, Any] = {"durability": durability, "create": create, "parts": parts}
     native = urls.connect_async(where)
     now = clock or SystemClock()
     if native is not None:
-        engine: Any = await native(where, **options)
+        engine: Any = await native(where, **_options(native, durability, create, parts, read_only))
+        if read_only:
+            engine = AsyncReadOnlyEngine(engine)
         if isinstance(engine, Describing):
             await engine.describe(views.NUMBER, views.views())
         return AsyncStore(engine, None, _shown(where), namespace=namespace, codec=chosen, clock=now)
-    blocking: Engine = urls.connect(where)(where, **options)
+    connect = urls.connect(where)
+    blocking: Engine = connect(where, **_options(connect, durability, create, parts, read_only))
+    if read_only:
+        blocking = ReadOnlyEngine(blocking)
     return AsyncStore(*bridged(blocking), _shown(where), namespace=namespace, codec=chosen, clock=now)

@@ -10,6 +10,7 @@ from .connections import Connections
 from .engine import SqliteEngine
 from .location import checks_pages, local_path, mounts
 from .opening import prepare
+from .reader import SqliteReader, open_reader
 
 __all__ = ["SqliteEngine", "connect", "local_path"]
 
@@ -17,7 +18,9 @@ PATIENCE = 30.0
 """Seconds to wait for another process' write lock before `Unavailable`."""
 
 
-def connect(url: str, *, durability: str = "full", create: bool = True, parts: int | None = None) -> SqliteEngine:
+def connect(
+    url: str, *, durability: str = "full", create: bool = True, parts: int | None = None, read_only: bool = False
+) -> SqliteEngine | SqliteReader:
     """Open, or make, the database at `url`: a path, ``sqlite:///relative.db`` or ``sqlite:////absolute.db``.
 
     With ``?page_checksums=ignore`` pages are read whatever their checksums say: to find out what is left of a file that
@@ -26,6 +29,9 @@ def connect(url: str, *, durability: str = "full", create: bool = True, parts: i
     `durability` is ``"full"`` (a returned commit survives power loss) or ``"normal"`` (it survives the death of the
     process; power loss may take the last ones). `parts` is how many parts a new database gets, default 1.
 
+    With `read_only` nothing is made or changed, neither the file nor anything beside it, which this user may be unable
+    to write; a commit raises `ReadOnly`.
+
     Raises `InvalidArgument` (a bad url, a folder, somebody else's file, no permission, a network file system, other
     `parts` than the file has), `NotFound` (nothing there and `create` is False), `UnsupportedFormat` (written by a
     newer version), `Damaged`, `Unavailable` (another process would not let go of it).
@@ -33,6 +39,8 @@ def connect(url: str, *, durability: str = "full", create: bool = True, parts: i
     if durability not in ("full", "normal"):
         raise InvalidArgument(f"durability is {durability!r}; full or normal", what="durability", value=durability)
     path, verify = local_path(url), checks_pages(url)
+    if read_only:
+        return open_reader(path, parts=parts, verify=verify)
     connections = Connections(path, durability=durability, patience=PATIENCE, vfs="", verify=verify)
     number = prepare(
         path,

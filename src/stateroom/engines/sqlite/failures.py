@@ -38,8 +38,10 @@ def mapped(error: apsw.Error, path: str) -> StoreError:
             return Damaged(f"{path} is damaged ({text}); restore a backup, or look at it with `stateroom doctor`")
         case apsw.IOError() if _extended(error) in _DAMAGE:
             return Damaged(
-                f"a page of {path} fails its checksum: changed by the disk, or by another program that had it open;"
-                " restore a backup, or see what is whole (docs/operate/durability.md, 'A file that is refused')"
+                f"a page of {path} fails its checksum: changed by the disk, or by another program that had it open, if"
+                f" only to look; restore a backup, or open 'sqlite:///{path}?page_checksums=ignore', which reads such"
+                " pages, let `check` say whether every row is whole, and make a `backup`, whose pages are sound"
+                " (docs/operate/durability.md)"
             )
         case apsw.IOError() | apsw.CantOpenError():
             return Unavailable(

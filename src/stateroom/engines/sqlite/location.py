@@ -1,6 +1,7 @@
 """Where a database is: the url in each of its forms, and whether that disk can be trusted with locks."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +22,9 @@ _NETWORK = frozenset(
 )
 # fmt: on
 
+
+_SECRET = re.compile(r"(:)[^:/@]*@")
+"""A password in a url that was meant for something else."""
 
 _UNCHECKED = "?page_checksums=ignore"
 
@@ -100,4 +104,5 @@ def _mount_command() -> list[tuple[str, str]]:
 
 
 def _bad(url: str, why: str) -> InvalidArgument:
-    return InvalidArgument(f"cannot open {url!r}: {why}", what="url", value=url)
+    shown = _SECRET.sub(r"\1...@", url)
+    return InvalidArgument(f"cannot open {shown!r}: {why}", what="url", value=shown)

@@ -1,24 +1,37 @@
 """First open of a file: made, checked and, where it is not ours, refused, under a lock on its folder."""
 
 import contextlib
-import fcntl
 import os
 import threading
 import time
-from collections.abc import Iterator
+from urllib.parse import quote
 
 import apsw
 import apsw.sqlite_extra
 
-from ...errors import Damaged, InvalidArgument, NotFound, StoreError, Unavailable, UnsupportedFormat
+from ...errors import Damaged, InvalidArgument, NotFound, StoreError, UnsupportedFormat
 from .failures import mapped
 from .location import Mounts, refuse_network
+from .locking import alone, flush_folder
 from .place import IDENTITY, Place, check_log, draw
 
-__all__ = ["APPLICATION_ID", "FORMAT", "check_library", "connection", "gate", "prepare"]
+__all__ = [
+    "APPLICATION_ID",
+    "FORMAT",
+    "check_library",
+    "connection",
+    "gate",
+    "inspect",
+    "opening_error",
+    "prepare",
+    "reading_connection",
+]
 
 APPLICATION_ID = 0x5354524D
 """``STRM``: stands in the file's header, so that `file` and we know whose it is."""
+
+_FORMER_ID = 0x48464454
+"""Of files made under the project's former name."""
 
 FORMAT = 1
 """Rises when an older version could not read the file any more."""
@@ -73,16 +86,16 @@ def prepare(
     if not create and not _content(path):
         raise NotFound(f"there is no database at {path}; create=True makes one", kind="database", id=path)
     refuse_network(path, mounts)
-    with gate, _locked(folder, path, patience) as handle:
+    with gate, alone(path, patience):
         try:
             found = _inspect(path, create, parts, patience, vfs, verify, place)
             if found is None:
                 _create(path)
                 _make(path, 1 if parts is None else parts, patience, vfs)
-                os.fsync(handle)
+                flush_folder(folder)
                 found = _inspect(path, create, parts, patience, vfs, verify, place)
         except apsw.Error as error:
-            raise _opening(error, path) from error
+            raise opening_error(error, path) from error
     if found is None:
         raise Damaged(f"{path} was emptied while it was being opened; open it again", kind="database", id=path)
     if parts is not None and parts != found:
@@ -90,6 +103,18 @@ def prepare(
             f"{path} was made with {found} parts, not {parts}; leave `parts` out", what="parts", value=parts
         )
     return found
+
+
+def reading_connection(path: str, *, still: bool, verify: bool) -> apsw.Connection:
+    """A connection that changes nothing; `still`: nobody writes, so neither a log nor locks are looked at or made."""
+    uri = f"file:{quote(path)}?mode=ro{'&immutable=1' if still else ''}"
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    with gate:
+        opened = apsw.Connection(uri, flags=flags, vfs=_checksums() or None)
+        opened.set_busy_handler(_BusyHandler(1.0))
+        if not verify:
+            opened.pragma("checksum_verification", "OFF")
+        return opened
 
 
 def connection(
@@ -117,25 +142,12 @@ def _inspect(
     with contextlib.closing(connection(path, patience, vfs, verify=verify)) as opened:
         # The log beside the file may be another's: nothing of it is copied into the file before that is known.
         opened.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        owner, number = opened.pragma("application_id"), opened.pragma("user_version")
-        if owner == 0 and number == 0 and not opened.execute("SELECT count(*) FROM sqlite_schema").get:
+        if not _is_ours(opened, path, vfs):
             if create:
                 return None
             raise NotFound(f"{path} is an empty database; create=True fills it", kind="database", id=path)
-        if owner != APPLICATION_ID:
-            raise _refused(path, "it is a database of another program; name another file")
-        if number > FORMAT:
-            raise UnsupportedFormat(
-                f"{path} has format {number}, this version reads up to {FORMAT}; use a newer version of Stateroom",
-                found=number,
-                supported=FORMAT,
-            )
         if opened.readonly("main"):
             raise _refused(path, "this user may not write it; grant write permission on the file and its folder")
-        if opened.reserve_bytes("main") and not (vfs or _checksums()):
-            raise _refused(
-                path, "its pages carry checksums, which this build of apsw cannot keep; install apsw's wheel"
-            )
         if opened.pragma("journal_mode") != "wal":
             opened.pragma("journal_mode", "wal")
         check_log(opened, path)
@@ -143,10 +155,46 @@ def _inspect(
         _check_length(opened, path)
         if place is not None:
             place.check(opened)
-        found = opened.execute("SELECT count(*) FROM parts WHERE part >= 0").get
-        if not isinstance(found, int) or not found:
-            raise Damaged(f"{path} has lost the rows of its parts; restore a backup", kind="database", id=path)
-        return found
+        return _count_parts(opened, path)
+
+
+def inspect(opened: apsw.Connection, path: str, vfs: str = "") -> int:
+    """How many parts a file has that is only read. Raises as `prepare` does, and `NotFound` where it is empty."""
+    if not _is_ours(opened, path, vfs):
+        raise NotFound(f"{path} is an empty database", kind="database", id=path)
+    check_log(opened, path)
+    return _count_parts(opened, path)
+
+
+def _is_ours(opened: apsw.Connection, path: str, vfs: str) -> bool:
+    """Whether there is a database of ours; False for an empty one. Raises where it cannot be read, or is another's."""
+    owner, number = opened.pragma("application_id"), opened.pragma("user_version")
+    if owner == 0 and number == 0 and not opened.execute("SELECT count(*) FROM sqlite_schema").get:
+        return False
+    if owner == _FORMER_ID:
+        raise UnsupportedFormat(
+            f"{path} was made before the project had its present name, and cannot be read by this version",
+            found=0,
+            supported=FORMAT,
+        )
+    if owner != APPLICATION_ID:
+        raise _refused(path, "it is a database of another program; name another file")
+    if number > FORMAT:
+        raise UnsupportedFormat(
+            f"{path} has format {number}, this version reads up to {FORMAT}; use a newer version of Stateroom",
+            found=number,
+            supported=FORMAT,
+        )
+    if opened.reserve_bytes("main") and not (vfs or _checksums()):
+        raise _refused(path, "its pages carry checksums, which this build of apsw cannot keep; install apsw's wheel")
+    return True
+
+
+def _count_parts(opened: apsw.Connection, path: str) -> int:
+    number = opened.execute("SELECT count(*) FROM parts WHERE part >= 0").get
+    if not isinstance(number, int) or not number:
+        raise Damaged(f"{path} has lost the rows of its parts; restore a backup", kind="database", id=path)
+    return number
 
 
 def _check_length(opened: apsw.Connection, path: str) -> None:
@@ -197,36 +245,6 @@ def _content(path: str) -> bool:
     return size > 0
 
 
-@contextlib.contextmanager
-def _locked(folder: str, path: str, patience: float) -> Iterator[int]:
-    """Alone among all processes that open a database in `folder`.
-
-    The switch to a write-ahead log can fail as busy without asking the busy handler, so first opens take turns.
-    The folder itself is locked: no lock file is left behind.
-    """
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise _refused(path, f"its folder cannot be read: {error.strerror}") from error
-    try:
-        deadline = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    raise Unavailable(
-                        f"another process has been opening a database in {folder} for too long"
-                    ) from error
-                time.sleep(0.002)
-            except OSError as error:
-                raise _refused(path, f"its folder cannot be locked: {error.strerror}") from error
-        yield handle
-    finally:
-        os.close(handle)
-
-
 class _BusyHandler:
     """Tries again after 0.2 to 2 ms; SQLite's own pauses of up to 100 ms starve a waiter under load."""
 
@@ -260,7 +278,7 @@ def _checksums() -> str:
     return _vfs
 
 
-def _opening(error: apsw.Error, path: str) -> StoreError:
+def opening_error(error: apsw.Error, path: str) -> StoreError:
     match error:
         case apsw.NotADBError():
             return _refused(path, "it is not a database; name another file")

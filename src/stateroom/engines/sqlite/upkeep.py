@@ -5,14 +5,13 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import apsw
 
 from ...engine import Amend
 from ...errors import InvalidArgument, Unavailable
 from ..interrupts import Lock
-from .connections import Connections
 from .failures import mapped
 from .group import Group
 from .place import IDENTITY, draw
@@ -31,10 +30,22 @@ COPY_PAGES = 1024
 """Pages copied at a time."""
 
 
+class Opening(Protocol):
+    """What opens connections to a file."""
+
+    path: str
+
+    def check(self) -> None:
+        """Raise why the engine cannot be used any more, if so."""
+
+    def open(self) -> apsw.Connection:
+        """A new connection, which the caller closes."""
+
+
 class Upkeep:
     """Each call has a connection of its own; a fork waits until it is done."""
 
-    def __init__(self, connections: Connections, writer: "Writer") -> None:
+    def __init__(self, connections: Opening, writer: "Writer | None") -> None:
         self._connections = connections
         self._writer = writer
         self.lock = Lock()
@@ -67,11 +78,13 @@ class Upkeep:
 
     def compact(self) -> int:
         """Give free pages back to the disk, a few at a time; how many bytes the file is smaller for it."""
-        before = self.size()
+        writer, before = self._writer, self.size()
+        if writer is None:
+            return 0
         with self._connection() as connection:
             while True:
                 began = time.monotonic()
-                with self._writer.lock:
+                with writer.lock:
                     free = connection.pragma("freelist_count")
                     connection.execute(f"PRAGMA incremental_vacuum({STEP_PAGES})").get  # noqa: B018
                     if connection.pragma("freelist_count") == free:
@@ -80,7 +93,7 @@ class Upkeep:
             with contextlib.suppress(apsw.BusyError, apsw.LockedError):
                 connection.set_busy_handler(None)  # readers in the way: the file shrinks at a later checkpoint
                 connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)  # the most of it, beside the writers
-            with contextlib.suppress(apsw.BusyError, apsw.LockedError), self._writer.lock:
+            with contextlib.suppress(apsw.BusyError, apsw.LockedError), writer.lock:
                 connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         return max(0, before - self.size())
 
