@@ -192,7 +192,7 @@ class Describing(Protocol):
         ...
 
 
-HANDED_THROUGH = ("distant", "about", "size", "verify", "compact", "backup", "describe")
+HANDED_THROUGH = ("distant", "about", "size", "verify", "compact", "backup", "snapshot", "describe")
 """Members of these protocols that an engine over another one has from it as they are."""
 
 Amend = Callable[[Callable[[int, Sequence[bytes]], list[Row | None]]], Batch]
