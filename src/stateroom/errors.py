@@ -28,7 +28,8 @@
 succeed if it is made again. Drivers' errors never come through: each engine maps them in one place and chains them.
 """
 
-from typing import Any, ClassVar
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar
 
 __all__ = [
     "AlreadyExists",
@@ -61,20 +62,31 @@ class StoreError(Exception):
     code: ClassVar[str] = "error"
     retry: ClassVar[bool] = False
     names: ClassVar[tuple[str, ...]] = ()
-    """The attributes this error always has; None where nothing is known."""
+    """The attributes this error always has; None where nothing is known. Those that its class declares."""
+
+    _declared: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, message: str = "", /, **fields: Any) -> None:
         super().__init__(message)
         self.fields: dict[str, Any] = fields
 
-    def __getattr__(self, name: str) -> Any:
-        if not name.startswith("_"):
-            fields = self.__dict__.get("fields", {})
-            if name in fields:
-                return fields[name]
-            if name in type(self).names:
-                return None
-        raise AttributeError(f"{type(self).__name__} has no {name!r}")
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        declared = [name for name, kind in cls.__annotations__.items() if "ClassVar" not in str(kind)]
+        cls._declared = tuple(dict.fromkeys((*cls._declared, *declared)))
+        if "names" not in cls.__dict__:
+            cls.names = cls._declared
+
+    if not TYPE_CHECKING:  # a type checker knows what each class declares, and that there is no more
+
+        def __getattr__(self, name: str) -> Any:
+            if not name.startswith("_"):
+                fields = self.__dict__.get("fields", {})
+                if name in fields:
+                    return fields[name]
+                if name in type(self)._declared:
+                    return None
+            raise AttributeError(f"{type(self).__name__} has no {name!r}")
 
     @property
     def message(self) -> str:
@@ -98,28 +110,32 @@ class InvalidArgument(StoreError, ValueError):
     """A value, name, filter or url that is not allowed. Nothing was changed."""
 
     code = "invalid-argument"
-    names: ClassVar[tuple[str, ...]] = ("what", "value", "path")
+    what: str | None
+    value: Any
+    path: str | None
 
 
 class NotFound(StoreError, LookupError):
     """There is nothing under this id."""
 
     code = "not-found"
-    names: ClassVar[tuple[str, ...]] = ("kind", "id")
+    kind: str | None
+    id: str | None
 
 
 class NoSavepoint(NotFound):
     """The run has no savepoint to load."""
 
     code = "no-savepoint"
-    names: ClassVar[tuple[str, ...]] = ("kind", "id", "run")
+    run: str | None
 
 
 class AlreadyExists(StoreError):
     """The id is taken, or another active record has the business key; `id` names it."""
 
     code = "already-exists"
-    names: ClassVar[tuple[str, ...]] = ("kind", "id")
+    kind: str | None
+    id: str | None
 
 
 class Refused(StoreError):
@@ -132,28 +148,38 @@ class WrongState(Refused):
     """The record is in a state that this call does not allow."""
 
     code = "wrong-state"
-    names: ClassVar[tuple[str, ...]] = ("kind", "id", "actual", "expected", "terminal")
+    kind: str | None
+    id: str | None
+    actual: str | None
+    expected: frozenset[str]
+    terminal: bool | None
 
 
 class StaleRevision(Refused):
     """The record has another revision than the caller expected."""
 
     code = "stale-revision"
-    names: ClassVar[tuple[str, ...]] = ("kind", "id", "actual", "expected")
+    kind: str | None
+    id: str | None
+    actual: int | None
+    expected: int | None
 
 
 class LostLease(Refused):
     """Somebody else holds the lease, or it has expired."""
 
     code = "lost-lease"
-    names: ClassVar[tuple[str, ...]] = ("key", "holder", "token", "expires_at")
+    key: str | None
+    holder: str | None
+    token: int | None
+    expires_at: datetime | None
 
 
 class NotInitialized(Refused):
     """The run was never initialised."""
 
     code = "not-initialized"
-    names: ClassVar[tuple[str, ...]] = ("run",)
+    run: str | None
 
 
 class ReadOnly(Refused):
@@ -167,14 +193,16 @@ class Conflict(StoreError):
 
     code = "conflict"
     retry = True
-    names: ClassVar[tuple[str, ...]] = ("key", "expected", "actual")
+    key: Any
+    expected: Any
+    actual: Any
 
 
 class Compacted(StoreError):
     """The position is older than what the feed retains; read again from `first` or from BEGINNING."""
 
     code = "compacted"
-    names: ClassVar[tuple[str, ...]] = ("first",)
+    first: str | None
 
 
 class Unavailable(StoreError, TimeoutError):
@@ -182,7 +210,7 @@ class Unavailable(StoreError, TimeoutError):
 
     code = "unavailable"
     retry = True
-    names: ClassVar[tuple[str, ...]] = ("tried",)
+    tried: Any
 
 
 class OutcomeUnknown(StoreError):
@@ -207,21 +235,25 @@ class InUse(StoreError):
     """Another process holds the file in a way that excludes us."""
 
     code = "in-use"
-    names: ClassVar[tuple[str, ...]] = ("pid", "path")
+    pid: int | None
+    path: str | None
 
 
 class Damaged(StoreError):
     """Stored bytes fail their check. Nothing is deleted; `stateroom doctor` lists such rows."""
 
     code = "damaged"
-    names: ClassVar[tuple[str, ...]] = ("kind", "id", "key")
+    kind: str | None
+    id: str | None
+    key: Any
 
 
 class Undecodable(Damaged):
     """A stored value is intact but cannot be turned back into an object here."""
 
     code = "undecodable"
-    names: ClassVar[tuple[str, ...]] = ("kind", "id", "key", "path", "tag")
+    path: str | None
+    tag: Any
 
 
 class UnsupportedFormat(Damaged):
@@ -229,3 +261,5 @@ class UnsupportedFormat(Damaged):
 
     code = "unsupported-format"
     names: ClassVar[tuple[str, ...]] = ("found", "supported")
+    found: Any
+    supported: Any
