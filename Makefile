@@ -27,7 +27,7 @@ $(SYSTEM): tools/system.sh | $(READY)
 	@sh tools/system.sh
 	@touch $@
 
-demo: $(READY) ## Index the standard library while the worker is killed twice (ARGS="--files 300 --kills 3")
+demo: $(READY) ## Index the standard library while the worker is killed twice (ARGS="--files 300 --kills 3" or "--nodes 3")
 	@$(PY) -m stateroom demo $(ARGS)
 
 test: $(READY) $(SYSTEM) ## The whole test suite (ARGS="-k feed")

@@ -121,3 +121,35 @@ def test_a_second_completion_is_seen() -> None:
         assert (tally.done, tally.twice) == (1, 0)
         tally.take(changes)
         assert (tally.done, tally.twice) == (1, 1)
+
+
+def test_a_dag_over_nodes_gives_what_one_process_gives(run: Run, url: str) -> None:
+    pytest.importorskip("uvicorn", reason="nodes need the extra `server`")
+    ran = run("--json", "demo", "--nodes", "3", "--files", "48", "--pace", "0.1")
+    assert ran.code == 0, ran.err
+    told = ran.json
+    assert told["same_as_one_process"]
+    assert told["functions"] == sum(told["made_by"].values()) == 37
+    assert set(told["made_by"]) == {"node-1", "node-2", "node-3"}
+    assert told["killed"] == "node-3"
+    assert told["values_fetched"] > 0
+    assert told["words"] > 100
+    with stateroom.open(url, create=False) as store:
+        assert store.locations.nodes() == ()
+        assert list(store.locations.scan()) == []
+        assert store.check() == []
+
+
+def test_a_dag_is_planned_so_that_everything_is_used_once() -> None:
+    from stateroom.cli.demo.dag import plan
+
+    planned = plan.functions(20, 5)
+    used = [id for function in planned for id in function.inputs]
+    assert sorted(used) == sorted(function.id for function in planned[:-1])
+    assert len(set(used)) == len(used)
+    value = plan.alone(planned)
+    texts = {file: plan.documentation(sources.library() / file) for file in sources.sources(20)}
+    assert value["files"] == sum(bool(plan.index({file: text})) for file, text in texts.items())
+    assert value["most"][0][1] == max(
+        sum(word in text.lower() for text in texts.values()) for word in [value["most"][0][0]]
+    )

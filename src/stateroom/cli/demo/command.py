@@ -13,6 +13,7 @@ from ...errors import InvalidArgument
 from ..session import session
 from . import view
 from .conductor import Conductor, Outcome
+from .dag import command as dag
 
 FILE = "stateroom-demo.db"
 
@@ -23,9 +24,13 @@ def demo(
     kills: Annotated[int, typer.Option(min=0, help="How often the worker is killed.")] = 2,
     seed: Annotated[int | None, typer.Option(help="Choose the moments of the kills by this number.")] = None,
     pace: Annotated[float, typer.Option(min=0, help="Seconds each hand of the worker rests between files.")] = 0.0,
+    nodes: Annotated[
+        int, typer.Option(min=0, help="Run a DAG over so many nodes instead; one of them is killed in the middle.")
+    ] = 0,
 ) -> None:
     """Index Python's standard library as a workflow while its worker is killed, and show that nothing is lost.
 
+    With --nodes it indexes the words of the library's documentation strings over several processes.
     Without --url the database is stateroom-demo.db in the current folder; $STATEROOM_URL is left alone.
     """
     here = session(context)
@@ -34,6 +39,10 @@ def demo(
         raise InvalidArgument(
             "the demo's worker is a process of its own and cannot see memory:; give a file or a server"
         )
+    if nodes:
+        kill = kills > 0
+        dag.run(url, here.namespace, here.output, nodes=nodes, files=files, kill=kill, pace=pace)
+        return
     started = time.perf_counter()
     with (
         stateroom.open(url, namespace=here.namespace) as store,
