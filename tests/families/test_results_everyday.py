@@ -102,13 +102,14 @@ def test_ids_that_begin_alike(store):
     assert sorted(one.id for one in store.results.scan(id_prefix="ab")) == ["ab", "ab/1", "abc", "abx"]
     with pytest.raises(InvalidArgument):
         store.results.query(dag="d", id_prefix="b", cursor=first.cursor)
-    for bad in (5, None, b"a"):
+    for bad in (5, b"a", "a\0"):
         with pytest.raises(InvalidArgument):
             store.results.query(id_prefix=bad)
 
 
 def test_a_result_shows_nothing_of_how_it_is_kept(store):
     small, large = store.results.put("d", "s", 1), store.results.put("d", "l", "v" * 100_000)
+    assert len(store.results.ids("d", id_prefix="")) == len(store.results.ids("d", id_prefix=None)) == 2
     for one in (small, large, *store.results.query(), store.results.find("d", "l"), store.feed.read().items[1].record):
         assert type(one) is Result
         assert "apart" not in repr(one)

@@ -1,8 +1,7 @@
-"""State machines, after Finitomata: the last good snapshot of each, its history, its last error, its rules.
+"""State machines: the last good snapshot of each, its history, its last error, its rules.
 
-Unlike there, a machine's name is part of the key beside the name of the instance, so equal names of different machines
-are different records; transition rules are checked in the batch that writes; history outlives the process; and a store
-that is not open is an error.
+A machine's name is part of the key beside the name of the instance, so equal names of different machines are different
+records; transition rules are checked in the batch that writes; history outlives what the feed retains.
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
@@ -21,7 +20,7 @@ from ...limits import INT64_MAX
 from ...records.pages import BY_NUMBER, Page, check_limit, fingerprint, read_cursor, write_cursor
 from ...records.query import Query
 from ...records.reading import load
-from ...records.saving import announce, remove, save
+from ...records.saving import announce, save
 from . import rules
 from .record import (
     MACHINES,
@@ -31,7 +30,6 @@ from .record import (
     check_names,
     check_revision,
     drop_failure,
-    drop_history,
     load_failure,
     missing,
     read_history,
@@ -62,18 +60,17 @@ class Machines(Family[M]):
         `from_state`: the state it must have (`WrongState`). `expected_revision` 0: it must not exist (`AlreadyExists`);
         n: `StaleRevision`. Where the machine is defined, a transition that is not allowed raises `WrongState` and
         writes nothing; `event` None needs any transition from the present state to `state`, and the same state without
-        an event is a new payload. The last error stays. Raises `InvalidArgument`. Source: Finitomata's store; the
-        check comes before the write, as in 0.41.
+        an event is a new payload. A state that the definition does not know (it was defined anew) may be left for any
+        that it knows. The last error stays. Raises `InvalidArgument`.
         """
         machine, name = check_names(machine, name)
         state = arguments.name(state, "state")
         event = arguments.optional_name(event, "event")
         from_state = arguments.optional_name(from_state, "from_state")
-        place = tx.at(name)
-        rows = rules.row_key(tx.scope, machine), MACHINES.prefix(tx.scope) + keys.path(machine, name)
-        await place.prefetch(rows)
-        definition = await rules.load(place, machine)
-        before = await load(tx, MACHINES, (machine, name))
+        rows = tx.at(name)
+        await rows.prefetch([rules.row_key(tx.scope, machine), MACHINES.prefix(tx.scope) + keys.path(machine, name)])
+        definition = await rules.load(rows, machine)
+        before = await load(tx, MACHINES, (machine, name), raw=True)
         actual = None if before is None else before.record.state
         if from_state is not None and from_state != actual:
             raise WrongState(
@@ -94,19 +91,22 @@ class Machines(Family[M]):
         return stored.record
 
     @reading
-    async def load(self, tx: Reader, machine: str, name: str) -> Snapshot:
-        """The last snapshot; one in a final state too. Raises `NotFound`. Source: Finitomata's load."""
+    async def load(self, tx: Reader, machine: str, name: str, *, raw: bool = False) -> Snapshot:
+        """Return the last snapshot; one in a final state too. Raises `NotFound`, and unless it is `raw` `Undecodable`.
+
+        `raw`: with a `codec.Raw` in place of each object whose type is not registered here.
+        """
         machine, name = check_names(machine, name)
-        stored = await load(tx, MACHINES, (machine, name))
+        stored = await load(tx, MACHINES, (machine, name), raw=raw)
         if stored is None:
             raise missing(machine, name)
         return stored.record
 
     @reading
-    async def find(self, tx: Reader, machine: str, name: str) -> Snapshot | None:
-        """The last snapshot, or None."""
+    async def find(self, tx: Reader, machine: str, name: str, *, raw: bool = False) -> Snapshot | None:
+        """Return the last snapshot, or None; `raw` as in `load`."""
         machine, name = check_names(machine, name)
-        stored = await load(tx, MACHINES, (machine, name))
+        stored = await load(tx, MACHINES, (machine, name), raw=raw)
         return None if stored is None else stored.record
 
     @operation
@@ -124,32 +124,31 @@ class Machines(Family[M]):
         """Store what went wrong beside the snapshot, which stays as it is; replaces the last failure.
 
         `reason` may be an exception: an `ErrorRecord` of it is stored. Allowed before the first snapshot too. Where
-        there is a snapshot the feed gets an update of it, unchanged, with the failure in `events`. Source:
-        Finitomata's store_error.
+        there is a snapshot the feed gets an update of it, unchanged, with the failure in `events`.
         """
         machine, name = check_names(machine, name)
         event = arguments.optional_name(event, "event")
-        stored = await load(tx, MACHINES, (machine, name))
+        stored = await load(tx, MACHINES, (machine, name), raw=True)
         state, payload = (None, None) if stored is None else (stored.record.state, stored.record.payload)
         at = from_micros(to_micros(tx.scope.clock.now()))
-        kept = describe(reason) if isinstance(reason, BaseException) else reason
-        failure = Failure(machine, name, kept, event, state, payload, info, at, event_payload)
-        told = await store_failure(tx, failure)
+        cause = describe(reason) if isinstance(reason, BaseException) else reason
+        failure = Failure(machine, name, cause, event, state, payload, info, at, event_payload)
+        packed = await store_failure(tx, failure)
         if stored is not None:
-            await announce(tx, MACHINES, stored, events=[told])
+            await announce(tx, MACHINES, stored, events=[packed])
         return failure
 
     @reading
-    async def last_error(self, tx: Reader, machine: str, name: str) -> Failure | None:
-        """The last failure, until `clear_error` or `purge`; a later success keeps it. Source: Finitomata's."""
+    async def last_error(self, tx: Reader, machine: str, name: str, *, raw: bool = False) -> Failure | None:
+        """Return the last failure, until `clear_error` or `purge`; a later success keeps it. `raw` as in `load`."""
         machine, name = check_names(machine, name)
-        return await load_failure(tx, machine, name)
+        return await load_failure(tx, machine, name, raw=raw)
 
     @operation
     async def clear_error(self, tx: Transaction, machine: str, name: str) -> bool:
         """Forget the last failure; False if there is none. The feed gets an update without events."""
         machine, name = check_names(machine, name)
-        stored = await load(tx, MACHINES, (machine, name))
+        stored = await load(tx, MACHINES, (machine, name), raw=True)
         if not await drop_failure(tx, machine, name):
             return False
         if stored is not None:
@@ -160,30 +159,28 @@ class Machines(Family[M]):
     async def history(
         self, tx: Reader, machine: str, name: str, *, limit: int = 100, cursor: str | None = None
     ) -> Page[Snapshot]:
-        """Its last `keep_history` snapshots, newest first, however little the feed retains; none: an empty page."""
+        """Return its last `keep_history` snapshots, newest first, however little the feed retains; none: an empty page.
+
+        A `codec.Raw` stands in place of each object whose type is not registered here.
+        """
         machine, name = check_names(machine, name)
         check_limit(limit)
         query = fingerprint(tx.scope.prefix, "machines", "history", machine, name)
         below = INT64_MAX if cursor is None else read_cursor(cursor, query, BY_NUMBER)
-        stored = await load(tx, MACHINES, (machine, name))
-        if stored is None:
-            return Page()
         definition = await rules.load(tx.at(name), machine)
         keep = KEEP_HISTORY if definition is None else definition.keep_history
-        found = await read_history(tx, stored, below, keep, limit + 1)
-        items = tuple(snapshot for _, snapshot in found[:limit])
-        return Page(items, write_cursor(query, found[limit - 1][0]) if len(found) > limit else None)
+        past = await read_history(tx, machine, name, below, keep, limit)
+        following = write_cursor(query, past.snapshots[-1].revision) if past.more else None
+        return Page(tuple(past.snapshots), following, past.unopened)
 
     @operation
     async def purge(self, tx: Transaction, machine: str, name: str) -> bool:
-        """Remove snapshot, error and history; False if there was nothing. Source: Finitomata's purge."""
+        """Remove snapshot, error and history, of whatever types; False if there was nothing."""
         machine, name = check_names(machine, name)
-        stored = await load(tx, MACHINES, (machine, name))
-        failed = await drop_failure(tx, machine, name)
+        stored = await load(tx, MACHINES, (machine, name), raw=True)
         if stored is None:
-            return failed
-        await drop_history(tx, stored)
-        await remove(tx, MACHINES, stored)
+            return await drop_failure(tx, machine, name)
+        await MACHINES.drop(tx, stored)
         return True
 
     @reading
@@ -193,23 +190,27 @@ class Machines(Family[M]):
         *,
         machine: str | None = None,
         state: str | None = None,
+        id_prefix: str | None = None,
         limit: int = 100,
         cursor: str | None = None,
     ) -> Page[Snapshot]:
-        """Snapshots of a machine and in a state, by machine and name. Raises `InvalidArgument`."""
-        return await _query(tx, machine, state).page(limit, cursor)
+        """Return snapshots of a machine, in a state, whose names begin with `id_prefix`, by machine and name.
+
+        Raises `InvalidArgument`.
+        """
+        return await _query(tx, machine, state, id_prefix).page(limit, cursor)
 
     @iteration
     async def scan(
-        self, tx: Reader, *, machine: str | None = None, state: str | None = None
+        self, tx: Reader, *, machine: str | None = None, state: str | None = None, id_prefix: str | None = None
     ) -> AsyncIterator[Snapshot]:
-        """All snapshots that `query` would page through."""
-        async for record in _query(tx, machine, state).every():
+        """Iterate over all snapshots that `query` would page through."""
+        async for record in _query(tx, machine, state, id_prefix).every():
             yield record
 
     @reading
     async def count(self, tx: Reader, machine: str, state: str | None = None) -> int:
-        """How many snapshots a machine has, in a state; reads one counter for each part."""
+        """Return how many snapshots a machine has, in a state; reads one counter for each part."""
         machine = arguments.name(machine, "machine")
         state = arguments.optional_name(state, "state")
         tail = b"m" + keys.path(machine) if state is None else b"s" + keys.path(machine, state)
@@ -236,7 +237,7 @@ class Machines(Family[M]):
 
     @reading
     async def definition(self, tx: Reader, machine: str) -> Definition | None:
-        """What `define` stored last; None where the machine was never defined."""
+        """Return what `define` stored last; None where the machine was never defined."""
         machine = arguments.name(machine, "machine")
         return await rules.newest(tx, machine)
 
@@ -244,27 +245,28 @@ class Machines(Family[M]):
     async def wait(
         self, machine: str, name: str, predicate: Callable[[Snapshot], bool], *, timeout: float = 5.0
     ) -> Snapshot:
-        """The snapshot once it is there and `predicate` holds for it, woken by its changes. Raises `Timeout`."""
+        """Return the snapshot once it is there and `predicate` holds for it, woken by its changes. Raises `Timeout`."""
         machine, name = check_names(machine, name)
         return await history.wait_for(self._scope, MACHINES, (machine, name), predicate, timeout)
 
     @reading
     async def as_of(self, tx: Reader, machine: str, name: str, when: str | datetime) -> Snapshot:
-        """It as it was at a position or an aware datetime, within what the feed retains. Raises `NotFound`."""
+        """Return it as it was at a position or an aware datetime, within what the feed retains. Raises `NotFound`."""
         machine, name = check_names(machine, name)
         return await history.as_of(tx.scope, MACHINES, (machine, name), when)
 
 
-def _query(tx: Reader, machine: str | None, state: str | None) -> Query[Snapshot]:
+def _query(tx: Reader, machine: str | None, state: str | None, id_prefix: str | None) -> Query[Snapshot]:
     machine = arguments.optional_name(machine, "machine")
     state = arguments.optional_name(state, "state")
+    begin = "" if id_prefix is None else arguments.prefix(id_prefix, "id_prefix")
 
     def matches(record: Snapshot) -> bool:
-        return machine in (None, record.machine) and state in (None, record.state)
+        return machine in (None, record.machine) and state in (None, record.state) and record.name.startswith(begin)
 
-    query = Query(MACHINES, tx, fingerprint(tx.scope.prefix, "machines", machine, state), matches)
+    query = Query(MACHINES, tx, fingerprint(tx.scope.prefix, "machines", machine, state, begin), matches)
     if machine is not None:
-        query.within = keys.path(machine)
+        query.within = keys.path(machine) + begin.encode()
     if state is not None:
         query.prefixes = [MACHINES.index_prefix(tx.scope, MACHINES.indexes[0], keys.path(state))]
     return query

@@ -2,23 +2,27 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from ... import arguments, keys
 from ...clock import from_micros, to_micros
 from ...codec import seal, unseal
 from ...codec.shown import Shown
 from ...core.namespace import Reader, Rows, Scope
-from ...core.transaction import Transaction, TransactionRows
+from ...core.transaction import Transaction, TransactionRows, Writable
 from ...engine import Row
-from ...errors import AlreadyExists, Damaged, InvalidArgument, NotFound, StaleRevision
+from ...errors import AlreadyExists, Damaged, NotFound, StaleRevision, Undecodable
 from ...limits import INLINE_BYTES, SWEEP_ROWS
 from ...records.audit import Problem, rows_of
 from ...records.dependents import affordable, leave_sweep
 from ...records.kind import Index, Kind, Record, Stored, register
-from ...records.layout import decode_body, encode_body
+from ...records.layout import decode_body, encode_body, nonce_of
+from ...records.pages import left_out
+from ...records.reading import open_current
+from ...records.saving import remove
 from ...values import wrapper
 from ...values.omitted import OMITTED
+from .rules import load as load_definition
 
 
 class _Named(Record, frozen=True):
@@ -90,6 +94,17 @@ class _MachineKind(Kind[Snapshot]):
     def unpack_event(self, value: list[Any]) -> Failure:
         return _unpack(value)
 
+    async def drop(self, tx: Writable, stored: Stored[Snapshot]) -> None:
+        """Remove a machine with its history and its last failure."""
+        await drop_failure(tx, stored.record.machine, stored.record.name)
+        await drop_history(tx, stored)
+        await remove(tx, self, stored)
+
+    async def ended_since(self, rows: Rows, stored: Stored[Snapshot]) -> int | None:
+        """Since when it has been in a final state of its definition, in microseconds; None: it is in no such state."""
+        definition = await load_definition(rows, stored.record.machine)
+        return stored.updated if definition is not None and stored.record.state in definition.final else None
+
     def counters(self, record: Snapshot) -> Iterable[bytes]:
         return b"m" + keys.path(record.machine), b"s" + keys.path(record.machine, record.state)
 
@@ -154,7 +169,7 @@ async def add_history(tx: Transaction, stored: Stored[Snapshot], keep: int) -> N
             await _forget(rows, row)
 
 
-async def drop_history(tx: Transaction, stored: Stored[Snapshot]) -> None:
+async def drop_history(tx: Writable, stored: Stored[Snapshot]) -> None:
     """Remove the whole history: at once where it is short, else by a sweep."""
     place = tx.at(stored.record.name)
     start = history_prefix(tx.scope, stored)
@@ -172,26 +187,59 @@ async def _forget(rows: TransactionRows, row: Row) -> None:
     rows.delete(row.key)
 
 
-async def read_history(
-    reader: Reader, stored: Stored[Snapshot], below: int, keep: int, limit: int
-) -> list[tuple[int, Snapshot]]:
-    """Revisions under `below`, newest first, of the newest `keep`."""
-    record = stored.record
-    place = reader.at(record.name)
-    prefix = history_prefix(reader.scope, stored)
-    low = prefix + keys.number(max(0, record.revision - keep + 1))
-    rows = await place.scan(low, prefix + keys.number(below), limit=limit, reverse=True)
-    found = []
-    for row in rows:
-        snapshot = await wrapper.current(place, row, lambda one: _open_history(place, record, one))
-        if snapshot is not None:  # else it was purged meanwhile, or is behind the newest `keep` now
-            found.append((int.from_bytes(row.key[-8:], "big"), snapshot))
-    return found
+class Past(NamedTuple):
+    """Some of a machine's history, newest first."""
+
+    snapshots: list[Snapshot]
+    unopened: int
+    """How many were left out because they cannot be opened at all."""
+    more: bool
+    """Whether there are older ones."""
 
 
-async def _open_history(rows: Rows, record: Snapshot, row: Row) -> Snapshot:
+async def read_history(reader: Reader, machine: str, name: str, below: int, keep: int, limit: int) -> Past:
+    """Up to `limit` revisions under `below`, of the newest `keep`, each on its own: one row hides no other."""
+    scope, rows, path = reader.scope, reader.at(name), (machine, name)
+    row = await rows.get(MACHINES.prefix(scope) + keys.path(*path))
+    if row is None:
+        return Past([], 0, False)
+    prefix = scope.key(keys.MACHINE_HISTORY, keys.path(*path) + nonce_of(row))
+    last = await _last_revision(reader, path, row, prefix)
+    low, stop = prefix + keys.number(max(0, last - keep + 1)), prefix + keys.number(below)
+    snapshots: list[Snapshot] = []
+    unopened = 0
+    while True:
+        asked = limit - len(snapshots) + 1
+        page = await rows.scan(low, stop, limit=asked, reverse=True)
+        for past in page:
+            if len(snapshots) == limit:
+                return Past(snapshots, unopened, True)
+            try:
+                snapshot = await wrapper.current(rows, past, lambda row: _open_history(rows, path, row, raw=True))
+            except Damaged as error:
+                left_out(scope, "machines", f"{machine}/{name}", error)
+                unopened += 1
+                continue
+            if snapshot is not None:  # else it was purged meanwhile, or is behind the newest `keep` now
+                snapshots.append(snapshot)
+        if len(page) < asked:
+            return Past(snapshots, unopened, False)
+        stop = page[-1].key
+
+
+async def _last_revision(reader: Reader, path: tuple[str, str], row: Row, prefix: bytes) -> int:
+    """The revision of a machine; where its snapshot cannot be opened, that of the newest row of its history."""
+    try:
+        stored = await open_current(reader, MACHINES, path, row.key, row, raw=True)
+        return 0 if stored is None else stored.record.revision
+    except Damaged:
+        newest = await reader.at(path[1]).scan(prefix, prefix + keys.END * 9, limit=1, reverse=True)
+        return int.from_bytes(newest[0].key[-8:], "big") if newest else 0
+
+
+async def _open_history(rows: Rows, path: tuple[str, str], row: Row, *, raw: bool = False) -> Snapshot:
     body = await wrapper.fetch(rows, row.key, unseal(row.key, row.value))
-    return decode_body(rows.scope, MACHINES, (record.machine, record.name), body)[0]
+    return decode_body(rows.scope, MACHINES, path, body, raw=raw)[0]
 
 
 async def _audit_history(reader: Reader, part: int, records: dict[bytes, Stored[Snapshot]]) -> list[Problem]:
@@ -209,7 +257,8 @@ async def _audit_history(reader: Reader, part: int, records: dict[bytes, Stored[
             continue
         newest[prefix] = revision
         try:
-            past = await _open_history(reader.at(stored.record.name), stored.record, row)
+            named = stored.record
+            past = await _open_history(reader.at(named.name), (named.machine, named.name), row)
         except Damaged as error:
             problems.append(Problem(error.code, f"history row {row.key!r}: {error.message}", "machines", part=part))
             continue
@@ -228,18 +277,23 @@ def failure_key(scope: Scope, machine: str, name: str) -> bytes:
     return scope.key(keys.MACHINE_FAILURE, keys.path(machine, name))
 
 
-async def load_failure(reader: Reader, machine: str, name: str) -> Failure | None:
-    """The last failure; None where there is none."""
+async def load_failure(reader: Reader, machine: str, name: str, *, raw: bool = False) -> Failure | None:
+    """The last failure; None where there is none. Raises `Undecodable`, unless it is `raw`."""
     rows = reader.at(name)
     row = await rows.get(failure_key(reader.scope, machine, name))
-    return await wrapper.current(rows, row, lambda one: _open_failure(reader, one))
+    try:
+        return await wrapper.current(rows, row, lambda current: _open_failure(reader, current, raw=raw))
+    except Undecodable as error:
+        id = f"{machine}/{name}"
+        named = {**error.fields, "kind": "machines", "id": id}
+        raise Undecodable(f"the last error of machine {id!r}: {error.message}", **named) from error
 
 
-async def _open_failure(reader: Reader, row: Row) -> Failure:
+async def _open_failure(reader: Reader, row: Row, *, raw: bool = False) -> Failure:
     prefix = reader.scope.key(keys.MACHINE_FAILURE)
     _, name = keys.parse(row.key[len(prefix) :], (str, str))
     body = await wrapper.fetch(reader.look_at(str(name)), row.key, unseal(row.key, row.value))
-    return _unpack(reader.scope.codec.decode(body))
+    return _unpack(reader.scope.codec.decode(body, raw=raw))
 
 
 async def store_failure(tx: Transaction, failure: Failure) -> list[Any]:
@@ -256,7 +310,7 @@ async def store_failure(tx: Transaction, failure: Failure) -> list[Any]:
     return [large, *(None if at in large else packed[at] for at in range(1, len(packed)))]
 
 
-async def drop_failure(tx: Transaction, machine: str, name: str) -> bool:
+async def drop_failure(tx: Writable, machine: str, name: str) -> bool:
     """Remove the last failure; False where there is none."""
     return await _drop_row(tx.at(name), failure_key(tx.scope, machine, name))
 
@@ -290,11 +344,3 @@ def _unpack(packed: list[Any]) -> Failure:
 def check_names(machine: str, name: str) -> tuple[str, str]:
     """A machine and a name as they are kept. Raises `InvalidArgument`."""
     return arguments.name(machine, "machine"), arguments.name(name, "name")
-
-
-def check_keep(keep: int) -> int:
-    """`keep` if it is a number of revisions; else `InvalidArgument`."""
-    try:
-        return arguments.number(keep, "keep_history")
-    except InvalidArgument as error:
-        raise InvalidArgument(f"{error.message}; 0 keeps none", what="keep_history", value=keep) from error

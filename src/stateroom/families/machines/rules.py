@@ -15,11 +15,10 @@ from ... import arguments, keys
 from ...codec import seal, unseal
 from ...codec.malformed import parsing
 from ...codec.shown import Shown
-from ...core.contention import backoff
 from ...core.namespace import Reader, Rows, Scope
-from ...engine import Batch
-from ...errors import Conflict, InvalidArgument, WrongState
-from ...limits import TRIES, VALUE_BYTES
+from ...core.transaction import Transaction, transact
+from ...errors import InvalidArgument, WrongState
+from ...limits import VALUE_BYTES
 from ...records.audit import Problem, rows_of
 
 KEEP_HISTORY = 100
@@ -134,24 +133,17 @@ async def store(scope: Scope, definition: Definition) -> Definition:
 async def _write(scope: Scope, part: int, definition: Definition, generation: int | None) -> int:
     """Write it to one part, unless a later one is there; without a generation it becomes the latest."""
     key = row_key(scope, definition.machine)
-    attempt = 0
-    while True:
-        (row,) = await scope.reader.in_part(part).peek([key])
-        there = 0 if row is None else decode(scope, key, row.value).generation
-        number = there + 1 if generation is None else generation
-        if number <= there:
-            return number
-        packed = _pack(msgspec.structs.replace(definition, generation=number))
-        value = seal(key, scope.codec.protect(key, packed))
-        try:
-            await scope.engine.commit(part, Batch({key: 0 if row is None else row.version}, {key: value}))
-        except Conflict:
-            attempt += 1
-            if attempt >= TRIES:
-                raise
-            await scope.pause(backoff(attempt))
-        else:
-            return number
+
+    async def body(tx: Transaction) -> int:
+        row = await tx.rows.get(key)
+        present = 0 if row is None else decode(scope, key, row.value).generation
+        number = present + 1 if generation is None else generation
+        if number > present:
+            packed = _pack(msgspec.structs.replace(definition, generation=number))
+            tx.rows.put(key, seal(key, scope.codec.protect(key, packed)))
+        return number
+
+    return await transact(scope, body, part=part)
 
 
 def check(definition: Definition | None, name: str, before: str | None, state: str, event: str | None) -> None:
@@ -165,6 +157,11 @@ def check(definition: Definition | None, name: str, before: str | None, state: s
         return
     if state == before and event is None:
         return  # a new payload for the same state
+    if before not in definition.states:  # defined anew without it: no rule says how to leave it
+        if state in definition.states:
+            return
+        why = f"is {before}, and neither that nor {state} is in its definition of now"
+        raise _refused(definition, name, before, frozenset(), why)
     if before in definition.final and state != before:
         raise _refused(definition, name, before, frozenset(), f"is {before}, which is final")
     edges = definition.transitions.get(before, {})

@@ -143,10 +143,10 @@ class Results(Family[M]):
         return await find_live(tx, dag, id, raw=True) is not None
 
     @reading
-    async def ids(self, tx: Reader, dag: str, *, id_prefix: str = "") -> tuple[str, ...]:
+    async def ids(self, tx: Reader, dag: str, *, id_prefix: str | None = None) -> tuple[str, ...]:
         """Return the ids of a DAG's results, in order; with `id_prefix` those that begin with it."""
         dag = arguments.name(dag, "dag")
-        return tuple(await result_record.ids(tx, dag, arguments.text(id_prefix, "id_prefix")))
+        return tuple(await result_record.ids(tx, dag, _begin(id_prefix)))
 
     @reading
     async def count(self, tx: Reader, dag: str) -> int:
@@ -384,7 +384,7 @@ class Results(Family[M]):
         tx: Reader,
         *,
         dag: str | None = None,
-        id_prefix: str = "",
+        id_prefix: str | None = None,
         limit: int = 100,
         cursor: str | None = None,
     ) -> Page[Result]:
@@ -395,7 +395,7 @@ class Results(Family[M]):
         return await _query(tx, dag, id_prefix).page(limit, cursor)
 
     @iteration
-    async def scan(self, tx: Reader, *, dag: str | None = None, id_prefix: str = "") -> AsyncIterator[Result]:
+    async def scan(self, tx: Reader, *, dag: str | None = None, id_prefix: str | None = None) -> AsyncIterator[Result]:
         """Iterate over all results that `query` would page through."""
         async for record in _query(tx, dag, id_prefix).every():
             yield record
@@ -439,14 +439,18 @@ async def _write(tx: Transaction, result: Result, value_apart: bytes, expected: 
     return await result_record.put(tx, result, value_apart, inputs_apart, expected=expected)
 
 
-def _query(tx: Reader, dag: str | None, id_prefix: str) -> Query[Result]:
+def _begin(id_prefix: str | None) -> str:
+    return "" if id_prefix is None else arguments.prefix(id_prefix, "id_prefix")
+
+
+def _query(tx: Reader, dag: str | None, id_prefix: str | None) -> Query[Result]:
     dag = arguments.optional_name(dag, "dag")
-    id_prefix = arguments.text(id_prefix, "id_prefix")
+    begin = _begin(id_prefix)
 
     def matches(record: Result) -> bool:
-        return record.id.startswith(id_prefix) and live(tx.scope, record)
+        return record.id.startswith(begin) and live(tx.scope, record)
 
-    query = Query(RESULTS, tx, fingerprint(tx.scope.prefix, "results", dag, id_prefix), matches)
+    query = Query(RESULTS, tx, fingerprint(tx.scope.prefix, "results", dag, begin), matches)
     if dag is not None:
-        query.within, query.root = keys.path(dag) + id_prefix.encode(), keys.root(dag)
+        query.within, query.root = keys.path(dag) + begin.encode(), keys.root(dag)
     return query
