@@ -1,8 +1,10 @@
 """Namespaces of a database: which there are, and removing one in small steps."""
 
+from functools import partial
+
 from .. import keys
 from ..core.namespace import Scope
-from ..engine import Batch
+from ..core.transaction import Transaction, transact
 from .breathing import breathe
 
 _RUN = 1000
@@ -40,7 +42,11 @@ async def delete_namespace(scope: Scope) -> int:
     for part in range(scope.parts):
         for start, stop, most in steps:
             while rows := await scope.engine.scan(part, start, stop, limit=most):
-                await scope.engine.commit(part, Batch(clear=[(rows[0].key, rows[-1].key + b"\0")]))
+                await transact(scope, partial(_clear, rows[0].key, rows[-1].key + b"\0"), part=part)
                 records += sum(row.key.startswith(scope.key(keys.RECORD)) for row in rows)
                 await breathe(scope)
     return records
+
+
+async def _clear(start: bytes, stop: bytes, tx: Transaction) -> None:
+    tx.rows.clear(start, stop)

@@ -5,24 +5,26 @@ written under the current key anyway, and the run is read again. A record's row 
 the same bytes, so they change together.
 """
 
+from functools import partial
+
 import msgspec
 
 from .. import keys
 from ..codec import seal, unseal
-from ..core.contention import backoff
 from ..core.namespace import Scope
-from ..engine import Batch, Row, stamped
-from ..errors import Conflict, Damaged
+from ..core.transaction import Transaction, transact
+from ..engine import Row, stamped
+from ..errors import Damaged
 from ..feed.feed import entry_bound
 from ..limits import UPLOAD_BYTES
 from ..records.entry import Entry, decode, encode, feed_prefix
 from ..records.kind import wrapper_in
 from ..records.layout import pointer_of, renewed_row, row_body
 from ..values import wrapper
+from .breathing import breathe
 from .namespaces import namespaces
 
 _RUN = 200
-_TRIES = 20
 
 
 class Rekeyed(msgspec.Struct):
@@ -49,42 +51,33 @@ async def rekey(scope: Scope) -> Rekeyed:
 
 
 async def _sweep(scope: Scope, part: int, start: bytes, stop: bytes, done: Rekeyed) -> None:
-    attempt = 0
-    while True:
-        rows = await scope.reader.in_part(part).scan(start, stop, limit=_RUN)
-        last = start
-        expect: dict[bytes, int] = {}
-        write: dict[bytes, bytes | None] = {}
-        unreadable = size = 0
-        for row in rows:
-            # A run of chunks is far beyond what a batch may hold.
-            if size > UPLOAD_BYTES:
-                break
-            last = row.key
-            try:
-                changed = await _renewed(scope, part, row)
-            except Damaged:
-                unreadable += 1
-                continue
-            for old, value in changed:
-                expect[old.key] = old.version
-                write[old.key] = value
-                size += len(value)
-        try:
-            if write:
-                await scope.engine.commit(part, Batch(expect, write))
-        except Conflict:
-            attempt += 1
-            if attempt >= _TRIES:
-                raise
-            await scope.pause(backoff(attempt))
-            continue
-        attempt = 0
-        done.rows += len(write)
+    while start < stop:
+        written, unreadable, start = await transact(scope, partial(_run, part, start, stop), part=part)
+        done.rows += written
         done.unreadable += unreadable
-        if size <= UPLOAD_BYTES and len(rows) < _RUN:
-            return
-        start = last + b"\0"
+        await breathe(scope)
+
+
+async def _run(part: int, start: bytes, stop: bytes, tx: Transaction) -> tuple[int, int, bytes]:
+    """Renew a run of rows; gives how many were written, how many are unreadable, and where the next run starts."""
+    scope = tx.scope
+    rows = await scope.reader.in_part(part).scan(start, stop, limit=_RUN)
+    after = stop if len(rows) < _RUN else rows[-1].key + b"\0"
+    written = unreadable = size = 0
+    for row in rows:
+        if size > UPLOAD_BYTES:  # a run of chunks is far beyond what a batch may hold
+            return written, unreadable, row.key
+        try:
+            changed = await _renewed(scope, part, row)
+        except Damaged:
+            unreadable += 1
+            continue
+        for old, value in changed:
+            tx.rows.expect(old.key, old)
+            tx.rows.put(old.key, value)
+            size += len(value)
+            written += 1
+    return written, unreadable, after
 
 
 async def _renewed(scope: Scope, part: int, row: Row) -> list[tuple[Row, bytes]]:

@@ -1,7 +1,13 @@
 """Keeping a lease: when it is due for renewal, by elapsed time and by the clock it was written with."""
 
+import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any
+
 from ..core.namespace import Scope
 from ..core.transaction import transact
+from ..errors import StoreError
 from .leases import Lease, acquire, release, renew
 
 
@@ -17,7 +23,8 @@ class Renewal:
     @classmethod
     async def acquire(cls, scope: Scope, key: str, owner: str, ttl: float) -> "Renewal":
         """Take a lease for `ttl` seconds. Raises `LostLease` while another owner holds it."""
-        return cls(scope, await transact(scope, lambda tx: acquire(tx, key, owner, ttl)), ttl)
+        taking = transact(scope, lambda tx: acquire(tx, key, owner, ttl))
+        return cls(scope, await _kept_or_given_back(scope, taking) if scope.suspends else await taking, ttl)
 
     @property
     def due(self) -> bool:
@@ -36,3 +43,22 @@ class Renewal:
     async def release(self) -> bool:
         """Give it up; False where it was superseded."""
         return await transact(self._scope, lambda tx: release(tx, self.lease))
+
+
+async def _kept_or_given_back(scope: Scope, taking: Coroutine[Any, Any, Lease]) -> Lease:
+    """The lease; a caller that is cancelled meanwhile gives it back, as the commit that takes it goes on."""
+    task = asyncio.ensure_future(taking)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        giving = asyncio.ensure_future(_give_back(scope, task))
+        while not giving.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.shield(giving)
+        raise
+
+
+async def _give_back(scope: Scope, task: "asyncio.Future[Lease]") -> None:
+    with suppress(StoreError):
+        lease = await task
+        await transact(scope, lambda tx: release(tx, lease))

@@ -10,8 +10,9 @@ from weakref import WeakKeyDictionary
 from zlib import crc32
 
 from ..core.namespace import Reader, Scope
+from ..core.transaction import Transaction, transact
 from ..engine import Amend, AsyncEngine, Batch, Row
-from ..errors import Conflict, InvalidArgument, ReadOnly
+from ..errors import InvalidArgument, ReadOnly
 
 BEGINNING: Final = "beginning"
 """The position before the oldest change that is retained; never `Compacted`."""
@@ -39,19 +40,24 @@ async def identity(scope: Scope) -> bytes:
 async def _lineage(scope: Scope) -> bytes:
     """The identity; then of each database that this is a copy of its identity, and its parts' versions at the time."""
     lineage = _lineages.get(scope.engine)
-    while lineage is None:
-        row = (await Reader(scope).in_part(0).peek([_IDENTITY]))[0]
-        if row is not None:
-            lineage = row.value
-        else:
-            try:
-                await scope.engine.commit(0, Batch(expect={_IDENTITY: 0}, write={_IDENTITY: os.urandom(_ID)}))
-            except Conflict:
-                continue  # another client was first: read what it wrote
-            except ReadOnly:
-                return _NONE  # not remembered: somebody who may write can give it one
+    if lineage is None:
+        (row,) = await Reader(scope).in_part(0).peek([_IDENTITY])
+        try:
+            lineage = await transact(scope, _begin, part=0) if row is None else row.value
+        except ReadOnly:
+            return _NONE  # not remembered: somebody who may write can give it one
     _lineages[scope.engine] = lineage
     return lineage
+
+
+async def _begin(tx: Transaction) -> bytes:
+    """Make an identity, unless another client was first."""
+    row = await tx.rows.get(_IDENTITY)
+    if row is not None:
+        return row.value
+    made = os.urandom(_ID)
+    tx.rows.put(_IDENTITY, made)
+    return made
 
 
 _lineages: "WeakKeyDictionary[AsyncEngine, bytes]" = WeakKeyDictionary()

@@ -10,6 +10,7 @@ from ..codec.shown import Shown
 from ..core.bridge import run_now
 from ..core.namespace import Reader, Scope
 from ..core.operation import Family, M, operation, procedure, reading
+from ..core.outage import Outage, passes
 from ..core.transaction import Transaction
 from ..errors import AlreadyExists, Closed, LostLease, StoreError
 from . import feed
@@ -18,7 +19,7 @@ from .policy import Policy, check_policy, open_policy, policies, policy_key, wri
 from .records import Going
 from .run import Removed, old_keys, run_once
 
-log = logging.getLogger("stateroom.retention.family")
+log = logging.getLogger("stateroom.retention")
 
 _EXAMPLES = 5
 
@@ -162,8 +163,10 @@ class Retention(Family[M]):
 
 
 async def _forever(scope: Scope, every: float, stopping: threading.Event, wake: asyncio.Event | None) -> None:
-    """Run now and every so many seconds."""
+    """Run now and every so many seconds; sooner after an outage, which it goes on through."""
+    outage = Outage(log, "retention", scope.clock)
     while not stopping.is_set():
+        pause = every
         try:
             done = await run_once(scope, 1000, 10, stopping)
         except LostLease as error:  # another process does it
@@ -171,12 +174,16 @@ async def _forever(scope: Scope, every: float, stopping: threading.Event, wake: 
         except Closed:  # by another door to the same engine: nothing will ever come of it
             return
         except StoreError as error:
-            log.warning("retention did not come to its end, and is tried again in %s s: %s", every, error)
+            if passes(error):
+                pause = min(every, outage.failed(error))
+            else:
+                log.warning("retention did not come to its end, and is tried again in %s s: %s", every, error)
         else:
+            outage.over()
             if not done.complete and done.count:
                 continue
         if wake is None:
-            stopping.wait(every)
+            stopping.wait(pause)
         else:
             with suppress(TimeoutError):
-                await asyncio.wait_for(wake.wait(), every)
+                await asyncio.wait_for(wake.wait(), pause)

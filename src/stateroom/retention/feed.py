@@ -6,15 +6,14 @@ from datetime import datetime
 from .. import keys
 from ..clock import from_micros, to_micros
 from ..codec.shown import Shown
-from ..core.contention import backoff
 from ..core.namespace import Scope
-from ..core.transaction import Transaction
+from ..core.transaction import Transaction, transact
 from ..engine import Row, stamped
-from ..errors import Conflict, Damaged
+from ..errors import Damaged, InvalidArgument
 from ..feed import positions
 from ..feed.feed import floor_key, floors, place_in
 from ..feed.positions import BEGINNING, Vector
-from ..limits import INT64_MAX, TRIES
+from ..limits import INT64_MAX
 from ..records.entry import Entry, decode, feed_prefix
 from ..values import wrapper
 from ..watch.checkpoints import Checkpoint, all_checkpoints
@@ -45,6 +44,7 @@ class Limits:
 
     def __init__(self, policy: Policy, now: int, low: Vector) -> None:
         older, pinned = micros(policy.older_than) or 0, micros(policy.max_pinned)
+        self.now = now
         self.old = now - older
         self.expired = None if pinned is None else now - max(pinned, older)
         self.low = low
@@ -61,7 +61,10 @@ async def vector_of(scope: Scope, checkpoint: Checkpoint) -> Vector:
     """Where a checkpoint stands: BEGINNING holds everything."""
     if checkpoint.position == BEGINNING:
         return positions.beginning(scope)
-    return await positions.read(scope, checkpoint.position)
+    try:
+        return await positions.read(scope, checkpoint.position)
+    except InvalidArgument:  # of another time of this database: nobody can say what its consumer has seen
+        return positions.beginning(scope)
 
 
 async def limits(scope: Scope, policy: Policy) -> Limits:
@@ -76,11 +79,12 @@ async def limits(scope: Scope, policy: Policy) -> Limits:
 async def pins(scope: Scope, policy: Policy) -> list[Pin]:
     """Who holds back what is old enough to go."""
     found: list[Pin] = []
-    old = Limits(policy, to_micros(scope.clock.now()), []).old
+    now = to_micros(scope.clock.now())
+    old = Limits(policy, now, []).old
     floor = await floors(scope.reader)
     for checkpoint in await all_checkpoints(scope.reader):
         vector = await vector_of(scope, checkpoint)
-        ages = [await _age_after(scope, part, max(vector[part], floor[part])) for part in range(scope.parts)]
+        ages = [await _age_after(scope, part, max(vector[part], floor[part]), now) for part in range(scope.parts)]
         held = [age for age in ages if age is not None and age <= old]
         if held:
             since = from_micros(min(held))
@@ -90,10 +94,45 @@ async def pins(scope: Scope, policy: Policy) -> list[Pin]:
     return found
 
 
-async def _age_after(scope: Scope, part: int, at: tuple[int, int]) -> int | None:
+async def _age_after(scope: Scope, part: int, at: tuple[int, int], now: int) -> int | None:
     """Of when the first readable entry after a place is."""
-    rows = await _entries(scope, part, at)
-    return next((entry.at for _, entry in _opened(scope, rows) if entry is not None), None)
+    aged = await _aged(scope, part, at, now)
+    return next((age for _, entry, age in aged if entry is not None), None)
+
+
+Aged = tuple[Row, Entry | None, int]
+"""An entry, None where it cannot be read, and how old it is for certain: not younger than what came after it."""
+
+
+async def _aged(scope: Scope, part: int, after: tuple[int, int], now: int) -> list[Aged]:
+    """The next entries of a part, at most `RUN`.
+
+    Commits are in order whatever the clocks said: one that is stamped in the future, by a clock that was wrong, came
+    before all that follow it.
+    """
+    rows = await _entries(scope, part, after)
+    opened = _opened(scope, rows)
+    last = next((entry.at for _, entry in reversed(opened) if entry is not None), None)
+    least = INT64_MAX
+    if last is not None and last > now and len(rows) == RUN:
+        least = await _least_after(scope, part, place_in(rows[-1].key), now)
+    aged: list[Aged] = []
+    for row, entry in reversed(opened):
+        if entry is not None:
+            least = min(least, entry.at)
+        aged.append((row, entry, least))
+    return aged[::-1]
+
+
+async def _least_after(scope: Scope, part: int, after: tuple[int, int], now: int) -> int:
+    """The lowest stamp of what comes next, up to the first that is not in the future."""
+    least = INT64_MAX
+    while rows := await _entries(scope, part, after):
+        least = min([least, *(entry.at for _, entry in _opened(scope, rows) if entry is not None)])
+        if least <= now or len(rows) < RUN:
+            break
+        after = place_in(rows[-1].key)
+    return least
 
 
 async def _entries(scope: Scope, part: int, after: tuple[int, int]) -> list[Row]:
@@ -115,10 +154,10 @@ async def due(scope: Scope, part: int, allowed: Limits, after: tuple[int, int]) 
     """The next entries of a part that may go, at most `RUN`."""
     found: list[tuple[Row, Entry | None]] = []
     readable = large = 0
-    rows = await _entries(scope, part, after)
-    for row, entry in _opened(scope, rows):
+    aged = await _aged(scope, part, after, allowed.now)
+    for row, entry, age in aged:
         if entry is not None:
-            if not allowed.free(part, place_in(row.key), entry.at):
+            if not allowed.free(part, place_in(row.key), age):
                 return found[:readable]
             large += any(one is not None and one[:1] != wrapper.INLINE for one in (entry.wrapped, entry.events))
             if large > LARGE:
@@ -128,35 +167,28 @@ async def due(scope: Scope, part: int, allowed: Limits, after: tuple[int, int]) 
         found.append((row, entry))
         readable = len(found) if entry is not None else readable
     # What cannot be read goes with what comes after it, and a whole run of it alone.
-    return found if not readable and len(rows) == RUN else found[:readable]
+    return found if not readable and len(aged) == RUN else found[:readable]
 
 
 async def prune(scope: Scope, part: int, allowed: Limits, most: int) -> int:
-    """Remove one run of entries and raise the floor in the same batch; gives how many went. Raises `Conflict`."""
+    """Remove one run of entries and raise the floor in the same batch; gives how many went."""
     key = floor_key(scope)
-    for attempt in range(1, TRIES + 1):
-        (floor,) = await scope.reader.in_part(part).peek([key])
+
+    async def body(tx: Transaction) -> int:
+        rows = tx.rows
+        floor = await rows.get(key)  # another pruner raises it
         going = await due(scope, part, allowed, (0, 0) if floor is None else place_in(floor.value))
         going = going[:most]
-        if not going:
-            break
-        tx = Transaction(scope, part=part)
-        tx.rows.expect(key, floor)
-        tx.rows.clear(going[0][0].key, going[-1][0].key + b"\0")
-        tx.rows.put(key, going[-1][0].key[-10:])
+        if going:
+            rows.clear(going[0][0].key, going[-1][0].key + b"\0")
+            rows.put(key, going[-1][0].key[-10:])
         for _, entry in going:
             if entry is not None:
                 for wrapped in filter(None, (entry.wrapped, entry.events)):
                     await wrapper.drop(tx.at(entry.id), wrapped)
-        try:
-            await tx.commit()
-        except Conflict:  # the count of some chunk has changed
-            if attempt == TRIES:
-                raise
-            await scope.pause(backoff(attempt))
-        else:
-            return len(going)
-    return 0
+        return len(going)
+
+    return await transact(scope, body, part=part)
 
 
 async def count_due(scope: Scope, allowed: Limits) -> tuple[int, list[str]]:

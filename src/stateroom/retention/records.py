@@ -1,16 +1,16 @@
 """Which records may go, and taking them away with everything that hangs on them."""
 
 import heapq
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 from .. import keys
 from ..clock import to_micros
-from ..core.contention import backoff
 from ..core.namespace import Reader, Scope
-from ..core.transaction import Transaction
+from ..core.transaction import Transaction, transact
 from ..engine import Row
-from ..errors import Conflict, Damaged, InvalidArgument
+from ..errors import Damaged, InvalidArgument
 from ..families.executions.record import EXECUTIONS, STATES
 from ..families.executions.record import TERMINAL as ENDED_STATES
 from ..families.instances.record import BY_STATUS, BY_TIME, BY_WORKFLOW, INSTANCES
@@ -22,7 +22,6 @@ from ..families.machines.record import MACHINES, drop_failure, drop_history
 from ..families.results.record import RESULTS
 from ..families.results.record import drop as drop_result
 from ..families.savepoints.record import SAVEPOINTS, find_run, manifest_ref, touch_run
-from ..limits import TRIES
 from ..records import dependents
 from ..records.audit import Problem, rows_of
 from ..records.kind import KINDS, Kind, Stored
@@ -31,6 +30,8 @@ from ..records.reading import load, open_row
 from ..records.saving import remove
 from ..values import objects
 from .policy import Policy, micros
+
+log = logging.getLogger("stateroom.retention")
 
 BATCH = 50
 """Records that go in one commit: some hundred rows, so that no writer waits long for its turn."""
@@ -158,6 +159,8 @@ class Going:
         self._only_ended = ended is not None or (changed is None and self._aging.ends)
         self._thresholds: dict[bytes, tuple[int, int, bytes] | None] = {}
         self._final: dict[str, Collection[str]] = {}
+        self.unreadable = 0
+        """Records that could not be read, and so stay."""
         self.lanes = [Lane(part, *rows) for part in range(scope.parts) for rows in self._rows(now)]
         """Where records are found that may have to go; each of them has its turn."""
 
@@ -297,12 +300,14 @@ class Going:
         if row is None:
             return None
         try:
-            return await open_row(reader, self.kind, keys.parse(tail, self.kind.shape), row.key, row)
-        except Damaged:
+            return await open_row(reader, self.kind, keys.parse(tail, self.kind.shape), row.key, row, raw=True)
+        except Damaged as error:
+            self.unreadable += 1
+            log.warning("retention leaves a record that cannot be read: %s", error)
             return None
 
     async def due(self, part: int, paths: Sequence[Path]) -> list[Path]:
-        """Those that may go now. What cannot be read stays: `check` reports it."""
+        """Those that may go now, whatever the types of their values. What cannot be read at all stays: see `check`."""
         reader, kind = self._scope.reader, self.kind
         tails = [keys.path(*path) for path in paths]
         rows = await reader.in_part(part).peek([kind.prefix(self._scope) + tail for tail in tails])
@@ -322,19 +327,24 @@ class Going:
         async def body(tx: Transaction) -> int:
             removed = 0
             for path in paths:
-                stored = await load(tx, self.kind, path)
+                stored = await load(tx, self.kind, path, raw=True)
                 if stored is not None and await self.may_go(tx, stored):
                     await self._aging.drop(tx, stored)
                     removed += 1
             return removed
 
         try:
-            return await commit_part(self._scope, part, body)
+            return await transact(self._scope, body, part=part)
         except InvalidArgument as error:
             if error.what != "batch" or len(paths) == 1:
-                raise
-            half = len(paths) // 2  # too much hangs on them for one commit
-            return await self.take(part, paths[:half]) + await self.take(part, paths[half:])
+                raise  # else too much hangs on them for one commit
+        except Damaged as error:  # of one of them, or of what hangs on it: the others go
+            if len(paths) == 1:
+                self.unreadable += 1
+                log.warning("retention leaves a record that cannot be removed: %s", error)
+                return 0
+        half = len(paths) // 2
+        return await self.take(part, paths[:half]) + await self.take(part, paths[half:])
 
 
 async def _rows(scope: Scope, part: int, start: bytes, stop: bytes) -> AsyncIterator[Row]:
@@ -345,23 +355,6 @@ async def _rows(scope: Scope, part: int, start: bytes, stop: bytes) -> AsyncIter
         if len(rows) < _RUN:
             return
         start = rows[-1].key + b"\0"
-
-
-async def commit_part(scope: Scope, part: int, body: Callable[[Transaction], Awaitable[int]]) -> int:
-    """Run a body over several roots of one part and commit, again after a `Conflict`."""
-    attempt = 0
-    while True:
-        tx = Transaction(scope, part=part)
-        result = await body(tx)
-        try:
-            await tx.commit()
-        except Conflict:
-            attempt += 1
-            if attempt >= TRIES:
-                raise
-            await scope.pause(backoff(attempt))
-        else:
-            return result
 
 
 async def audit(reader: Reader, part: int) -> list[Problem]:

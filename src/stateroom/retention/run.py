@@ -19,14 +19,14 @@ from ..codec.shown import Shown
 from ..core.namespace import Scope
 from ..core.transaction import Transaction, chunks, transact
 from ..engine import Compacting
-from ..errors import LostLease, StoreError
-from ..families.leases import Lease, acquire, release, renew
+from ..errors import StoreError
+from ..families.renewal import Renewal
 from ..families.results import clear
 from ..records.dependents import sweep
 from ..values import wrapper
-from . import feed
+from . import counters, feed
 from .policy import Policy, micros, policies
-from .records import BATCH, Going, commit_part
+from .records import BATCH, Going
 
 LEASE_KEY = keys.POLICY_ROOT + "/\x01run"
 LEASE_SECONDS = 60.0
@@ -45,6 +45,8 @@ class Removed(Shown, frozen=True):
     seconds: float
     complete: bool
     """False: a bound was reached, and the next run goes on."""
+    unreadable: int = 0
+    """Records that were met and could not be read, and so stay; `check` lists them."""
 
     @property
     def count(self) -> int:
@@ -89,10 +91,11 @@ class _Run:
     """What a run may still do, what it did, and the lease of the one that does it."""
 
     def __init__(
-        self, scope: Scope, lease: Lease, records: int, seconds: float, stopping: threading.Event | None
+        self, scope: Scope, renewal: Renewal, records: int, seconds: float, stopping: threading.Event | None
     ) -> None:
         self.scope = scope
-        self.lease = lease
+        self._renewal = renewal
+        self.unreadable = 0
         self.left = records
         self.gone: dict[str, int] = {}
         self._stopping = stopping
@@ -116,27 +119,23 @@ class _Run:
 
     async def keep(self) -> None:
         """Renew the lease where a third of it is over. Raises `LostLease`."""
-        left = (self.lease.expires_at - self.scope.clock.now()).total_seconds()
-        if left < LEASE_SECONDS * 2 / 3:
-            held = self.lease
-            self.lease = await transact(self.scope, lambda tx: renew(tx, held, LEASE_SECONDS))
+        await self._renewal.keep()
 
 
 async def run_once(
     scope: Scope, max_records: int, max_seconds: float, stopping: threading.Event | None = None
 ) -> Removed:
     """One bounded run; see `Retention.run`."""
-    owner = f"retention-{new_id()}"
-    lease = await transact(scope, lambda tx: acquire(tx, LEASE_KEY, owner, LEASE_SECONDS))
-    run = _Run(scope, lease, max_records, max_seconds, stopping)
+    renewal = await Renewal.acquire(scope, LEASE_KEY, f"retention-{new_id()}", LEASE_SECONDS)
+    run = _Run(scope, renewal, max_records, max_seconds, stopping)
     try:
         await _everything(run)
         complete = not run.spent
         freed = await _shrink(scope) if any(run.gone.values()) else 0
-        return Removed(run.gone, freed, run.seconds, complete)
+        return Removed(run.gone, freed, run.seconds, complete, run.unreadable)
     finally:
-        with suppress(LostLease):
-            await transact(scope, lambda tx: release(tx, run.lease))
+        with suppress(StoreError):  # it runs out by itself
+            await renewal.release()
 
 
 async def _everything(run: _Run) -> None:
@@ -147,7 +146,7 @@ async def _everything(run: _Run) -> None:
         works.append(partial(work, policy=policy))
         run.gone[policy.family] = 0
     run.gone["expired"] = 0
-    works += [_expire_results, _sweep_rows, _sweep_uploads]
+    works += [_expire_results, _sweep_rows, _sweep_uploads, _sweep_counters]
     turn = await _Place.load(run.scope, "\x01turn")
     try:
         for number in turn.order(len(works)):
@@ -173,6 +172,7 @@ async def _take(run: _Run, policy: Policy) -> None:
             break
     else:
         place.first = 0
+    run.unreadable += going.unreadable
     await place.save(run.scope)
 
 
@@ -224,7 +224,7 @@ async def _forget_keys(run: _Run, policy: Policy) -> None:
 
     async def step(part: int) -> int:
         async for found in old_keys(run.scope, policy, part):
-            return await commit_part(run.scope, part, _forgetting(run.scope, found[: run.left]))
+            return await transact(run.scope, _forgetting(run.scope, found[: run.left]), part=part)
         return 0
 
     await _each_part(run, "once", step)
@@ -274,6 +274,15 @@ async def _sweep_rows(run: _Run) -> None:
 async def _sweep_uploads(run: _Run) -> None:
     """What ended uploads and removals of large values left behind."""
     await _slices(run, lambda most: wrapper.expire_uploads(run.scope, run.scope.clock.now(), most))
+
+
+async def _sweep_counters(run: _Run) -> None:
+    """Counters of what is all gone: without them a count is 0 as well."""
+    for part in range(run.scope.parts):
+        if run.spent:
+            return
+        await run.keep()
+        await counters.sweep(run.scope, part)
 
 
 async def _slices(run: _Run, sweeper: Callable[[int], Awaitable[int]]) -> None:

@@ -10,6 +10,7 @@ from ...core.namespace import Scope
 from ...core.transaction import Transaction, TransactionRows, transact
 from ...core.turns import give_way
 from ...errors import Damaged
+from ...records.counters import swept_key
 from ...records.entry import NO_POINTER, Entry, encode, feed_prefix
 from ...records.kind import Stored
 from ...records.reading import load, open_row
@@ -36,7 +37,7 @@ async def clear(tx: Transaction, dag: str) -> int:
     """
     scope, rows = tx.scope, tx.at(dag)
     name = keys.path(dag)
-    counters = [RESULTS.counter(scope, b"d" + name), writes_key(scope, dag)]
+    counters = [RESULTS.counter(scope, b"d" + name), writes_key(scope, dag), swept_key(scope)]
     await rows.get_many(counters)
     await _clear_claims(rows, name)
     start = stop = RESULTS.prefix(scope) + name
