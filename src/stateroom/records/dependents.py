@@ -103,11 +103,18 @@ async def drop(tx: Writable, kind: Kind[Any], stored: Stored[Any]) -> None:
         leave_sweep(rows, start, stop, holding=True)
         return
     for row in events:
-        wrapped = unseal(row.key, row.value)
-        if wrapped[:1] != wrapper.INLINE:
+        if _is_large(row):
             rows.expect(row.key, row)
-            await wrapper.drop(rows, wrapped)
+            await wrapper.drop(rows, unseal(row.key, row.value))
     rows.clear(start, stop)
+
+
+def _is_large(row: Row) -> bool:
+    """Whether a sealed wrapper refers to objects; a damaged one does not say to which."""
+    try:
+        return unseal(row.key, row.value)[:1] != wrapper.INLINE
+    except Damaged:
+        return False
 
 
 async def audit(reader: Reader, part: int, kind: Kind[Any], records: Iterable[Stored[Any]]) -> list[Problem]:
@@ -150,7 +157,7 @@ def affordable(rows: Sequence[Row]) -> list[Row]:
     found: list[Row] = []
     large = 0
     for row in rows:
-        large += unseal(row.key, row.value)[:1] != wrapper.INLINE
+        large += _is_large(row)
         if large > _LARGE_AT_ONCE:
             break
         found.append(row)
@@ -188,7 +195,8 @@ async def _sweep_one(scope: Scope, note: bytes, value: bytes, max_rows: int) -> 
             for row in found:
                 if holding:
                     tx.expect(row.key, row)  # another sweeper may have given it up already
-                    await wrapper.drop(tx, unseal(row.key, row.value))
+                    if _is_large(row):
+                        await wrapper.drop(tx, unseal(row.key, row.value))
                 tx.delete(row.key)
             if not found:
                 tx.delete(note)

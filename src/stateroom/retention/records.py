@@ -16,7 +16,7 @@ from ..families.executions.record import TERMINAL as ENDED_STATES
 from ..families.instances.record import BY_STATUS, BY_TIME, BY_WORKFLOW, INSTANCES
 from ..families.instances.record import TERMINAL as ENDED_STATUSES
 from ..families.instances.unique import mark_active
-from ..families.leases import live_holders
+from ..families.leases import forget, live_holders
 from ..families.machines import rules as machine_rules
 from ..families.machines.record import MACHINES, drop_failure, drop_history
 from ..families.results.record import RESULTS
@@ -66,11 +66,13 @@ class Aging(NamedTuple):
 async def _drop_instance(tx: Transaction, stored: Stored[Any]) -> None:
     if stored.record.active:
         await mark_active(tx, stored.record, None)
+    await forget(tx, stored.record.id)
     await remove(tx, INSTANCES, stored)
 
 
 async def _drop_execution(tx: Transaction, stored: Stored[Any]) -> None:
     await dependents.drop(tx, EXECUTIONS, stored)
+    await forget(tx, stored.record.id)
     await remove(tx, EXECUTIONS, stored)
 
 

@@ -22,7 +22,7 @@ from ..engine import Compacting
 from ..errors import StoreError
 from ..families.renewal import Renewal
 from ..families.results import clear
-from ..records.dependents import sweep
+from ..families.sweeping import sweep
 from ..values import wrapper
 from . import counters, feed
 from .policy import Policy, micros, policies

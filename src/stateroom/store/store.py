@@ -21,12 +21,12 @@ from ..database.stats import Stats, stats
 from ..engine import AsyncEngine, Compacting, Engine
 from ..errors import AlreadyExists, Closed
 from ..families.leases import Lease
+from ..families.sweeping import sweep
 from ..feed import positions
 from ..feed.feed import Change
 from ..feed.positions import BEGINNING
 from ..limits import NAMESPACE_BYTES
 from ..records.audit import Problem
-from ..records.dependents import sweep
 from ..watch.loop import Loop
 from ..watch.options import WatchOptions
 from ..watch.watcher import AsyncWatcher, Watcher

@@ -8,8 +8,8 @@ from ... import arguments, keys
 from ...core.namespace import Reader
 from ...core.operation import Blocking, Family, M, Suspending, iteration, joining, operation, reading
 from ...core.transaction import Transaction
-from ...errors import InvalidArgument, LostLease
-from ...records.pages import BY_NAME, Page, check_limit, fingerprint, read_cursor, write_cursor
+from ...errors import Damaged, InvalidArgument, LostLease
+from ...records.pages import BY_NAME, Page, check_limit, fingerprint, left_out, read_cursor, write_cursor
 from ..waiting import Look, undone_if_cancelled, until
 from .holding import AsyncHolding, Holding
 from .record import Lease, acquire, check, decode, live, look, release, remaining, renew, rows, until_key
@@ -135,7 +135,11 @@ async def _held_leases(tx: Reader, prefix: str, after: bytes | None) -> AsyncIte
         ends = {row.key: row for rows_here in found for row in rows_here if row is not None}
         for key, token in zip(names, tokens, strict=True):
             until_at = until_key(scope, key)
-            lease = live(scope, key, decode(token.key, token, until_at, ends.get(until_at)))
+            try:
+                lease = live(scope, key, decode(token.key, token, until_at, ends.get(until_at)))
+            except Damaged as error:
+                left_out(scope, "leases", key, error)
+                continue
             if lease is not None:
                 yield lease
         if len(tokens) < 256:
