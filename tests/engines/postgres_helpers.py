@@ -1,6 +1,8 @@
 """What the tests of the PostgreSQL engine share."""
 
-from stateroom.engines.postgres import dsn
+import psycopg
+
+from stateroom.engines.postgres import dsn, function
 from stateroom.engines.postgres.carriers import finish
 
 
@@ -24,3 +26,10 @@ def quiet(store):
 def together(store, part, batches):
     """The outcomes of batches that share a transaction."""
     return finish(store._driver.together(part, batches))
+
+
+def add_function(url):
+    """Make the function that commits on a cluster, in a store on one server."""
+    with psycopg.connect(url.partition("?")[0], autocommit=True) as connection:
+        for statement in (function.create(name_of(url)), function.remember(name_of(url))):
+            connection.execute(statement.sql)

@@ -24,7 +24,7 @@ def proxied():
         port = str(known["port"])
         proxy = Proxy((known["host"], int(port)))
         try:
-            yield f"{url.replace(f':{port}/', f':{proxy.port}/')}&application_name=cut", proxy, url
+            yield f"{url.replace(f':{port}/', f':{proxy.port}/')}&application_name=cut&sslmode=disable", proxy, url
         finally:
             proxy.close()
 

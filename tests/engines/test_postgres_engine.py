@@ -22,7 +22,7 @@ from stateroom.errors import (
     UnsupportedFormat,
 )
 from stateroom.testing.harness import Running
-from stateroom.testing.postgres import Server, fresh_schema
+from stateroom.testing.postgres import Server, fresh_schema, runs_on_one_server
 
 # The url
 
@@ -70,6 +70,7 @@ def test_no_server_is_unavailable_and_names_where_it_looked_but_no_password():
     assert isinstance(refused.value.__cause__, psycopg.Error)
 
 
+@runs_on_one_server("its database has another name")
 def test_an_absent_database_is_named(url):
     with pytest.raises(InvalidArgument, match="nosuch"):
         connect(url.replace("/postgres?", "/nosuch?"))
@@ -211,6 +212,7 @@ def test_a_role_that_may_use_a_schema_made_for_it_needs_no_right_on_the_database
         server.execute(f'DROP ROLE "{role}"')
 
 
+@runs_on_one_server("it is about one server")
 def test_tables_can_only_be_distributed_where_there_is_citus(url, opened):
     with pytest.raises(NotFound):
         distribute(url)
@@ -281,6 +283,7 @@ def test_a_counter_beyond_64_bits_is_refused_and_nothing_else_is_written(url, op
     assert store.commit(0, Batch(write={b"a": b""})) == 2
 
 
+@runs_on_one_server("it makes a trigger")
 @pytest.mark.parametrize(
     ("code", "error"),
     [
@@ -314,6 +317,7 @@ def test_what_the_server_refuses_is_told_in_our_words_and_rolled_back(url, serve
     assert store.commit(0, Batch(write={b"a": b""})) == 1
 
 
+@runs_on_one_server("it makes a trigger")
 @pytest.mark.parametrize(("code", "error"), [("57P01", OutcomeUnknown), ("40001", Conflict), ("23514", StoreError)])
 def test_a_refusal_of_commit_itself_is_unknown_only_where_the_session_ends(url, server, opened, code, error):
     store, name = opened(url), name_of(url)

@@ -16,8 +16,9 @@ from stateroom.engine import Batch, read_counter
 from stateroom.engines.postgres import connect
 from stateroom.errors import OutcomeUnknown, StoreError, Unavailable
 from stateroom.testing.harness import Running
-from stateroom.testing.postgres import Server, fresh_schema, shared
+from stateroom.testing.postgres import Server, fresh_schema, runs_on_one_server, shared
 
+pytestmark = runs_on_one_server("these make triggers, and stop or cut the one server")
 pooled = pytest.mark.skipif(PROGRAM is None, reason="no pgbouncer here: apt-get install pgbouncer")
 
 

@@ -12,9 +12,12 @@ from stateroom.engine import Batch
 from stateroom.engines.postgres import connect
 from stateroom.testing import engine_suite
 from stateroom.testing.harness import FOREVER, Running
-from stateroom.testing.postgres import fresh_schema, shared
+from stateroom.testing.postgres import fresh_schema, runs_on_one_server, shared
 
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no pgbouncer here: apt-get install pgbouncer")
+pytestmark = [
+    pytest.mark.skipif(PROGRAM is None, reason="no pgbouncer here: apt-get install pgbouncer"),
+    runs_on_one_server("the pooler stands in front of it"),
+]
 
 
 @functools.cache

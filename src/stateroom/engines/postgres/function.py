@@ -80,13 +80,14 @@ REMEMBER = (
 )
 
 
-def create(schema: str) -> list[Statement]:
-    """Return what makes the function and remembers that it is there."""
-    s = f'"{schema}"'
-    return [
-        Statement(CREATE.replace("{s}", s).encode()),
-        Statement(REMEMBER.format(s=s, meta=META_PART, number=NUMBER).encode()),
-    ]
+def create(schema: str) -> Statement:
+    """Return what makes the function, or makes it anew."""
+    return Statement(CREATE.replace("{s}", f'"{schema}"').encode())
+
+
+def remember(schema: str) -> Statement:
+    """Return what says that the function is there, to whoever opens the store from now on."""
+    return Statement(REMEMBER.format(s=f'"{schema}"', meta=META_PART, number=NUMBER).encode())
 
 
 def call(schema: str, part: int, batches: Sequence[Batch], *, flush: bool) -> Statement:
