@@ -326,6 +326,7 @@ def grant(tx: Writable, key: str, owner: str, token: int, ttl: int) -> Lease:
 async def acquire(tx: Writable, key: str, owner: str, ttl: float | timedelta) -> Lease:
     """See `Leases.acquire`."""
     length = arguments.microseconds(ttl, "ttl")
+    await tx.at(key).prefetch((*rows(tx.scope, key), floor_key(tx.scope), mark_key(tx.scope, key)))
     held = await _held(tx, key)
     if held.owner is not None and held.owner != owner and remaining(tx.scope, key, held) > 0:
         raise lost(key, held)
