@@ -93,6 +93,8 @@ def arguments(name, method, found):
             given["timeout"] = 0
     if (name, method) == ("savepoints", "at"):
         given["timestamp"] = 1
+    if (name, method) == ("timers", "set"):
+        given["at"] = AT
     return given
 
 
