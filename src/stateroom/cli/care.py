@@ -32,7 +32,7 @@ def doctor(context: typer.Context) -> None:
             "parts": found.parts,
             "bytes": found.bytes,
             "commits": found.commits,
-            "encrypted": key_ring() is not None,
+            "encrypted": found.encrypted,
         }
         nodes = store.locations.nodes()
         remarks = node_remarks(nodes, store.locations.holders())

@@ -32,6 +32,7 @@ from ..records.reading import open_row
 from ..values import wrapper
 from ..watch.checkpoints import Checkpoint, all_checkpoints, checkpoint_row
 from .breathing import breathe
+from .keyrings import copy_key_rows
 from .namespaces import delete_namespace, namespaces
 
 _RUN = 500
@@ -114,6 +115,7 @@ async def copy_database(source: Scope, target: Scope, *, verify: bool) -> Copied
     await target.engine.commit(0, Batch(write={_COPYING: b""}))
     try:
         copied = await _copy_all(source, target, verify)
+        await copy_key_rows(source.engine, target.engine)
     except BaseException:
         with contextlib.suppress(StoreError):  # what remains is taken away by the next copy
             await _empty(target)

@@ -17,6 +17,7 @@ from ..feed import positions
 from ..feed.positions import BEGINNING
 from ..watch.checkpoints import all_checkpoints
 from ..watch.dead_letters import letters_prefix
+from .keyrings import key_rows
 
 _RUN = 1000
 
@@ -52,6 +53,8 @@ class Stats(Shown, frozen=True):
     """How many nodes are alive, and how many dead."""
     locations: int = 0
     """How many locations of results there are, over all DAGs."""
+    encrypted: bool = False
+    """Whether values were written under a key ring, with which this store was opened or not."""
 
 
 async def stats(scope: Scope) -> Stats:
@@ -72,6 +75,7 @@ async def stats(scope: Scope) -> Stats:
         await _letters(scope.reader),
         dict(sorted(Counter("alive" if node.alive else "dead" for node in await every_node(scope.reader)).items())),
         sum((await _counted(scope.reader, keys.LOCATION_COUNT)).values()),
+        bool(await key_rows(scope.engine)),
     )
 
 

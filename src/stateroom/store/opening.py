@@ -10,8 +10,9 @@ from .. import arguments, keys
 from ..clock import Clock, SystemClock
 from ..codec import Codec
 from ..codec import default as default_codec
-from ..core.bridge import bridged
+from ..core.bridge import Inline, bridged, run_now
 from ..database import views
+from ..database.keyrings import fitting_codec
 from ..engine import Describing, Engine
 from ..engines import urls
 from ..engines.read_only import AsyncReadOnlyEngine, ReadOnlyEngine
@@ -83,8 +84,13 @@ def open(
     engine = connect(where, **_options(connect, durability, create, parts, read_only))
     if read_only:
         engine = ReadOnlyEngine(engine)
-    if isinstance(engine, Describing):
-        engine.describe(views.NUMBER, views.views())
+    try:
+        chosen = run_now(fitting_codec(Inline(engine), chosen, writable=not read_only))
+        if isinstance(engine, Describing):
+            engine.describe(views.NUMBER, views.views())
+    except BaseException:
+        engine.close()
+        raise
     return Store(engine, _shown(where), namespace=namespace, codec=chosen, clock=clock or SystemClock())
 
 
@@ -154,11 +160,22 @@ async def _open_async(
         engine: Any = await native(where, **_options(native, durability, create, parts, read_only))
         if read_only:
             engine = AsyncReadOnlyEngine(engine)
-        if isinstance(engine, Describing):
-            await engine.describe(views.NUMBER, views.views())
+        try:
+            chosen = await fitting_codec(engine, chosen, writable=not read_only)
+            if isinstance(engine, Describing):
+                await engine.describe(views.NUMBER, views.views())
+        except BaseException:
+            await engine.close()
+            raise
         return AsyncStore(engine, None, _shown(where), namespace=namespace, codec=chosen, clock=now)
     connect = urls.connect(where)
     blocking: Engine = connect(where, **_options(connect, durability, create, parts, read_only))
     if read_only:
         blocking = ReadOnlyEngine(blocking)
-    return AsyncStore(*bridged(blocking), _shown(where), namespace=namespace, codec=chosen, clock=now)
+    waiting, direct = bridged(blocking)
+    try:
+        chosen = await fitting_codec(waiting, chosen, writable=not read_only)
+    except BaseException:
+        blocking.close()
+        raise
+    return AsyncStore(waiting, direct, _shown(where), namespace=namespace, codec=chosen, clock=now)
