@@ -363,3 +363,30 @@ def test_stores_of_another_face_are_refused(alone):
         AsyncNode(alone.shared, alone.shared, "a", secret=alone.secret)
     with pytest.raises(InvalidArgument):
         Node(stateroom.AsyncStore.over(alone.shared), alone.shared, "a", secret=alone.secret)
+
+
+def test_a_memoised_function_is_registered(cluster):
+    a, b = cluster.nodes("a", "b")
+    calls = []
+
+    @a.results.memoized("d", name="double")
+    def double(number):
+        calls.append(number)
+        return number * 2
+
+    for _ in range(2):
+        value = double(4)
+        assert (cluster._thread.run(value) if cluster.asynchronous else value) == 8
+    assert calls == [4]
+    ((id, nodes),) = b.locations("d").items()
+    assert nodes == ("a",)
+    assert b.fetch("d", id) == 8
+
+
+def test_many_are_stored_and_registered(cluster):
+    a, b = cluster.nodes("a", "b")
+    a.results.put_many("d", {f"i{number}": number for number in range(30)})
+    assert b.gather("d", [f"i{number}" for number in range(31)]) == {f"i{number}": number for number in range(30)}
+    with pytest.raises(InvalidArgument):
+        a.results.put_many("e", {"x": 1, "y": object()})
+    assert set(b.locations("e")) == set(a.results.ids("e"))

@@ -4,7 +4,8 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from datetime import timedelta
-from inspect import isawaitable, signature
+from functools import wraps
+from inspect import isawaitable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -68,8 +69,31 @@ class Results:
         return result
 
     def memo(self, dag: str, function_name: str, inputs: Any, compute: Any, **more: Any) -> Any:
-        """As ``store.results.memo``, computed once on this node, and registered."""
-        return self._run(self._later.memo(dag, function_name, inputs, _computed(compute), **more))
+        """As ``store.results.memo``, computed once on this node (in the caller's thread), and registered."""
+        self._run(self._later.prepare(dag))
+        id = self._local.memo_id(function_name, inputs, ignore=more.get("ignore", ()))
+        value = self._local.memo(dag, function_name, inputs, compute, **more)
+        self._run(self._later.tell(dag, id))
+        return value
+
+    def memoized(self, dag: str, ttl: Ttl = None, name: str | None = None, **more: Any) -> Any:
+        """As ``store.results.memoized``, computed once on this node, and registered."""
+        decorate = self._local.memoized(dag, ttl, name, **more)
+
+        def decorator(function: Any) -> Any:
+            call = decorate(function)
+
+            @wraps(call)
+            def registered(*args: Any, **kwargs: Any) -> Any:
+                self._run(self._later.prepare(dag))
+                position = self._node.local.feed.latest()
+                value = call(*args, **kwargs)
+                self._run(self._later.tell_since(dag, position))
+                return value
+
+            return registered
+
+        return decorator
 
     def get(self, dag: str, id: str) -> Any:
         """The value that is here. Raises `NotFound`."""
@@ -179,7 +203,7 @@ class Node:
         check_store(local, "local", Store)
         self.name = self._settings.name
         self._shared = shared
-        self._local = local
+        self.local = local
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._inner: AsyncNode | None = None
@@ -250,7 +274,7 @@ class Node:
         self._thread.start()
         ready.wait()
         shared = AsyncStore.over(self._shared)
-        local = shared if self._local is self._shared else AsyncStore.over(self._local)
+        local = shared if self.local is self._shared else AsyncStore.over(self.local)
         inner = AsyncNode.of(shared, local, self._settings)
         try:
             asyncio.run_coroutine_threadsafe(inner.start(), loop).result()
@@ -367,29 +391,3 @@ async def _pieces(read: Callable[[], Any]) -> AsyncIterator[Any]:
             getattr(piece, "close", lambda: None)()
             raise InvalidArgument("a file whose read is awaited needs an AsyncNode", what="source")
         yield piece
-
-
-def _computed(compute: Any) -> Any:
-    """A function that blocks, called in another thread than the loop's."""
-
-    async def call(*inputs: Any) -> Any:
-        value = await asyncio.to_thread(compute, *inputs)
-        if isawaitable(value):
-            getattr(value, "close", lambda: None)()
-            raise InvalidArgument("compute is a coroutine function; use it with AsyncNode", what="compute")
-        return value
-
-    async def given(inputs: Any) -> Any:
-        return await call(inputs)
-
-    try:
-        signature(compute).bind()
-    except TypeError:
-        return given
-    except ValueError:  # a builtin that does not tell
-        pass
-
-    async def bare() -> Any:
-        return await call()
-
-    return bare

@@ -1,9 +1,10 @@
 """``node.results``: the local store's results, registered where others find them, and fetched from where they are."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import suppress
 from datetime import timedelta
+from functools import wraps
 from typing import Any
 
 import stateroom
@@ -69,30 +70,57 @@ class AsyncResults:
 
     async def memo(self, dag: str, function_name: str, inputs: Any, compute: Any, **more: Any) -> Any:
         """As ``store.results.memo``, computed once on this node, and registered."""
-        await self._presence.refresh()
-        await self._holdings.current(dag)
-        name = getattr(self._local, "memo_id", None)
-        before = frozenset() if name else frozenset(await self._local.ids(dag))
+        await self.prepare(dag)
+        id = await self._local.memo_id(function_name, inputs, ignore=more.get("ignore", ()))
         value = await self._local.memo(dag, function_name, inputs, compute, **more)
-        if name is not None:
-            await self._tell(dag, name(function_name, inputs))
-        else:
-            for id in await self._local.ids(dag):
-                if id not in before and id.startswith(f"{function_name}:"):
-                    await self._tell(dag, id)
+        await self.tell(dag, id)
         return value
 
-    async def put_many(self, dag: str, values: Any, **more: Any) -> Any:
+    def memoized(self, dag: str, ttl: Ttl = None, name: str | None = None, **more: Any) -> Any:
+        """As ``store.results.memoized``, computed once on this node, and registered."""
+        decorate = self._local.memoized(dag, ttl, name, **more)
+
+        def decorator(function: Any) -> Any:
+            call = decorate(function)
+
+            @wraps(call)
+            async def registered(*args: Any, **kwargs: Any) -> Any:
+                await self.prepare(dag)
+                position = await self._holdings.local.feed.latest()
+                value = await call(*args, **kwargs)
+                await self.tell_since(dag, position)
+                return value
+
+            return registered
+
+        return decorator
+
+    async def put_many(self, dag: str, values: Mapping[str, Any], **more: Any) -> "tuple[stateroom.Result, ...]":
         """As ``store.results.put_many``, and every value is registered."""
+        await self.prepare(dag)
+        position = await self._holdings.local.feed.latest()
+        try:
+            return await self._local.put_many(dag, values, **more)
+        finally:  # also what was stored before a value was refused
+            await self.tell_since(dag, position)
+
+    async def prepare(self, dag: str) -> None:
+        """See that this node has its name, and nothing here of the DAG that was cleared everywhere."""
         await self._presence.refresh()
         await self._holdings.current(dag)
-        values = dict(values)
-        stored = await getattr(self._local, "put_many")(dag, values, **more)  # noqa: B009 - newer than this module
-        for id in values:
-            await self._tell(dag, id)
-        return stored
 
-    async def _tell(self, dag: str, id: str) -> None:
+    async def tell_since(self, dag: str, position: str) -> None:
+        """Register what was stored here of a DAG after a position of the local store's feed."""
+        while True:
+            changes = await self._holdings.local.feed.read(position, families=["results"], ids=[dag])
+            for id in {str(change.key[1]) for change in changes.items if len(change.key) > 1}:
+                await self.tell(dag, id)
+            if not changes.items:
+                return
+            position = changes.next
+
+    async def tell(self, dag: str, id: str) -> None:
+        """Register what is here under an id."""
         try:
             await self._holdings.truth(dag, id)
         except AWAY:
