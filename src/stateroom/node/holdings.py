@@ -52,6 +52,8 @@ class Holdings:
         self._advances = -1
         self._removed: dict[tuple[str, int], int] = {}
         self.check: Callable[[], None] = lambda: None
+        self.owing: Callable[[], None] = lambda: None
+        """Called where something is owed from now on."""
 
     async def start(self) -> None:
         """See whether the two stores are one."""
@@ -197,12 +199,17 @@ class Holdings:
     def owe(self, dag: str, id: str) -> None:
         """Remember that the shared store is to be told what is here under an id."""
         self._owed[dag, id] = None
+        self.owing()
 
     async def make_up(self) -> None:
         """Tell the shared store what it could not be told. Raises where it is still away."""
         for dag, id in list(self._owed):
-            await self.truth(dag, id)
-            self._owed.pop((dag, id), None)
+            self._owed.pop((dag, id), None)  # before the look: what is stored from now on is owed anew
+            try:
+                await self.truth(dag, id)
+            except BaseException:
+                self._owed[dag, id] = None
+                raise
 
     async def truth(self, dag: str, id: str) -> Fact | None:
         """Make this node's location of a value say what is here, or go; gives what is here. Raises where it is away.

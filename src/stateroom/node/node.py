@@ -4,6 +4,7 @@ import asyncio
 import json
 import ssl
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,6 +28,9 @@ from .shared import AWAY, Shared
 from .tls import TLS, client_context, read_tls, server_context
 
 __all__ = ["AsyncNode", "NodeInfo", "Settings"]
+
+_AGAIN_SECONDS = 1.0
+"""How soon the shared store is told again what it could not be told."""
 
 _SETTLING_SECONDS = 5.0
 """How long a start waits for the two stores to be compared; then that goes on behind."""
@@ -111,12 +115,14 @@ class AsyncNode:
         self._holdings = Holdings(self._shared, local, self.name)
         self._presence = Presence(self._shared, self.name, settings.ttl, self._returned)
         self._holdings.check = self._presence.check
+        self._holdings.owing = self._owing
         self._client = Client(self.name, settings.secret, time.time, settings.client_context)
         self._fetcher = Fetcher(self._holdings, self._presence, self._client)
         self._server = Server(Serving(self._holdings, self._presence), self.name, settings.secret)
         self._listener: Listener | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._ended = False
+        self._paying: asyncio.Task[None] | None = None
         self.results = AsyncResults(self._holdings, self._presence, self._fetcher)
         """As ``store.results``, with `fetch` and what belongs to it."""
 
@@ -240,6 +246,17 @@ class AsyncNode:
             log.warning("node %r could not catch up with the shared store: %s", self.name, error.message)
         if lapsed and not self._ended:
             self._later(self._holdings.reconcile())
+
+    def _owing(self) -> None:
+        """Tell the shared store soon what it could not be told now."""
+        if not self._ended and (self._paying is None or self._paying.done()):
+            self._paying = self._later(self._pay())
+
+    async def _pay(self) -> None:
+        while self._holdings.owed:
+            await asyncio.sleep(_AGAIN_SECONDS)
+            with suppress(StoreError):
+                await self._holdings.make_up()
 
     def _later(self, work: Any) -> "asyncio.Task[None]":
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)

@@ -10,7 +10,7 @@ from ..errors import Conflict, OutcomeUnknown, Unavailable
 
 R = TypeVar("R")
 
-SECONDS = 5.0
+SECONDS = 10.0
 """How long a node waits for one answer of the shared store."""
 
 PAUSE_SECONDS = 5.0
