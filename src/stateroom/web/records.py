@@ -37,7 +37,8 @@ async def _savepoints(store: AsyncStore, arguments: dict[str, Any]) -> dict[str,
     run = arguments.pop("run", None)
     if run is None:
         prefix = arguments.pop("id_prefix", "")
-        page = await store.savepoints.runs(prefix, **arguments)
+        savepoints: Any = store.savepoints
+        page = await savepoints.runs(prefix, **arguments)
         return {"items": plain(list(page.items)), "cursor": page.cursor, "undecodable": page.undecodable}
     if arguments.keys() & {"cursor", "id_prefix"}:
         raise InvalidArgument("the savepoints of a run have no filter and no cursor", what="run")
