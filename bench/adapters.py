@@ -185,27 +185,51 @@ def graph(folder, steps):
     table.print("s ", 1, beside)
 
 
+def chat(saver, turns):
+    """A conversation: a list of messages of 500 bytes that grows by one with each turn."""
+    config, messages = {"configurable": {"thread_id": "chat", "checkpoint_ns": ""}}, []
+    version = None
+    for turn in range(turns):
+        messages = [*messages, {"id": turn, "text": os.urandom(250).hex()}]
+        version = saver.get_next_version(version, None)
+        made = {
+            **empty_checkpoint(),
+            "channel_values": {"messages": messages},
+            "channel_versions": {"messages": version},
+        }
+        config = saver.put(config, made, {"source": "loop", "step": turn}, {"messages": version})
+
+
+def changing(saver, steps, *, one):
+    """The state of 10 KB, in 100 channels or in one."""
+    state = State(saver)
+    for _ in range(steps):
+        config, made, metadata, new = state.next()
+        if one:
+            version = saver.get_next_version(max(made["channel_versions"].values()), None)
+            made.update(channel_values={"all": made["channel_values"]}, channel_versions={"all": version})
+            new = {"all": version}
+        saver.put(config, made, metadata, new)
+
+
 def disk(folder, steps):
     """Bytes on disk after so many steps."""
-    print(f"bytes on disk after {steps} steps, 10 KB of state, 1 % of it new")
-    sizes = {}
-    for shape in ("100 channels", "one channel"):
+    shapes = {
+        f"{steps} steps, 100 channels": functools.partial(changing, steps=steps, one=False),
+        f"{steps} steps, one channel": functools.partial(changing, steps=steps, one=True),
+        f"chat of {steps // 2} turns": functools.partial(chat, turns=steps // 2),
+    }
+    print("bytes on disk: 10 KB of state, 1 % of it new with each step; a chat of messages of 500 bytes")
+    for shape, fill in shapes.items():
+        sizes = {}
         for name in ("SqliteSaver", "StateroomSaver"):
             where = Path(tempfile.mkdtemp(dir=folder))
             with contextlib.ExitStack() as stack:
                 if name == "SqliteSaver":
                     file = contextlib.closing(sqlite3.connect(where / "file.db", check_same_thread=False))
-                    saver = SqliteSaver(stack.enter_context(file))
+                    fill(SqliteSaver(stack.enter_context(file)))
                 else:
-                    saver = stack.enter_context(StateroomSaver(where / "file.db"))
-                state = State(saver)
-                for _ in range(steps):
-                    config, made, metadata, new = state.next()
-                    if shape == "one channel":
-                        version = saver.get_next_version(max(made["channel_versions"].values()), None)
-                        made.update(channel_values={"all": made["channel_values"]}, channel_versions={"all": version})
-                        new = {"all": version}
-                    saver.put(config, made, metadata, new)
+                    fill(stack.enter_context(StateroomSaver(where / "file.db")))
             sizes[name] = sum(file.stat().st_size for file in where.iterdir())
             ratio = f"{sizes[name] / sizes['SqliteSaver']:8.2f}" if name != "SqliteSaver" else ""
             print(f"  {shape:34} {name:28} {sizes[name] / 1e6:10.3f} MB {ratio}")

@@ -270,6 +270,47 @@ def test_a_state_that_changes_little_takes_little(store, saver):
         assert item.checkpoint["channel_values"]["rows"][f"row{number}"] == f"{number:0100x}"
 
 
+def test_a_list_that_grows_is_stored_as_what_is_new(saver, store):
+    from langchain_core.messages import HumanMessage
+
+    config, messages = place(), []
+    for turn in range(60):
+        messages = [*messages, HumanMessage(f"{turn}" * 500, id=str(turn))]
+        config = put(saver, config, {"messages": messages}, {"messages": turn + 1})
+        saver.put_writes(config, [("messages", [*messages, "more"])], f"task{turn}")
+    stored = [snapshot.payload for snapshot in store.machines.scan(machine="langgraph.values")]
+    whole = [payload for payload in stored if isinstance(payload, bytes)]
+    assert len(whole) < len(stored) / 3
+    fresh = StateroomSaver(store)  # which remembers nothing
+    for turn, item in enumerate(reversed(list(fresh.list(place())))):
+        assert item.checkpoint["channel_values"]["messages"] == messages[: turn + 1]
+        assert item.pending_writes == [(f"task{turn}", "messages", [*messages[: turn + 1], "more"])]
+    fresh.copy_thread("t", "u")
+    fresh.prune(["t"])
+    assert len(list(store.machines.scan(machine="langgraph.values"))) < len(stored) + 5
+    for thread in ("t", "u"):
+        assert StateroomSaver(store).get_tuple(place(thread)).checkpoint["channel_values"]["messages"] == messages
+    fresh.delete_thread("t")
+    fresh.delete_thread("u")
+    assert list(store.machines.scan()) == list(store.results.scan()) == []
+
+
+def test_large_values_of_every_likeness(saver):
+    import random
+
+    dice, config, text = random.Random(1), place(), "x" * 20_000
+    texts = []
+    for version in range(40):
+        at, length = dice.randrange(len(text)), dice.choice([0, 1, 100, 15_000])
+        text = (
+            dice.choice([text, text[:at], text[at:]])[:60_000] + "y" * length + text[at : at + dice.randrange(30_000)]
+        )
+        texts.append(text)
+        config = put(saver, config, {"text": text}, {"text": version + 1})
+    saver._apart.__init__()
+    assert [item.checkpoint["channel_values"]["text"] for item in saver.list(place())] == texts[::-1]
+
+
 def test_messages_dates_and_sets_come_back_as_they_were(saver):
     from datetime import UTC, datetime
     from uuid import uuid4

@@ -143,7 +143,7 @@ async def _take(
         return
     for path, task, index, channel, value in writes:
         await operations.put_indexed(face, place, [(index, channel, value)], task, path)
-    parent = None if item.parent_config is None else item.parent_config["configurable"]["checkpoint_id"]
+    parent = None if item.parent_config is None else Place(item.parent_config).id
     before = Place(config_of(place.thread, place.namespace, ""))
     before.id, before.forks = parent, True
     await operations.put(face, before, item.checkpoint, item.metadata, item.checkpoint["channel_versions"])

@@ -3,7 +3,8 @@
 What a serializer gives is small by itself, or is repeated: from one step to the next most of a state stays. So
 
 - a value of a channel or write of `LARGE` bytes or more is kept apart under the digest of its bytes, shared by all
-  checkpoints of the thread, forks included;
+  checkpoints of the thread, forks included; one that has most in common with an earlier value of its channel, as a list
+  that grows has, as what is new in it;
 - the rest of a checkpoint is deflated against a *base*, an earlier checkpoint of the thread that is kept apart as well,
   and stored as the difference. When that grows to a sixteenth, the next base follows, which is stored as its difference
   to the first, its *root*; when that grows to a quarter, the next root.
@@ -26,6 +27,7 @@ _LARGE_AMONG_MANY = 1 << 10
 """The same where the rest of the checkpoint is over `_WINDOW` altogether."""
 _WINDOW = 32 << 10
 """How far deflate looks back: a base and what is deflated against it are at most this."""
+_HEAD = 5
 _WORTH = 1 << 10
 """Bytes from which on a difference is worth its base."""
 
@@ -34,7 +36,10 @@ SEALED = 8 << 10
 
 PLAIN, DEFLATED, APART = 0, 1, 2
 Packed = tuple[int, str, bytes]
-"""Where the bytes are, the serializer's name for their type, and the bytes (or the digest of what is apart)."""
+"""Where the bytes are, the serializer's name for their type, and the bytes.
+
+Of what is apart, its digest; where it is a difference, with a slash and the digest of what to.
+"""
 
 
 class Write(msgspec.Struct, frozen=True, array_like=True):
@@ -55,8 +60,8 @@ class Content(msgspec.Struct, frozen=True, array_like=True):
     """What of a checkpoint is for LangGraph alone."""
 
     checkpoint: Packed = (PLAIN, "", b"")
-    apart: dict[str, tuple[Any, str, str]] = {}
-    """Channels whose value is kept apart: version, type, digest."""
+    apart: dict[str, tuple[Any, str, str, str | None]] = {}
+    """Channels whose value is kept apart: version, type, digest, and digest of what it is the difference to."""
     base: str | None = None
     """Digest of what `checkpoint` and writes are deflated against."""
     root: str | None = None
@@ -90,8 +95,8 @@ class Kept(msgspec.Struct, frozen=True):
     def uses(self) -> set[str]:
         """Digests of all that is kept apart for it, but of what is in sealed writes."""
         content = self.content
-        digests = {digest for _, _, digest in content.apart.values()} | set(content.sealed)
-        digests |= apart_in(content.writes)
+        digests = set(content.sealed) | apart_in(content.writes)
+        digests |= {digest for _, _, *pair in content.apart.values() for digest in pair if digest is not None}
         for data in self.early.values():
             early = decode_content(data)
             digests |= apart_in(early.writes) | set(early.sealed)
@@ -99,8 +104,9 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 def apart_in(writes: Iterable[Write]) -> set[str]:
-    """Digests of the values of writes that are kept apart."""
-    return {write.value[2].decode() for write in writes if write.value[0] == APART}
+    """Digests of the values of writes that are kept apart, and of what those are differences to."""
+    places = (write.value[2].decode() for write in writes if write.value[0] == APART)
+    return {digest for place in places for digest in place.split("/")}
 
 
 encode_content = msgspec.msgpack.Encoder().encode
@@ -137,9 +143,11 @@ def load(value: Mapping[str, Any]) -> Kept:
     )
 
 
-def digest_of(data: bytes, type: str = "") -> str:
-    """The name of what is kept apart."""
-    return blake2b(data, digest_size=16, person=type.encode()[:16]).hexdigest()
+def digest_of(data: bytes, type: str, root: str | None = None) -> str:
+    """The name of what is kept apart; as a difference it has another than whole, for it needs its root."""
+    digest = blake2b(data, digest_size=16, person=type.encode()[:16])
+    digest.update(b"" if root is None else root.encode())
+    return digest.hexdigest()
 
 
 class Apart:
@@ -184,6 +192,40 @@ def inflate(data: bytes, base: bytes) -> bytes:
     return zlib.decompressobj(-15, base).decompress(data)
 
 
+def spliced(data: bytes, root: bytes) -> dict[str, Any] | None:
+    """A large value as what is new between what it has in common with another; None: that is too much of it.
+
+    The first bytes are by themselves: there a list says how many items it has.
+    """
+    most = min(len(data), len(root)) - _HEAD
+    left = _common(memoryview(data)[_HEAD:], memoryview(root)[_HEAD:], most)
+    right = _common(memoryview(data)[::-1], memoryview(root)[::-1], most - left)
+    middle = data[_HEAD + left : len(data) - right]
+    if len(middle) * 8 > len(data):
+        return None
+    return {"head": data[:_HEAD], "left": left, "right": right, "middle": middle}
+
+
+def _common(one: memoryview, other: memoryview, most: int) -> int:
+    """How many of the first bytes are the same, at most so many."""
+    low, high = 0, max(0, most)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle].tobytes() == other[low:middle].tobytes():
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def restored(stored: Mapping[str, Any], root: bytes) -> bytes:
+    """What was kept apart as its difference to a root."""
+    if "difference" in stored:
+        return inflate(stored["difference"], root)
+    right = root[len(root) - stored["right"] :]
+    return b"".join((stored["head"], root[_HEAD : _HEAD + stored["left"]], stored["middle"], right))
+
+
 class Base(NamedTuple):
     """What checkpoints are deflated against, and what it is deflated against itself."""
 
@@ -203,9 +245,11 @@ class New(NamedTuple):
 class Packer:
     """Turns checkpoints and writes into what is stored; `new` is what has to be stored apart with them, by digest."""
 
-    def __init__(self, serde: Any, base: Base | None) -> None:
+    def __init__(self, serde: Any, base: Base | None, roots: Mapping[str, Base] | None = None) -> None:
         self._serde = serde
         self._base = base
+        self._roots = roots or {}
+        """By channel: what its large values may be differences to."""
         self.new: dict[str, New] = {}
 
     def content(self, checkpoint: Checkpoint, new_versions: Mapping[str, Any], parent: Kept | None) -> Content:
@@ -225,7 +269,7 @@ class Packer:
             for channel, value in list(rest.items()):
                 value_type, value_data = self._serde.dumps_typed(value)
                 if len(value_data) >= limit:
-                    apart[channel] = (versions[channel], value_type, self._apart(value_type, value_data, "value"))
+                    apart[channel] = (versions[channel], value_type, *self._large(channel, value_type, value_data))
                     del rest[channel]
             type, data = self._serde.dumps_typed({**checkpoint, "channel_values": rest})
         packed = self._pack(type, data, new_base=True)
@@ -236,7 +280,7 @@ class Packer:
 
     def writes(self, writes: Iterable[tuple[int, str, Any]], task: str, path: str) -> list[Write]:
         """Writes of a task: their indexes, channels and values."""
-        return [Write(path, task, index, channel, self._write(value)) for index, channel, value in writes]
+        return [Write(path, task, index, channel, self._write(channel, value)) for index, channel, value in writes]
 
     def with_writes(self, content: Content, more: Sequence[Write]) -> Content:
         """A checkpoint with some more writes; the same where there was each of them already."""
@@ -250,11 +294,25 @@ class Packer:
             writes = ()
         return msgspec.structs.replace(content, writes=writes, sealed=sealed, interrupted=interrupted)
 
-    def _write(self, value: Any) -> Packed:
+    def _write(self, channel: str, value: Any) -> Packed:
         type, data = self._serde.dumps_typed(value)
         if len(data) >= LARGE:
-            return APART, type, self._apart(type, data, "value").encode()
+            digest, root = self._large(channel, type, data)
+            return APART, type, (digest if root is None else f"{digest}/{root}").encode()
         return self._pack(type, data, new_base=False)
+
+    def _large(self, channel: str, type: str, data: bytes) -> tuple[str, str | None]:
+        """Keep a large value apart, whole or as a difference; gives its digest, and that of what to."""
+        root = self._roots.get(channel)
+        whole = digest_of(data, type)
+        if root is not None and root.digest == whole:
+            return whole, None
+        difference = None if root is None else spliced(data, root.data)
+        if root is None or difference is None:
+            return self._apart(type, data, "value"), None
+        digest = digest_of(data, type, root.digest)
+        self.new[digest] = New("value", {"root": root.digest, **difference}, data)
+        return digest, root.digest
 
     def _apart(self, type: str, data: bytes, what: str) -> str:
         digest = digest_of(data, type)
@@ -275,11 +333,10 @@ class Packer:
         return DEFLATED, type, deflate(data, data)
 
     def _new_base(self, data: bytes, root: Base | None) -> Base:
-        digest = digest_of(data, "base")
         difference = data if root is None else deflate(data, root.data)
         if root is None or len(difference) * 4 > len(data):
-            self.new[digest] = New("base", data, data)
-            return Base(digest, data)
+            return Base(self._apart("base", data, "base"), data)
+        digest = digest_of(data, "base", root.digest)
         self.new[digest] = New("base", {"root": root.digest, "difference": difference}, data)
         return Base(digest, data, root)
 

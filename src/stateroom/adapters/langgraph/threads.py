@@ -5,7 +5,7 @@ has followed moves to the *past*. A put reads the head and replaces it in one tr
 not the head any more is refused, and readers see a thread whole or not at all.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -36,6 +36,7 @@ from .record import (
     inflate,
     load,
     merged,
+    restored,
 )
 
 MACHINE = "langgraph"
@@ -82,7 +83,8 @@ class Operations:
             parent = head
             if head is not None and place.id != head.id:
                 parent = await self._past(face, tx, place.thread, place.namespace, place.id)
-            packer = Packer(self.serde, await self._base(face, tx, parent or head))
+            roots = await self._roots(face, tx, parent, new_versions)
+            packer = Packer(self.serde, await self._base(face, tx, parent or head), roots)
             content = packer.content(checkpoint, new_versions, parent)
             kept = Kept(place.thread, place.namespace, id, place.id, kept_metadata, content)
             behind = head is not None and id < head.id and place.id != head.id
@@ -95,7 +97,7 @@ class Operations:
             if behind:
                 await face.done(tx.results.put(past, names.past_id(place.namespace, id), dump(kept)))
                 return packer.new
-            if head is not None and head.id != id:
+            if head is not None and row is not None and head.id != id:
                 value = {name: item for name, item in row.value.items() if name != "early"}
                 await face.done(tx.results.put(past, names.past_id(place.namespace, head.id), value))
             await face.done(tx.results.put(dag, key, dump(kept)))
@@ -131,7 +133,8 @@ class Operations:
                 if past is None:
                     return await self._put_early(face, tx, place, head, (writes, task, path))
                 kept = past
-            packer = Packer(self.serde, await self._base(face, tx, kept))
+            roots = await self._roots(face, tx, kept, {channel for _, channel, _ in writes})
+            packer = Packer(self.serde, await self._base(face, tx, kept), roots)
             content = packer.with_writes(kept.content, packer.writes(writes, task, path))
             if content is kept.content:
                 return {}
@@ -262,7 +265,7 @@ class Operations:
     async def checkpoint(self, face: Face, kept: Kept) -> Any:
         """A checkpoint with the values of its channels."""
         checkpoint = await self.value(face, kept, kept.content.checkpoint)
-        for channel, (_, type, digest) in kept.content.apart.items():
+        for channel, (_, type, digest, _) in kept.content.apart.items():
             data = await self._apart(face, face.store, kept, digest)
             checkpoint["channel_values"][channel] = self.serde.loads_typed((type, data))
         return checkpoint
@@ -281,7 +284,7 @@ class Operations:
     async def _bytes(self, face: Face, reader: Any, kept: Kept, packed: Packed) -> bytes:
         form, _, data = packed
         if form == APART:
-            return await self._apart(face, reader, kept, data.decode())
+            return await self._apart(face, reader, kept, data.decode().partition("/")[0])
         if form == DEFLATED:
             assert kept.content.base is not None
             return inflate(data, await self._apart(face, reader, kept, kept.content.base))
@@ -299,7 +302,7 @@ class Operations:
                 )
             data = snapshot.payload
             if not isinstance(data, bytes):
-                data = inflate(data["difference"], await self._apart(face, reader, kept, data["root"]))
+                data = restored(data, await self._apart(face, reader, kept, data["root"]))
             self.apart.add(digest, data)
         return data
 
@@ -330,6 +333,14 @@ class Operations:
         await face.done(
             face.store.machines.save(VALUES, names.value_name(target, digest), snapshot.state, snapshot.payload)
         )
+
+    async def _roots(self, face: Face, reader: Any, kept: Kept | None, channels: Collection[str]) -> dict[str, Base]:
+        """What new large values of some channels may be differences to."""
+        roots = {}
+        for channel, (_, _, digest, root) in ({} if kept is None else kept.content.apart).items():
+            if kept is not None and channel in channels:
+                roots[channel] = Base(root or digest, await self._apart(face, reader, kept, root or digest))
+        return roots
 
     async def _base(self, face: Face, reader: Any, kept: Kept | None) -> Base | None:
         if kept is None or kept.content.base is None:
