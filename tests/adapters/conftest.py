@@ -40,6 +40,14 @@ def store(request):
         yield store
 
 
+@pytest.fixture
+def saver(store):
+    """A checkpointer on it."""
+    from stateroom.adapters.langgraph import StateroomSaver
+
+    return StateroomSaver(store)
+
+
 @pytest.fixture(params=ENGINES[1:])
 def url(request, tmp_path):
     """The url of a database that outlives the stores on it."""

@@ -34,13 +34,13 @@ def head_id(namespace: str) -> str:
     return stored_key(namespace, 120) if namespace else _ROOT
 
 
-def early_id(namespace: str, checkpoint: str) -> str:
-    """Writes in `heads` that came before their checkpoint."""
-    return "%early/" + past_id(namespace, checkpoint)
+def early_id(namespace: str) -> str:
+    """Writes in `heads` that came before the first checkpoint of their namespace."""
+    return "%early/" + head_id(namespace)
 
 
 def is_early(id: str) -> bool:
-    """Whether an id in `heads` is of writes that came before their checkpoint."""
+    """Whether an id in `heads` is of writes that came before the first checkpoint."""
     return id.startswith("%early/")
 
 

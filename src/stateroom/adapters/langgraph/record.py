@@ -153,16 +153,17 @@ def digest_of(data: bytes, type: str, root: str | None = None) -> str:
 class Apart:
     """Values that are kept apart: those to be stored, and a few that were read or written lately.
 
-    A digest names one content for ever, so that what is remembered never goes stale.
+    A digest names one content for ever, and so does what was deflated with its base: nothing that is remembered goes
+    stale.
     """
 
     def __init__(self, most_bytes: int = 64 << 20) -> None:
-        self._recent: OrderedDict[str, bytes] = OrderedDict()
+        self._recent: OrderedDict[str | bytes, bytes] = OrderedDict()
         self._bytes = 0
         self._most = most_bytes
         self._lock = Lock()
 
-    def get(self, digest: str) -> bytes | None:
+    def get(self, digest: str | bytes) -> bytes | None:
         """A value that is remembered."""
         with self._lock:
             data = self._recent.get(digest)
@@ -170,7 +171,7 @@ class Apart:
                 self._recent.move_to_end(digest)
             return data
 
-    def add(self, digest: str, data: bytes) -> None:
+    def add(self, digest: str | bytes, data: bytes) -> None:
         """Remember a value."""
         with self._lock:
             if digest in self._recent or len(data) > self._most:

@@ -44,6 +44,8 @@ MACHINE = "langgraph"
 VALUES = "langgraph.values"
 """The machine whose snapshots are the values that are kept apart."""
 
+_EARLY = 100
+"""Checkpoints that are waited for with their writes; a run has two or three."""
 _AGAIN = 5
 """Times a read starts again where what it needs was pruned meanwhile."""
 
@@ -95,6 +97,7 @@ class Operations:
             await self._store(face, tx, place.thread, packer.new)
             past = names.past(place.thread)
             if behind:
+                kept = msgspec.structs.replace(kept, early={})  # they stay with the head
                 await face.done(tx.results.put(past, names.past_id(place.namespace, id), dump(kept)))
                 return packer.new
             if head is not None and row is not None and head.id != id:
@@ -152,7 +155,7 @@ class Operations:
     ) -> dict[str, New]:
         """Keep writes whose checkpoint is not there yet: with the head, or where there is none, by themselves."""
         assert place.id is not None
-        dag, id = names.heads(place.thread), names.early_id(place.namespace, place.id)
+        dag, id = names.heads(place.thread), names.early_id(place.namespace)
         row = None if head is not None else await face.done(tx.results.find(dag, id))
         kept = head or (Kept(place.thread, place.namespace, place.id, None, {}) if row is None else load(row.value))
         packer = Packer(self.serde, None)
@@ -167,7 +170,7 @@ class Operations:
         """A checkpoint with the writes that came before it; those of others stay with the head."""
         early = {} if head is None else dict(head.early)
         if head is None:
-            dag, id = names.heads(kept.thread), names.early_id(kept.namespace, kept.id)
+            dag, id = names.heads(kept.thread), names.early_id(kept.namespace)
             row = await face.done(tx.results.find(dag, id))
             if row is not None:
                 early = dict(load(row.value).early)
@@ -176,7 +179,8 @@ class Operations:
         if data is not None:
             waiting = msgspec.structs.replace(kept, content=decode_content(data))
             kept = await self._with_writes(face, tx, kept, waiting, packer)
-        return msgspec.structs.replace(kept, early=early) if early else kept
+        latest = sorted(early)[-_EARLY:]  # what a run that died left behind does not stay for ever
+        return msgspec.structs.replace(kept, early={id: early[id] for id in latest}) if latest else kept
 
     async def _with_writes(self, face: Face, tx: Any, kept: Kept, origin: Kept, packer: Packer) -> Kept:
         """A checkpoint with the writes that another record has; those deflated against another base are made plain."""
@@ -287,7 +291,12 @@ class Operations:
             return await self._apart(face, reader, kept, data.decode().partition("/")[0])
         if form == DEFLATED:
             assert kept.content.base is not None
-            return inflate(data, await self._apart(face, reader, kept, kept.content.base))
+            deflated = kept.content.base.encode() + data
+            inflated = self.apart.get(deflated)
+            if inflated is None:
+                inflated = inflate(data, await self._apart(face, reader, kept, kept.content.base))
+                self.apart.add(deflated, inflated)
+            return inflated
         return data
 
     async def _apart(self, face: Face, reader: Any, kept: Kept, digest: str) -> bytes:
