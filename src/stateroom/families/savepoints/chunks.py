@@ -22,6 +22,7 @@ from ...codec import Codec
 from ...codec.malformed import parsing
 from ...core.namespace import Scope
 from ...core.transaction import TransactionRows
+from ...core.turns import give_way
 from ...errors import Damaged, Undecodable
 from ...values import objects, wrapper
 from ...values.objects import CHUNK_BYTES, Object
@@ -118,21 +119,21 @@ class Chunk(NamedTuple):
                 return state
         return None
 
-    def values(self, codec: Codec) -> list[object]:
-        """All states, decoded in one go. Raises `Undecodable`, naming the entity."""
+    def values(self, codec: Codec, *, raw: bool = False) -> list[object]:
+        """All states, decoded in one go. Raises `Undecodable`, naming the entity; not for unknown types if `raw`."""
         try:
-            values: list[object] = codec.decode(self.states)
+            values: list[object] = codec.decode(self.states, raw=raw)
         except Undecodable:
-            return [decode_state(codec, id, state) for id, state in self.each()]
+            return [decode_state(codec, id, state, raw=raw) for id, state in self.each()]
         if len(values) != len(self.ids):
             raise Damaged("a chunk of a savepoint has other numbers of ids and states", kind="savepoints")
         return values
 
 
-def decode_state(codec: Codec, id: str, state: bytes) -> object:
+def decode_state(codec: Codec, id: str, state: bytes, *, raw: bool = False) -> object:
     """One state. Raises `Undecodable` naming the entity."""
     try:
-        return codec.decode(state)
+        return codec.decode(state, raw=raw)
     except Undecodable as error:
         message = f"the state of entity {id!r}: {error.message}"
         raise Undecodable(message, kind="savepoints", id=id, path=error.path, tag=error.tag) from error
@@ -211,6 +212,7 @@ class LayerWriter:
     async def extend(self, ids: Sequence[str], entry: Callable[[str], Entry]) -> None:
         """Add entities that come after all before."""
         for start in range(0, len(ids), _RUN):
+            await give_way(self._scope)
             run = ids[start : start + _RUN]
             hashes = [blake2b(id, digest_size=HASH_BYTES).digest() for id in map(str.encode, run)]
             entries = list(map(entry, run))

@@ -1,9 +1,10 @@
 """Savepoints: consistent cuts of all entities of a run at a logical time.
 
-After Runbox' StateStore, which rewrites a run's whole state each time and gives back only the newest. Here an unchanged
-chunk is stored once, an update writes what changed, and every savepoint that was kept can be read, entity by entity.
+An unchanged chunk is stored once, an update writes what changed, and every savepoint that was kept can be read, entity
+by entity.
 """
 
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from typing import Any, Generic
 
@@ -14,8 +15,8 @@ from ...core.operation import Family, M, iteration, joining, operation, reading
 from ...core.transaction import Transaction
 from ...errors import Damaged, NotFound
 from ...records.entry import NO_POINTER, Entry, encode, feed_prefix
+from ...records.pages import BY_NAME, Page, check_limit, fingerprint, read_cursor, write_cursor
 from ...records.reading import load
-from ...records.saving import remove
 from ...values import objects, uploads
 from .chunks import decode_state
 from .layers import REMOVED, merged, whole
@@ -23,6 +24,7 @@ from .record import (
     SAVEPOINTS,
     Run,
     SavepointRecord,
+    count_key,
     find_run,
     layers_of,
     manifest_ref,
@@ -30,9 +32,9 @@ from .record import (
     no_savepoint,
     run_key,
     timestamps,
-    touch_run,
     write_run,
 )
+from .record import runs as find_runs
 from .schedule import Schedule, as_schedule
 from .writing import save_changes, save_whole
 
@@ -73,36 +75,40 @@ class Savepoint(Family[M], Generic[M]):
         return hash((self.run, self.timestamp, self._record.content))
 
     @iteration
-    async def entities(self, tx: Reader) -> AsyncIterator[tuple[str, Any]]:
-        """Ids and states, by id; holds some chunks at a time, whatever the savepoint has."""
+    async def entities(self, tx: Reader, *, raw: bool = False) -> AsyncIterator[tuple[str, Any]]:
+        """Iterate over ids and states, by id; holds some chunks at a time, whatever the savepoint has.
+
+        `raw`: with a `codec.Raw` in place of each object whose type is not registered here.
+        """
         try:
             codec = tx.scope.codec
-            async for ids, states in merged(await layers_of(tx, self._record), lambda chunk: chunk.values(codec)):
+            layers = await layers_of(tx, self._record)
+            async for ids, states in merged(layers, lambda chunk: chunk.values(codec, raw=raw)):
                 for pair in zip(ids, states, strict=True):
                     yield pair
         except Damaged as error:
             raise await self._gone(tx, error) from error
 
     @reading
-    async def get(self, tx: Reader, entity_id: str) -> Any:
-        """The state of one entity, read without the rest. Raises `NotFound`."""
+    async def get(self, tx: Reader, entity_id: str, *, raw: bool = False) -> Any:
+        """Return the state of one entity, read without the rest. Raises `NotFound`; `raw` as in `entities`."""
         entity_id = arguments.name(entity_id, "entity_id")
         try:
             for layer in reversed(await layers_of(tx, self._record)):
-                found = await layer.find(entity_id)
-                if found is REMOVED:
+                state = await layer.find(entity_id)
+                if state is REMOVED:
                     break
-                if found is not None:
-                    return decode_state(tx.scope.codec, entity_id, found)
+                if state is not None:
+                    return decode_state(tx.scope.codec, entity_id, state, raw=raw)
         except Damaged as error:
             raise await self._gone(tx, error) from error
         raise missing_entity(self._record, entity_id)
 
     @reading
-    async def to_dict(self, tx: Reader) -> dict[str, Any]:
-        """All states by id."""
+    async def to_dict(self, tx: Reader, *, raw: bool = False) -> dict[str, Any]:
+        """Return all states by id; `raw` as in `entities`."""
         try:
-            return await whole(await layers_of(tx, self._record), lambda chunk: chunk.values(tx.scope.codec))
+            return await whole(await layers_of(tx, self._record), lambda chunk: chunk.values(tx.scope.codec, raw=raw))
         except Damaged as error:
             raise await self._gone(tx, error) from error
 
@@ -139,7 +145,7 @@ class Savepoints(Family[M]):
 
     @reading
     async def initialized(self, tx: Reader, run: str) -> bool:
-        """Whether a run was initialised."""
+        """Say whether a run was initialised."""
         run = arguments.name(run, "run")
         return await find_run(tx, run) is not None
 
@@ -179,7 +185,7 @@ class Savepoints(Family[M]):
 
     @reading
     async def latest(self, tx: Reader, run: str) -> Savepoint[M]:
-        """The newest savepoint of a run. Raises `NoSavepoint`, also for a run that was never initialised."""
+        """Return the newest savepoint of a run. Raises `NoSavepoint`, also for a run that was never initialised."""
         run = arguments.name(run, "run")
         stored = await newest(tx, run)
         if stored is None:
@@ -188,7 +194,7 @@ class Savepoints(Family[M]):
 
     @reading
     async def at(self, tx: Reader, run: str, timestamp: int) -> Savepoint[M]:
-        """The newest savepoint at or before a time. Raises `NoSavepoint`."""
+        """Return the newest savepoint at or before a time. Raises `NoSavepoint`."""
         run = arguments.name(run, "run")
         stored = await newest(tx, run, arguments.number(timestamp, "timestamp"))
         if stored is None:
@@ -197,7 +203,7 @@ class Savepoints(Family[M]):
 
     @reading
     async def latest_timestamp(self, tx: Reader, run: str) -> int:
-        """The time of the newest savepoint. Raises `NoSavepoint`."""
+        """Return the time of the newest savepoint. Raises `NoSavepoint`."""
         run = arguments.name(run, "run")
         stored = await newest(tx, run)
         if stored is None:
@@ -206,9 +212,24 @@ class Savepoints(Family[M]):
 
     @reading
     async def list(self, tx: Reader, run: str) -> tuple[int, ...]:
-        """The times of a run's savepoints, ascending."""
+        """Return the times of a run's savepoints, ascending."""
         run = arguments.name(run, "run")
         return tuple(await timestamps(tx, run))
+
+    @reading
+    async def runs(self, tx: Reader, prefix: str = "", *, limit: int = 100, cursor: str | None = None) -> Page[str]:
+        """Return the runs that were initialised and whose names begin with `prefix`, in order.
+
+        Raises `InvalidArgument`.
+        """
+        begin = arguments.prefix(prefix, "prefix")
+        check_limit(limit)
+        query = fingerprint(tx.scope.prefix, "savepoints", "runs", begin)
+        after = None if cursor is None else read_cursor(cursor, query, BY_NAME)
+        names, _ = await find_runs(tx, begin, after, limit + 1)
+        more = len(names) > limit
+        last = keys.path(names[limit - 1]) if more else b""
+        return Page(tuple(names[:limit]), write_cursor(query, last) if more else None)
 
     @joining
     async def keep(self, run: str, n: int) -> int:
@@ -241,17 +262,13 @@ class Savepoints(Family[M]):
 
 
 async def _delete_old(tx: Transaction, run: str, n: int, most: int | None) -> int:
-    head = await find_run(tx, run)
-    if head is None:
+    if await find_run(tx, run) is None:
         return 0
     doomed = (await timestamps(tx, run))[:-n][:most]
     for timestamp in doomed:
         stored = await load(tx, SAVEPOINTS, (run, timestamp))
         if stored is not None:
-            await remove(tx, SAVEPOINTS, stored)
-            await objects.release(tx.at(run), {manifest_ref(stored.record): 1})
-    if doomed:
-        touch_run(tx, run, head)
+            await SAVEPOINTS.drop(tx, stored)
     return len(doomed)
 
 
@@ -259,17 +276,19 @@ async def _delete_run(tx: Transaction, run: str) -> bool:
     if await find_run(tx, run) is None:
         return False
     scope, rows = tx.scope, tx.at(run)
-    held: dict[bytes, int] = {}
+    manifests: Counter[bytes] = Counter()
     for timestamp in await timestamps(tx, run):
         stored = await load(tx, SAVEPOINTS, (run, timestamp))
         if stored is not None:
-            ref = manifest_ref(stored.record)
-            held[ref] = held.get(ref, 0) + 1
+            manifests[manifest_ref(stored.record)] += 1
     start = SAVEPOINTS.prefix(scope) + keys.path(run)
     rows.clear(start, start + keys.END * 9)
     rows.delete(run_key(scope, run))
-    if held:
-        await objects.release(rows, held)
+    counter = count_key(scope, run)
+    rows.delete(counter)
+    rows.add(counter, -rows.added(counter))
+    if manifests:
+        await objects.release(rows, manifests)
     now = to_micros(scope.clock.now())
     entry = Entry("delete", SAVEPOINTS.name, run, (run,), NO_POINTER, now, None, None)
     rows.append(feed_prefix(scope), encode(scope, entry))

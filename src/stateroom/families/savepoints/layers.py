@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ...core.namespace import Rows
+from ...core.turns import apart, give_way
 from ...errors import Damaged
 from ...values import objects, wrapper
 from ...values.objects import READ_BYTES
@@ -22,6 +23,7 @@ REMOVED: Any = object()
 """Stands for the state of an entity that a layer removes."""
 
 _HASHES = 256  # hash objects of one read
+_SORTED = 10_000  # entities that are sorted in place; more of them leave an event loop
 Decode = Callable[[Chunk], Iterable[Any]]
 """From a chunk to its states, in the order of its ids."""
 
@@ -40,6 +42,7 @@ class Layer:
 
     def __init__(self, rows: Rows, ref: bytes, head: LayerHead, pages: tuple[bytes, ...]) -> None:
         self._rows = rows
+        self.scope = rows.scope
         self.ref = ref
         self.head = head
         self._pages = pages
@@ -63,10 +66,12 @@ class Layer:
             for at, more in enumerate(page.sizes):
                 if size and size + more > READ_BYTES:
                     for content in await self._contents(page, begin, at):
+                        await give_way(self.scope)
                         yield open_chunk(content)
                     begin, size = at, 0
                 size += more
             for content in await self._contents(page, begin, len(page.refs)):
+                await give_way(self.scope)
                 yield open_chunk(content)
 
     async def _contents(self, page: Page, begin: int, end: int) -> list[bytes]:
@@ -200,8 +205,9 @@ async def whole(layers: Sequence[Layer], decode: Decode) -> dict[str, Any]:
                 found.pop(id, None)
         if number == 0:
             base = len(found)
-    changed = len(found) != base or any(layer.head.removed for layer in layers)
-    return dict(sorted(found.items(), key=_id)) if changed else found
+    if len(found) == base and not any(layer.head.removed for layer in layers):
+        return found
+    return await apart(layers[0].scope, len(found) > _SORTED, lambda: dict(sorted(found.items(), key=_id)))
 
 
 def _laid_over(

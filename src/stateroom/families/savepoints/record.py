@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import ormsgpack
@@ -10,13 +10,14 @@ import ormsgpack
 from ... import keys
 from ...codec import Codec, seal, unseal
 from ...codec.malformed import parsing
-from ...core.namespace import Reader, Scope
-from ...core.transaction import Transaction
+from ...core.namespace import Reader, Rows, Scope
+from ...core.transaction import TransactionRows, Writable
 from ...errors import Damaged, NoSavepoint, NotInitialized, Undecodable
 from ...limits import INT64_MAX
 from ...records.audit import Problem, rows_of
 from ...records.kind import Kind, Record, Stored, register
 from ...records.reading import open_current
+from ...records.saving import remove
 from ...values import objects, wrapper
 from .layers import Layer, open_layers
 from .schedule import Schedule
@@ -48,6 +49,14 @@ class _Savepoints(Kind[SavepointRecord]):
 
     def path(self, record: SavepointRecord) -> tuple[str | int, ...]:
         return record.run, record.timestamp
+
+    def counters(self, record: SavepointRecord) -> Iterable[bytes]:
+        return (_counter(record.run),)
+
+    async def drop(self, tx: Writable, stored: Stored[SavepointRecord]) -> None:
+        """Remove a savepoint and what only it needed."""
+        await remove(tx, self, stored)
+        await objects.release(tx.at(stored.record.run), {manifest_ref(stored.record): 1})
 
     def pack(self, record: SavepointRecord) -> list[Any]:
         return [record.count, record.bytes, record.content, record.run, record.timestamp]
@@ -116,7 +125,10 @@ async def layers_of(reader: Reader, record: SavepointRecord) -> list[Layer]:
 
 
 _Natural = Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)]
-_RUN = msgspec.msgpack.Decoder(tuple[_Natural, Annotated[int, msgspec.Meta(ge=1)] | None, _Natural, _Natural])
+# Start, interval and threshold; the threshold is a share of 2**64.
+_RUN = msgspec.msgpack.Decoder(
+    tuple[_Natural, Annotated[int, msgspec.Meta(ge=1)] | None, Annotated[int, msgspec.Meta(ge=0)]]
+)
 
 
 async def _decode_all(layer: Layer, codec: Codec) -> None:
@@ -126,13 +138,12 @@ async def _decode_all(layer: Layer, codec: Codec) -> None:
 
 
 class Run(msgspec.Struct, frozen=True):
-    """A run that was initialised. Whatever changes its savepoints writes it, so that two of them never mix."""
+    """A run that was initialised. Its row stays as it is while savepoints come and go."""
 
     start: int
     every_ms: int | None
     cut: int = 0
     """The threshold of its chunks; 0: not fixed yet."""
-    generation: int = 0
 
     @property
     def schedule(self) -> Schedule:
@@ -161,15 +172,47 @@ async def get_run(reader: Reader, run: str) -> Run:
     return found
 
 
-def write_run(tx: Transaction, name: str, run: Run) -> None:
+def write_run(tx: Writable, name: str, run: Run) -> None:
     key = run_key(tx.scope, name)
-    packed = ormsgpack.packb([run.start, run.every_ms, run.cut, run.generation])
-    tx.at(name).put(key, seal(key, packed))
+    tx.at(name).put(key, seal(key, ormsgpack.packb([run.start, run.every_ms, run.cut])))
 
 
-def touch_run(tx: Transaction, name: str, run: Run, cut: int = 0) -> None:
-    """Note that a run's savepoints change; `cut`: its threshold, if it has none yet."""
-    write_run(tx, name, msgspec.structs.replace(run, cut=run.cut or cut, generation=run.generation + 1))
+def touch_run(tx: Writable, name: str, run: Run, cut: int = 0) -> None:
+    """Fix the threshold of a run's chunks with its first savepoint; nothing is written for any later one."""
+    if cut and not run.cut:
+        write_run(tx, name, msgspec.structs.replace(run, cut=cut))
+
+
+def _counter(run: str) -> bytes:
+    return b"r" + keys.path(run)
+
+
+def count_key(scope: Scope, run: str) -> bytes:
+    """A counter of a run's savepoints. Each one that comes or goes moves it: so a reader notices, and two writers of
+    different times do not meet.
+    """
+    return SAVEPOINTS.counter(scope, _counter(run))
+
+
+class Mark(NamedTuple):
+    """What a run's savepoints were at a moment; equal marks: none has come or gone since."""
+
+    of_run: int
+    """The version of the run's row: another one where it was deleted and initialised again."""
+    of_count: int
+    """The version of the counter's row."""
+
+
+async def mark(rows: Rows, run: str) -> Mark:
+    """The mark of a run now; in a transaction it must be the same at commit."""
+    found = await rows.get_many([run_key(rows.scope, run), count_key(rows.scope, run)])
+    return Mark(*(0 if row is None else row.version for row in found))
+
+
+async def _guard(rows: Rows, run: str) -> None:
+    """Let a transaction notice at its commit that savepoints of a run came or went since it scanned them."""
+    if isinstance(rows, TransactionRows):
+        await mark(rows, run)
 
 
 def no_savepoint(run: str, text: str = "has no savepoint") -> NoSavepoint:
@@ -178,10 +221,13 @@ def no_savepoint(run: str, text: str = "has no savepoint") -> NoSavepoint:
 
 async def newest(reader: Reader, run: str, upto: int | None = None) -> Stored[SavepointRecord] | None:
     """The newest savepoint of a run, at or before a time; None where there is none."""
+    rows = reader.at(run)
     start = SAVEPOINTS.prefix(reader.scope) + keys.path(run)
     stop = start + (keys.END * 9 if upto is None else keys.number(upto) + b"\0")
-    await reader.at(run).get(run_key(reader.scope, run))  # in a transaction: guards the scan
-    for row in await reader.at(run).scan(start, stop, limit=1, reverse=True):
+    await _guard(rows, run)
+    for row in await rows.scan(start, stop, limit=1, reverse=True):
+        if isinstance(rows, TransactionRows):
+            rows.expect(row.key, row)
         path = keys.parse(row.key[len(SAVEPOINTS.prefix(reader.scope)) :], SAVEPOINTS.shape)
         return await open_current(reader, SAVEPOINTS, path, row.key, row)
     return None
@@ -189,13 +235,23 @@ async def newest(reader: Reader, run: str, upto: int | None = None) -> Stored[Sa
 
 async def timestamps(reader: Reader, run: str) -> list[int]:
     """The times of a run's savepoints, ascending."""
+    rows = reader.at(run)
     start = SAVEPOINTS.prefix(reader.scope) + keys.path(run)
     stop = start + keys.END * 9
-    await reader.at(run).get(run_key(reader.scope, run))
-    found: list[int] = []
+    await _guard(rows, run)
+    times: list[int] = []
     while True:
-        rows = await reader.at(run).scan(start, stop, limit=1000)
-        found += [int.from_bytes(row.key[-8:], "big") for row in rows]
-        if len(rows) < 1000:
-            return found
-        start = rows[-1].key + b"\0"
+        page = await rows.scan(start, stop, limit=1000)
+        times += [int.from_bytes(row.key[-8:], "big") for row in page]
+        if len(page) < 1000:
+            return times
+        start = page[-1].key + b"\0"
+
+
+async def runs(reader: Reader, begin: str, after: bytes | None, limit: int) -> tuple[list[str], bytes]:
+    """Up to `limit` runs whose names begin so, in order, and the place of the last one."""
+    head = reader.scope.key(keys.RUN)
+    first = head + begin.encode()
+    page = await reader.scan(first if after is None else head + after + b"\0", first + keys.END, limit=limit)
+    tails = [row.key[len(head) :] for row in page]
+    return [str(keys.parse(tail, (str,))[0]) for tail in tails], tails[-1] if tails else b""

@@ -6,10 +6,12 @@ from typing import Any, TypeVar
 import msgspec
 
 from ... import arguments, keys
+from ...core.contention import Attempts
 from ...core.namespace import Reader, Scope
 from ...core.transaction import Transaction
+from ...core.turns import apart, is_large
 from ...errors import Conflict, Damaged, InvalidArgument
-from ...limits import NAME_BYTES, TRIES
+from ...limits import NAME_BYTES
 from ...records.kind import Stored
 from ...records.reading import load
 from ...records.saving import save
@@ -19,12 +21,14 @@ from .chunks import Entry, LayerWriter, Sink, id_hash, threshold
 from .layers import REMOVED, Layer, encoded, merged, open_layers
 from .record import (
     SAVEPOINTS,
+    Mark,
     Run,
     SavepointRecord,
     find_run,
     get_run,
     layer_refs,
     manifest_ref,
+    mark,
     newest,
     no_savepoint,
     touch_run,
@@ -75,6 +79,13 @@ def encode_all(scope: Scope, entities: Any, what: str = "entities") -> dict[str,
     if repeated:
         raise InvalidArgument(f"{what} has {pair[0]!r} twice; give each entity once", what=what, value=pair[0])
     return plain_ids(found)
+
+
+async def encode_apart(scope: Scope, entities: Any, what: str = "entities") -> dict[str, bytes]:
+    """As `encode_all`; what is large is encoded in a thread, where there is an event loop to hold up."""
+    # A generator is left alone: it is the caller's code, and belongs to the caller's thread.
+    large = isinstance(entities, dict | list | tuple) and is_large(entities)
+    return await apart(scope, large, encode_all, scope, entities, what)
 
 
 def plain_ids(states: dict[str, bytes]) -> dict[str, bytes]:
@@ -133,7 +144,7 @@ async def save_whole(
 ) -> SavepointRecord:
     """Save all entities of a run at a time. Raises `NotInitialized`, `InvalidArgument`."""
     cut = (await get_run(reader, run)).cut
-    found = encode_all(scope, entities)
+    found = await encode_apart(scope, entities)
     if not cut and found:
         cut = threshold([len(state) + 16 for _, state in zip(range(_SAMPLE), found.values(), strict=False)])
     sink = Sink(scope, keys.root(run))
@@ -162,36 +173,41 @@ async def save_changes(
     removed: Any,
 ) -> SavepointRecord:
     """Save what changed since the newest savepoint. Raises `NoSavepoint`, `InvalidArgument`."""
-    entries: dict[str, Entry] = dict(encode_all(scope, changed, "changed"))
+    entries: dict[str, Entry] = dict(await encode_apart(scope, changed, "changed"))
     gone = _removed(removed)
     both = entries.keys() & gone
     if both:
         raise InvalidArgument(f"changed and removed both have {min(both)!r}", what="removed", value=min(both))
-    attempt = 0
-    while True:
-        attempt += 1
-        head = await find_run(reader, run)
-        base = await newest(reader, run)
-        if head is None or base is None:
-            raise no_savepoint(run)
-        if timestamp < base.record.timestamp:
-            raise InvalidArgument(
-                f"an update at {timestamp} is before the newest savepoint, {base.record.timestamp}",
-                what="timestamp",
-                value=timestamp,
-            )
-        try:
-            update = _Update(scope, reader, run, timestamp, head, base)
-            await update.prepare(entries, gone)
-            return await finish(update.finish)
-        except _Moved as moved:
-            if attempt == TRIES or isinstance(reader, Transaction):
-                raise Conflict(f"the savepoints of run {run!r} changed meanwhile") from moved
-        except Damaged as error:
-            if not error.fields.get("missing") or await find_run(scope.reader, run) == head:
-                raise
-            if attempt == TRIES or isinstance(reader, Transaction):
-                raise Conflict(f"the savepoints of run {run!r} changed meanwhile") from error
+    attempts = Attempts(scope)
+    try:
+        while True:
+            point = await mark(reader.at(run), run)
+            head = await find_run(reader, run)
+            base = await newest(reader, run)
+            if head is None or base is None:
+                raise no_savepoint(run)
+            if timestamp < base.record.timestamp:
+                raise InvalidArgument(
+                    f"an update at {timestamp} is before the newest savepoint, {base.record.timestamp}",
+                    what="timestamp",
+                    value=timestamp,
+                )
+            try:
+                update = _Update(scope, reader, timestamp, head, point, base)
+                await update.prepare(entries, gone)
+                return await finish(update.finish)
+            except _Moved as moved:
+                cause: Exception = moved
+            except Damaged as error:
+                if not error.fields.get("missing") or not await update.is_over(scope.reader):
+                    raise
+                cause = error
+            conflict = Conflict(f"the savepoints of run {run!r} changed meanwhile")
+            if isinstance(reader, Transaction):
+                raise conflict from cause
+            await attempts.pause(keys.root(run), conflict)
+    finally:
+        attempts.end()
 
 
 def _removed(removed: Any) -> set[str]:
@@ -207,13 +223,15 @@ class _Update:
     """One attempt at an update: prepared over what was the newest savepoint, and finished if it still is."""
 
     def __init__(
-        self, scope: Scope, reader: Reader, run: str, timestamp: int, head: Run, base: Stored[SavepointRecord]
+        self, scope: Scope, reader: Reader, timestamp: int, head: Run, point: Mark, base: Stored[SavepointRecord]
     ) -> None:
         self._scope = scope
         self._reader = reader
-        self._root = keys.root(run)
+        self._root = keys.root(base.record.run)
         self._head = head
+        self._point = point
         self._base = base.record
+        self._base_row = base.row
         self._record = msgspec.structs.replace(base.record, timestamp=timestamp)
         self._sink = Sink(scope, self._root)
         self._below: tuple[bytes, ...] = ()
@@ -260,10 +278,18 @@ class _Update:
         self._new = await self._sink.put(layer)
         await self._sink.finish(layer.ref)
 
+    async def is_over(self, reader: Reader) -> bool:
+        """Whether its base is not the newest savepoint any more, or was replaced."""
+        rows = reader.at(self._record.run)
+        if await mark(rows, self._record.run) != self._point:
+            return True
+        base = await rows.get(self._base_row.key)
+        return base is None or base.version != self._base_row.version
+
     async def finish(self, tx: Transaction) -> SavepointRecord:
         """Write the savepoint; raises `_Moved` where the run's savepoints have changed."""
         head = await find_run(tx, self._record.run)
-        if head is None or head.generation != self._head.generation:
+        if head is None or await self.is_over(tx):
             raise _Moved
         if self._new is None:
             await objects.hold(tx.at(self._root), manifest_ref(self._base), 1)
