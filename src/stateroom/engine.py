@@ -183,11 +183,23 @@ class BackingUp(Protocol):
         ...
 
 
+class View(NamedTuple):
+    """A kind of record for users of SQL."""
+
+    name: str
+    tag: bytes
+    """The two letters of its keys after the namespace."""
+    key: tuple[str, ...]
+    """Columns from the key, in order; a number's name starts with ``#``."""
+    columns: tuple[tuple[str, int, str], ...]
+    """Column, place in the record's list of fields, and type: text, bigint, time (of microseconds) or jsonb."""
+
+
 @runtime_checkable
 class Describing(Protocol):
     """An engine that shows records to users of SQL (an asynchronous one is awaited)."""
 
-    def describe(self, number: int, views: Any, /) -> Any:
+    def describe(self, number: int, views: Sequence[View], /) -> Any:
         """Make or renew the views; `number` rises with each change of their text."""
         ...
 

@@ -1,20 +1,12 @@
 """Records as SQL users see them, for engines that offer views (`describe`)."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
+from ..engine import View
 from ..records.kind import KINDS, Kind
 
 NUMBER = 1
 """Raised whenever a view changes; an engine makes the views anew where it has a lower number."""
-
-
-class View(NamedTuple):
-    """A kind of record; what each field means is said in ``engines/postgres/views.py``."""
-
-    name: str
-    tag: bytes
-    key: tuple[str, ...]
-    columns: tuple[tuple[str, int, str], ...]
 
 
 def views() -> tuple[View, ...]:

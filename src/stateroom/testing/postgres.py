@@ -73,8 +73,8 @@ def binaries(version: str) -> Path | None:
     """The folder with PostgreSQL `version`'s programs ("18"), or None."""
     for folder in _folders():
         if (folder / "initdb").exists() and (folder / "postgres").exists():
-            told = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=False)
-            if told.stdout.split()[-1:] and told.stdout.split()[2].split(".")[0] == version:
+            answer = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=False)
+            if answer.stdout.split()[-1:] and answer.stdout.split()[2].split(".")[0] == version:
                 return folder
     return None
 
@@ -181,7 +181,7 @@ class Server:
                 time.sleep(0.02)
 
     def log(self) -> str:
-        """What the server logged."""
+        """Return what the server logged."""
         return (self.folder / "log").read_text(errors="replace")
 
     def execute(self, sql: str) -> list[tuple[object, ...]]:
@@ -251,8 +251,8 @@ def fresh_schema(version: str = "18") -> Iterator[str]:
     schema = f"t_{uuid.uuid4().hex[:16]}"
     if os.environ.get("STATEROOM_TEST_CITUS"):
         _spread_new_stores()
-    given = os.environ.get("STATEROOM_TEST_CITUS") or os.environ.get("STATEROOM_TEST_POSTGRES")
-    base = given or shared(version).url()
+    named = os.environ.get("STATEROOM_TEST_CITUS") or os.environ.get("STATEROOM_TEST_POSTGRES")
+    base = named or shared(version).url()
     try:
         yield f"{base}{'&' if '?' in base else '?'}schema={schema}"
     finally:

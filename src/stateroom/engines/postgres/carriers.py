@@ -1,4 +1,4 @@
-"""What carries a dialogue with the server: a thread that blocks, or a task of an event loop.
+"""The carriers of a dialogue with the server: a thread that blocks, or a task of an event loop.
 
 Everything above is written once, as coroutines over a carrier. Those of the blocking one never suspend, so that
 `finish` runs them like a plain call.
@@ -69,7 +69,7 @@ class Signal(Protocol):
 
 
 class Carrier(Protocol):
-    """How one face waits."""
+    """The way in which one face waits."""
 
     async def connect(self, conninfo: str, seconds: int | None) -> Driver:
         """Return a fresh connection of the driver; `seconds` bound it where the url's own bound is longer."""

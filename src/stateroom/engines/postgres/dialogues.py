@@ -1,4 +1,4 @@
-"""What each call says to the server and makes of the answers, whoever carries it.
+"""The dialogues of each call with the server, whoever carries them.
 
 A dialogue is a generator: it yields the statements of one round trip, is sent their answers, and returns the result. A
 refusal by the server is thrown into it.
@@ -14,14 +14,13 @@ from typing import TypeVar
 
 from psycopg.pq.abc import PGresult
 
-from stateroom.engine import Batch, Outcome, Range, Row, validate
+from stateroom.engine import Batch, Outcome, Range, Row, View, validate
 from stateroom.errors import Conflict, InvalidArgument, NotFound, StoreError, Unavailable, UnsupportedFormat
 from stateroom.limits import INT64_MAX
 
 from . import function, schema
 from .faults import sqlstate, unusable
 from .statements import BEGIN, COMMIT, NOT_FLUSHED, ROLLBACK, Statement, Statements, int8, read_array
-from .views import View
 from .views import statements as view_statements
 
 T = TypeVar("T")
@@ -41,7 +40,7 @@ class Dialogues:
         self.parts = 0
         self.views = 0
         self.function = False
-        """Whether the database has the function that makes a whole commit, as distributed tables do."""
+        """True where the database has the function that makes a whole commit, as distributed tables do."""
 
     def open(self, parts: int | None, create: bool) -> Dialogue[None]:
         """Find out how many parts there are; make or migrate the tables where that is needed and allowed."""
@@ -130,12 +129,12 @@ class Dialogues:
         """Make the views for people, where those that are there have a lower number."""
         if self.views >= number:
             return
-        made = [Statement(text.encode()) for text in view_statements(self._sql.schema, views)]
+        making = [Statement(text.encode()) for text in view_statements(self._sql.schema, views)]
         try:
             yield [BEGIN, schema.lock(self._sql.schema)]
             meta = yield from self._meta()
             if meta is not None and meta.get("views", 0) < number:
-                yield [*made, schema.remember_views(self._sql.schema, number)]
+                yield [*making, schema.remember_views(self._sql.schema, number)]
             yield [COMMIT]
         except StoreError as error:
             yield [ROLLBACK]
@@ -155,12 +154,12 @@ class Dialogues:
         return [rows.get(key) for key in keys]
 
     def read_many(self, requests: Sequence[tuple[int, Sequence[bytes]]]) -> Dialogue[list[list[Row | None]]]:
-        """As `read` of each, in one trip."""
+        """Do as `read` for each, in one trip."""
         dialogues = [self.read(part, keys) for part, keys in requests]
         return (yield from _at_once(dialogues))
 
     def scan_many(self, ranges: Sequence[Range]) -> Dialogue[list[list[Row]]]:
-        """As `scan` of each, in one trip."""
+        """Do as `scan` for each, in one trip."""
         dialogues = [self.scan(part, start, stop, limit, False) for part, start, stop, limit in ranges]
         return (yield from _at_once(dialogues))
 
@@ -181,19 +180,19 @@ class Dialogues:
         if limit == 0 or start >= stop:
             return []
         step = min(limit, max(_MERGE_ROWS, 2 * limit // self.parts))
-        todo = dict.fromkeys(range(self.parts), (start, stop))
-        held: dict[int, list[Row]] = {part: [] for part in todo}
+        spans = dict.fromkeys(range(self.parts), (start, stop))
+        rows: dict[int, list[Row]] = {part: [] for part in spans}
         frontier: dict[int, bytes] = {}
         while True:
-            answers = yield [self._sql.scan(part, *span, step, reverse) for part, span in todo.items()]
-            for part, answer in zip(todo, answers, strict=True):
-                held[part] += _rows(answer)
+            answers = yield [self._sql.scan(part, *span, step, reverse) for part, span in spans.items()]
+            for part, answer in zip(spans, answers, strict=True):
+                rows[part] += _rows(answer)
                 frontier.pop(part, None)
                 if answer.ntuples == step:
-                    frontier[part] = held[part][-1].key
+                    frontier[part] = rows[part][-1].key
             # A part that gave all it was asked for may hold more, so nothing beyond its last row is certain yet.
             edge = (max if reverse else min)(frontier.values(), default=None)
-            merged: Iterable[Row] = heapq.merge(*held.values(), key=_key, reverse=reverse)
+            merged: Iterable[Row] = heapq.merge(*rows.values(), key=_key, reverse=reverse)
             if edge is not None:
                 merged = takewhile(partial(_within, edge, reverse), merged)
             certain = list(islice(merged, limit))
@@ -201,7 +200,7 @@ class Dialogues:
                 return certain
             step = min(limit, 2 * step)
             short = [part for part, last in frontier.items() if last == edge]
-            todo = dict.fromkeys(short, (start, edge) if reverse else (edge + b"\x00", stop))
+            spans = dict.fromkeys(short, (start, edge) if reverse else (edge + b"\x00", stop))
 
     def commit(self, part: int, batch: Batch) -> Dialogue[int]:
         """One trip: take the part, check, write, commit. A failed check makes the writes after it do nothing."""
@@ -232,13 +231,13 @@ class Dialogues:
         answers = yield statements
         outcomes: list[Outcome] = []
         for batch, place in zip(batches, places, strict=True):
-            took = answers[place]
-            if not took.ntuples:
+            taken = answers[place]
+            if not taken.ntuples:
                 unusable(f"the row of part {part} is missing", self._where)
             if batch.expect and (refused := answers[place + 1]).ntuples:
                 outcomes.append(_conflict(part, batch, _bytes(refused, 0, 0), _integer(refused, 0, 2)))
             else:
-                outcomes.append(_integer(took, 0, 0))
+                outcomes.append(_integer(taken, 0, 0))
         return outcomes
 
     def _commit_by_function(self, part: int, batches: Sequence[Batch]) -> Dialogue[list[Outcome]]:
@@ -336,7 +335,7 @@ def _conflict(part: int, batch: Batch, key: bytes, actual: int) -> Conflict:
 
 
 def _share_a_key(batch: Batch) -> bool:
-    """Whether an add, or an append under any version, may meet a key that the batch also writes in another way."""
+    """Return whether an add, or an append of any version, may meet a key that the batch also writes otherwise."""
     if not batch.write.keys().isdisjoint(batch.add):
         return True
     prefixes = {prefix for prefix, _ in batch.append}

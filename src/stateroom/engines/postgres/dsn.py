@@ -1,4 +1,4 @@
-"""What a ``postgresql://`` url says: our options are taken out, everything else goes to libpq untouched.
+"""The reading of a ``postgresql://`` url: our options are taken out, everything else goes to libpq untouched.
 
 No error of this module shows any part of the url but names of options: what stands elsewhere may be a password that
 was not percent-encoded, cut at any place.
@@ -25,7 +25,7 @@ _ENCODE = "percent-encode what stands in the name, the password and the database
 
 
 class Target(NamedTuple):
-    """Where a database is and how it is used."""
+    """The place of a database, and how it is used."""
 
     conninfo: str
     """For libpq, our own options taken out."""

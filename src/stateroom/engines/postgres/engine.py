@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from stateroom.engine import Batch, Outcome, Range, Row
+from stateroom.engine import Batch, Outcome, Range, Row, View
 from stateroom.errors import InvalidArgument
 
 from ..interrupts import Lock
@@ -23,7 +23,6 @@ from .pool import Pool, connect, reaper
 from .queue import CommitQueue
 from .snapshot import AsyncSnapshot, Session, Snapshot
 from .statements import ROLLBACK, Statements
-from .views import View
 from .wire import Connection, RoundTrip
 
 P = ParamSpec("P")
@@ -31,7 +30,7 @@ T = TypeVar("T")
 
 
 class Driver:
-    """What both faces share: coroutines that carry out dialogues over pooled connections."""
+    """The part that both faces share: coroutines that carry out dialogues over pooled connections."""
 
     def __init__(self, target: dsn.Target, carrier: Carrier, *, flush: bool) -> None:
         self.target, self.carrier = target, carrier
@@ -197,11 +196,11 @@ class PostgresEngine:
         return self._run(lambda: self._dialogues.read(part, keys))
 
     def read_many(self, requests: Sequence[tuple[int, Sequence[bytes]]], /) -> list[list[Row | None]]:
-        """As `read` of each, in one round trip; each part as of one commit."""
+        """Do as `read` for each, in one round trip; each part is seen as of one commit."""
         return self._run(lambda: self._dialogues.read_many(requests))
 
     def scan_many(self, ranges: Sequence[Range], /) -> list[list[Row]]:
-        """As `scan` of each, in one round trip."""
+        """Do as `scan` for each, in one round trip."""
         return self._run(lambda: self._dialogues.scan_many(ranges))
 
     def scan(self, part: int | None, start: bytes, stop: bytes, /, *, limit: int, reverse: bool = False) -> list[Row]:
@@ -273,11 +272,11 @@ class AsyncPostgresEngine:
         return await self._run(lambda: self._dialogues.read(part, keys))
 
     async def read_many(self, requests: Sequence[tuple[int, Sequence[bytes]]], /) -> list[list[Row | None]]:
-        """As `read` of each, in one round trip; each part as of one commit."""
+        """Do as `read` for each, in one round trip; each part is seen as of one commit."""
         return await self._run(lambda: self._dialogues.read_many(requests))
 
     async def scan_many(self, ranges: Sequence[Range], /) -> list[list[Row]]:
-        """As `scan` of each, in one round trip."""
+        """Do as `scan` for each, in one round trip."""
         return await self._run(lambda: self._dialogues.scan_many(ranges))
 
     async def scan(

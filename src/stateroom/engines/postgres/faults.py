@@ -1,4 +1,4 @@
-"""What the server and libpq report, as errors of this package: the one place where they are mapped.
+"""The errors of this package for what the server and libpq report: the one place where they are mapped.
 
 The rule for a commit: once COMMIT may have been sent, whatever is not the server's own clean refusal is
 `OutcomeUnknown`. A pooler answers a lost server with an error of its own, in the place of the first answer that is

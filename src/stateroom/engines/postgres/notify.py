@@ -73,7 +73,7 @@ def parse_hint(payload: str) -> dict[int, int]:
 
 
 class Source:
-    """What the notifier asks of its engine; each is awaited with the carrier of who asks."""
+    """The questions of the notifier to its engine; each is awaited with the carrier of who asks."""
 
     def __init__(
         self,

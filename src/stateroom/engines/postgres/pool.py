@@ -25,7 +25,7 @@ IDLE_SECONDS = 600.0
 """After so long without use a connection is closed."""
 
 _LOOK_SECONDS = 1.0
-"""How often who waits for a connection looks by itself: one that was lost by an interrupt is announced by nobody."""
+"""Seconds between looks of a call that waits: nobody announces a connection that was lost by an interrupt."""
 REAP_SECONDS = 30.0
 _LEAST_CONNECT_SECONDS = 2
 
@@ -63,7 +63,7 @@ class Pool:
     def __init__(self, target: Target) -> None:
         self._target = target
         self.prepare = True
-        """Whether sessions are ours; turned off when they turn out to be a pooler's."""
+        """True while sessions are ours; turned off when they turn out to be a pooler's."""
         self._kept: list[list[Connection]] = []
         self._closed = False
         self._reset()
@@ -195,12 +195,12 @@ class Pool:
     def close_idle(self, now: float) -> bool:
         """Close what was not used for long; return whether anything unused is left."""
         with self.lock:
-            old = [each for each in self._idle if now - each.idle_since >= IDLE_SECONDS]
-            self._idle = self._idle[len(old) :]  # the last used come last
-            for each in old:
+            unused = [each for each in self._idle if now - each.idle_since >= IDLE_SECONDS]
+            self._idle = self._idle[len(unused) :]  # the last used come last
+            for each in unused:
                 self._alive.discard(each)
             self._watched = bool(self._idle)
-        for each in old:
+        for each in unused:
             each.finish()
         return self._watched
 

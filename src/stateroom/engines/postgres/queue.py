@@ -24,7 +24,7 @@ MOST, MOST_BYTES = 32, 1 << 20
 """Batches, and bytes of values, that share a transaction."""
 
 LOOK_SECONDS = 1.0
-"""How often who waits looks whether somebody still leads."""
+"""Seconds between looks of one that waits at whether somebody still leads."""
 PATIENCE = 30.0
 """Seconds until a line that does not move is led by somebody else, whatever its leader does."""
 
@@ -88,7 +88,7 @@ class _Group:
 
 
 class _Line:
-    """Those who wait for one part, and who leads."""
+    """The entries that wait for one part, and who leads."""
 
     __slots__ = ("leader", "waiting")
 

@@ -46,7 +46,7 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {}
 """Format to the statements that lead from it to the next one."""
 
 RACE = frozenset({"23505", "42P06", "42P07", "40001", "40P01", "XX000"})
-"""What a creation reports that met another one: by then the other has committed, or failed, so look again."""
+"""Codes of a creation that met another one: by then the other has committed, or failed, so look again."""
 
 ABSENT = frozenset({"42P01", "3F000"})
 """No such table, no such schema."""
@@ -58,9 +58,9 @@ def create(schema: str, parts: int, *, schema_exists: bool) -> list[Statement]:
     Two creations at once exclude each other by the unique names in the system catalogue: the second one waits there
     for the first, then fails with one of `RACE`. That needs neither a table to lock nor a session.
     """
-    known = {"s": f'"{schema}"', "meta": META_PART, "last": parts - 1, "format": FORMAT, "parts": parts}
+    names = {"s": f'"{schema}"', "meta": META_PART, "last": parts - 1, "format": FORMAT, "parts": parts}
     first = [] if schema_exists else [CREATE_SCHEMA.format(schema=schema)]
-    return [Statement(text.encode()) for text in (*first, *(text.format(**known) for text in CREATE))]
+    return [Statement(text.encode()) for text in (*first, *(text.format(**names) for text in CREATE))]
 
 
 def exists(schema: str) -> Statement:
@@ -72,13 +72,13 @@ def lock(schema: str) -> Statement:
     return Statement(LOCK.format(s=f'"{schema}"', meta=META_PART).encode())
 
 
-def migrate(schema: str, found: int) -> list[Statement]:
-    """The statements that lead from format `found` to this one."""
-    known = {"s": f'"{schema}"', "meta": META_PART, "format": FORMAT}
-    steps = [text for number in range(found, FORMAT) for text in MIGRATIONS[number]]
-    return [Statement(text.format(**known).encode()) for text in (*steps, SET_FORMAT)]
+def migrate(schema: str, format_number: int) -> list[Statement]:
+    """The statements that lead from format `format_number` to this one."""
+    names = {"s": f'"{schema}"', "meta": META_PART, "format": FORMAT}
+    steps = [text for number in range(format_number, FORMAT) for text in MIGRATIONS[number]]
+    return [Statement(text.format(**names).encode()) for text in (*steps, SET_FORMAT)]
 
 
 def remember_views(schema: str, number: int) -> Statement:
-    """That the views of this number are there."""
+    """Return what says that the views of this number are there."""
     return Statement(SET_VIEWS.format(s=f'"{schema}"', meta=META_PART, number=number).encode())

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Driver(Protocol):
-    """What a session needs of its engine."""
+    """The members of an engine that a session needs."""
 
     dialogues: Dialogues
     carrier: Carrier

@@ -145,7 +145,7 @@ class Statements:
         return Statement(self._keyed[name][0], (*before, *arrays))
 
     def meta(self) -> Statement:
-        """What is known about the whole database."""
+        """Read the facts about the whole database."""
         return Statement(self._text["meta"], (int4(META_PART),))
 
     def read(self, part: int, keys: Sequence[bytes]) -> Statement:

@@ -5,20 +5,8 @@ of ``docs/design/keys.md``. Encrypted, chunked and unreadable values show as NUL
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
-
-class View(NamedTuple):
-    """A kind of record for SQL."""
-
-    name: str
-    tag: bytes
-    """The two letters of its keys after the namespace."""
-    key: tuple[str, ...]
-    """Columns from the key, in order; a number's name starts with ``#``."""
-    columns: tuple[tuple[str, int, str], ...]
-    """Column, place in the record's list of fields, and type: text, bigint, time (of microseconds) or jsonb."""
-
+from stateroom.engine import View
 
 READ_INT = """
 CREATE OR REPLACE FUNCTION {s}.msgpack_number(data bytea, at int, size int, signed boolean) RETURNS numeric
@@ -154,7 +142,7 @@ _TYPES = {
 
 
 def statements(schema: str, views: Sequence[View]) -> Iterator[str]:
-    """What makes the functions and views, one statement each."""
+    """Return what makes the functions and views, one statement each."""
     quoted = f'"{schema}"'
     for text in (READ_INT, READ_FLOAT, READ, FIELDS):
         yield text.format(s=quoted)
@@ -179,13 +167,13 @@ def _view(s: str, view: View) -> str:
 def _key_columns(names: Sequence[str]) -> list[str]:
     """Columns for the names in a key, each ended by a NUL, and for the 8 bytes of its numbers."""
     columns: list[str] = []
-    rest = "substring(key FROM z + 3)"
+    tail = "substring(key FROM z + 3)"
     for name in names:
         if name.startswith("#"):
-            columns.append(f"('x' || encode(substring({rest} FROM 1 FOR 8), 'hex'))::bit(64)::bigint AS \"{name[1:]}\"")
-            rest = f"substring({rest} FROM 9)"
+            columns.append(f"('x' || encode(substring({tail} FROM 1 FOR 8), 'hex'))::bit(64)::bigint AS \"{name[1:]}\"")
+            tail = f"substring({tail} FROM 9)"
         else:
-            end = f"position('\\x00'::bytea IN {rest})"
-            columns.append(f"convert_from(substring({rest} FROM 1 FOR {end} - 1), 'UTF8') AS \"{name}\"")
-            rest = f"substring({rest} FROM {end} + 1)"
+            end = f"position('\\x00'::bytea IN {tail})"
+            columns.append(f"convert_from(substring({tail} FROM 1 FOR {end} - 1), 'UTF8') AS \"{name}\"")
+            tail = f"substring({tail} FROM {end} + 1)"
     return columns

@@ -65,7 +65,7 @@ class Prepared:
 
 
 class Notice(NamedTuple):
-    """What the server said beside its answers."""
+    """A message of the server beside its answers."""
 
     severity: str
     """Not translated: "WARNING", "NOTICE", ...; a pooler's has none and counts as a warning."""
@@ -140,7 +140,7 @@ class RoundTrip:
         """
         pgconn, prepared = connection.pgconn, connection.prepared
         connection.notices.clear()
-        coming: set[bytes] = set()
+        preparing: set[bytes] = set()
         last = len(self.statements) - 1
         large = self.commits and self._size(prepared is not None) > LARGE
         for index, statement in enumerate(self.statements):
@@ -148,7 +148,7 @@ class RoundTrip:
                 # libpq sends a large batch while it is queued. COMMIT is queued when all before it has gone, so that
                 # a connection lost until then has changed nothing for certain.
                 yield from _flush(pgconn, deadline)
-            self._queue(pgconn, prepared, statement, coming)
+            self._queue(pgconn, prepared, statement, preparing)
         pgconn.pipeline_sync()
         self.sent = True
         yield from _flush(pgconn, deadline)
@@ -185,15 +185,15 @@ class RoundTrip:
                     self._take(index, result, prepared)
                     index += 1
 
-    def _queue(self, pgconn: PGconn, prepared: Prepared | None, statement: Statement, coming: set[bytes]) -> None:
+    def _queue(self, pgconn: PGconn, prepared: Prepared | None, statement: Statement, preparing: set[bytes]) -> None:
         extras = self._extras
         sql, values = statement
         if prepared is None or not values:
             pgconn.send_query_params(sql, values, None, _BINARY[len(values)], 1)
         else:
             name, missing = prepared.find(sql)
-            if missing and sql not in coming:
-                coming.add(sql)
+            if missing and sql not in preparing:
+                preparing.add(sql)
                 if prepared.has(sql):
                     pgconn.send_query_params(b"DEALLOCATE " + name, ())
                     extras.append((sql, b""))
