@@ -37,6 +37,12 @@ def fill(store: stateroom.Store) -> None:
     store.leases.acquire("k/1", "worker", 1000)
     store.transact(lambda tx: tx.executions.create(Execution("once/1", "job")).id, once="key")
     store.feed.emit("note", {"a": 1})
+    for number in range(8):
+        store.locations.register(f"dag-{number}", "f", "n1", digest="a" * 64, size=3, form="bytes")
+        store.locations.register(f"dag-{number}", "f", "n2")
+    store.locations.advance("dag-3")
+    store.locations.settle("dag-3", "n1", 1)
+    store.locations.join("n1", "http://127.0.0.1:1", "process", 1000)
     other = store.namespace("tenant")
     other.instances.put(Instance("k/1", "other"))
     if hasattr(store, "results"):
@@ -65,6 +71,12 @@ def view(store: stateroom.Store) -> list[Any]:
             for change in store.feed.read(limit=1000).items
         ),
         list(store.namespace("tenant").instances.scan()),
+        list(store.locations.scan()),
+        list(store.locations.scan(node="n2")),
+        store.locations.nodes(),
+        store.locations.generations(),
+        store.locations.generation("dag-3", "n1"),
+        store.stats().locations,
         {state: store.executions.count(state) for state in ("new", "running")},
     ]
     if hasattr(store, "results"):

@@ -248,3 +248,24 @@ def test_any_text_is_a_name(store):
         store.locations.register(name, name, name)
         assert [(one.dag, one.id, one.node) for one in store.locations.of(name, name)] == [(name, name, name)]
     assert len(store.locations.query().items) == 6
+
+
+@pytest.mark.embedded("rows are spoiled under the store")
+def test_check_names_what_is_wrong_with_locations(database):
+    from stateroom import keys
+    from stateroom.engine import Batch
+
+    store = database.open()
+    store.locations.register("d", "x", "a", digest=DIGEST)
+    store.locations.join("a", "http://one:1", "p", 10)
+    store.locations.advance("e")
+    scope, run = database.inside(store)
+    tags = (keys.LOCATION, keys.LOCATION_BY_NODE, keys.LOCATION_COUNT, keys.GENERATION, keys.NODE)
+    for tag, expected in zip(tags, ("damaged", "index-missing", "counter", "damaged", "damaged"), strict=True):
+        start = scope.key(tag)
+        (row,) = run(scope.engine.scan(0, start, start + keys.END, limit=10))[:1]
+        spoiled = None if tag == keys.LOCATION_BY_NODE else row.value[:-1] + bytes([row.value[-1] ^ 1])
+        run(scope.engine.commit(0, Batch(write={row.key: spoiled})))
+        assert expected in {problem.code for problem in store.check() if problem.family == "locations"}, tag
+        run(scope.engine.commit(0, Batch(write={row.key: row.value})))
+        assert store.check() == []

@@ -212,6 +212,13 @@ async def audit(reader: Reader, part: int) -> list[Problem]:
             text = f"the location of {id!r} of {dag!r} on {node!r}: {error.message}"
             problems.append(Problem(error.code, text, "locations", id, part))
     actual = {row.key for row in await rows_of(reader, part, scope.key(keys.LOCATION_BY_NODE))}
+    for tag in (keys.GENERATION, keys.SETTLED, keys.NODE):
+        for row in await rows_of(reader, part, scope.key(tag)):
+            try:
+                body = unseal(row.key, row.value)
+                ormsgpack.unpackb(scope.codec.reveal(row.key, body) if tag == keys.NODE else body)
+            except (Damaged, ValueError) as error:
+                problems.append(Problem("damaged", f"row {row.key!r} of nodes: {error}", "locations", part=part))
     rows = await rows_of(reader, part, scope.key(keys.LOCATION_COUNT))
     kept = {row.key: read_counter(row.value) for row in rows}
     problems += [Problem("index-missing", f"location row {key!r} is missing", "locations") for key in expected - actual]
