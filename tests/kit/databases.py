@@ -17,9 +17,10 @@ import os
 import pytest
 
 import stateroom
-from stateroom import AsyncStore, Store, codec
+from stateroom import AsyncStore, Store, codec, keys
 from stateroom.core.bridge import Threaded, run_now
-from stateroom.engines import memory
+from stateroom.engine import Batch
+from stateroom.engines import memory, sqlite
 from stateroom.testing.faces import Driven, LoopThread, ManualClock
 
 EMBEDDED = ("memory", "memory-async", "sqlite", "sqlite-async")
@@ -203,9 +204,27 @@ def database(request, clock, tmp_path):
     try:
         yield database
         if database.codec is not None:
-            assert database.open(codec=database.codec).check() == []
+            checked(database, tmp_path)
     finally:
         database.close()
+
+
+def checked(database, folder):
+    """Check everything; where something is wrong, keep the database and say where."""
+    store = database.open(codec=database.codec)
+    problems = store.check()
+    if not problems:
+        return
+    kept = database.url
+    if database.engine != "sqlite":  # whose file stays where it is
+        kept = str(folder / "kept.db")
+        engine, raw = sqlite.connect(kept), database.raw()
+        prefix = keys.namespace(database.namespace)
+        for part in range(raw.parts):
+            for row in raw.scan(part, prefix, prefix + keys.END, limit=1_000_000):
+                engine.commit(0, Batch(write={row.key: row.value}))
+        engine.close()
+    raise AssertionError(f"check found {problems}; the rows are kept in {kept}")
 
 
 @pytest.fixture

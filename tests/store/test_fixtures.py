@@ -1,8 +1,13 @@
 """The fixtures themselves: both faces do the same, and both clients see one database."""
 
+import os
+
 import pytest
 
-from stateroom import Execution, Instance
+import stateroom
+from kit.databases import checked
+from stateroom import Execution, Instance, keys
+from stateroom.engine import Batch
 from stateroom.errors import AlreadyExists, InvalidArgument, NotFound
 
 
@@ -39,3 +44,21 @@ def test_a_bad_argument_changes_nothing(store):
     with pytest.raises(InvalidArgument):
         store.instances.put(Instance("", "w"))
     assert store.instances.count() == 0
+
+
+def test_what_check_finds_is_kept_and_its_place_said(database, store, tmp_path):
+    store.instances.put(Instance("a", "w"))
+    engine, prefix = database.raw(), keys.namespace(database.namespace)
+    part = next(part for part in range(engine.parts) if engine.scan(part, prefix, prefix + keys.END, limit=1))
+    row = next(
+        row for row in engine.scan(part, prefix, prefix + keys.END, limit=100) if row.key[len(prefix) :][:1] == b"X"
+    )
+    engine.commit(part, Batch(write={row.key: None}))
+    with pytest.raises(AssertionError, match="index-missing") as failed:
+        checked(database, tmp_path)
+    database.codec = None
+    kept = str(failed.value).rpartition("kept in ")[2]
+    if database.engine != "sqlite":
+        with stateroom.open(kept, namespace=database.namespace) as copy:
+            assert copy.instances.get("a").workflow == "w"
+    assert os.path.exists(kept)

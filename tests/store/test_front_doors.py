@@ -188,3 +188,44 @@ def test_rows_of_the_database_itself_are_no_namespace(alone):
     store = alone.open(namespace="n")
     store.feed.latest()  # makes the database's identity
     assert store.namespaces() == ()
+
+
+def test_what_was_done_once_is_not_called_again(database, store):
+    """With a key that says its root, the function is not called: it may do more than write here."""
+    calls = []
+
+    def work(tx):
+        calls.append(1)
+        tx.results.put("order-17", "x", len(calls))
+        return {"call": len(calls)}
+
+    for _ in range(3):
+        assert store.transact(work, once="order-17/charge") == {"call": 1}
+    assert len(calls) == 1
+    assert store.results.get("order-17", "x") == 1
+    for _ in range(3):  # with another key it is called up to its first look, and what it gave comes back
+        assert store.transact(work, once="charge") == {"call": 2}
+    assert store.results.get("order-17", "x") == 2
+
+
+def test_a_function_that_writes_nothing_is_done_once_too(store):
+    calls = []
+    for _ in range(3):
+        assert store.transact(lambda tx: calls.append(1) or "done", once="a/key") == "done"
+    assert len(calls) == 1
+
+
+def test_what_was_cleared_in_a_transaction_is_not_found_in_it(store):
+    store.results.put("d", "x", 1)
+    store.results.put("d", "y", 2)
+    with store.transaction() as tx:
+        assert tx.results.get("d", "x") == 1
+        assert tx.results.clear("d") == 2
+        assert tx.results.find("d", "x") is None
+        assert tx.results.ids("d") == ()
+        assert not tx.results.has("d", "y")
+        tx.results.put("d", "y", 3)
+        assert tx.results.get("d", "y") == 3
+        assert tx.results.ids("d") == ("y",)
+    assert store.results.ids("d") == ("y",)
+    assert store.results.find("d", "x") is None

@@ -27,6 +27,8 @@ class TransactionRows(Rows):
     def __init__(self, scope: Scope, *, any_root: bool = False, part: int | None = None) -> None:
         super().__init__(scope, -1 if part is None else part)
         self.closed = False
+        self.version: int | None = None
+        """That of its part, once it was committed."""
         self.entered = False
         self._process = os.getpid()
         self._any_root = any_root or part is not None
@@ -205,7 +207,8 @@ class TransactionRows(Rows):
         self.closed = True
         if not self.dirty or self.part < 0:
             return None
-        return await self.scope.engine.commit(self.part, self.batch())
+        self.version = await self.scope.engine.commit(self.part, self.batch())
+        return self.version
 
     def own_counters(self, start: bytes, stop: bytes) -> list[bytes]:
         """Counters in a range that this transaction adds to."""

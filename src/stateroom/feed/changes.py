@@ -1,7 +1,7 @@
 """Entries of the feed as the changes that a reader is given."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,7 +12,7 @@ from ..codec.malformed import parsing
 from ..codec.shown import Shown
 from ..core.namespace import Reader, Scope
 from ..core.transaction import PENDING, Readable
-from ..errors import Damaged, StoreError
+from ..errors import Damaged, StoreError, Undecodable
 from ..records.entry import NO_POINTER, Entry, decode_run, feed_prefix, place_at
 from ..records.kind import KINDS, Kind, kind_of_events
 from ..records.layout import decode_body
@@ -41,7 +41,8 @@ class Change(Shown, frozen=True, gc=False):
     """What was given as events with the change."""
     at: datetime
     error: StoreError | None = None
-    """Set where the record cannot be decoded here; then `record` is None. It blocks nothing else."""
+    """Why not all of it could be rebuilt: `Undecodable` where a type is not registered here, whose values are shown as
+    `codec.Raw`; another error where the record cannot be opened at all, and is None. It blocks nothing else."""
 
 
 Seen = tuple[int, bytes, Entry, StoreError | None, str, str]
@@ -57,8 +58,8 @@ def place_in(key: bytes) -> tuple[int, int]:
     return int.from_bytes(key[-10:-2], "big"), int.from_bytes(key[-2:], "big")
 
 
-async def record_of(reader: Readable, entry: Entry) -> Any:
-    """The object in an entry, as changes show it. Raises `Damaged` or `Undecodable`."""
+async def record_of(reader: Readable, entry: Entry, *, raw: bool = False) -> Any:
+    """The object in an entry, as changes show it. Raises `Damaged`, and unless it is `raw` `Undecodable`."""
     wrapped = entry.wrapped
     if wrapped is None:
         return None
@@ -70,8 +71,8 @@ async def record_of(reader: Readable, entry: Entry) -> Any:
         body = await wrapper.fetch(reader.look_at(entry.id), entry_bound(scope, entry), wrapped)
     kind = KINDS.get(entry.family)
     if kind is not None:
-        return kind.shown(decode_body(scope, kind, entry.path, body)[0])
-    value = scope.codec.decode(body)
+        return kind.shown(decode_body(scope, kind, entry.path, body, raw=raw)[0])
+    value = scope.codec.decode(body, raw=raw)
     events = kind_of_events(entry.family)
     with parsing(f"a change of {entry.family}", kind=entry.family):
         return value if events is None else events.unpack_event(value)
@@ -226,30 +227,39 @@ async def _change(reader: Reader, one: Seen, back: Entry | None) -> Change:
     _, _, entry, error, before, after = one
     record = previous = None
     events: tuple[Any, ...] = ()
-    try:
-        if error is None and entry.wrapped is not None:
-            record = await record_of(reader, entry)
-        if entry.events is not None:
-            events = await events_of(reader, entry)
-    except Damaged as found:
-        error = found
-    if back is not None and back.wrapped is not None:
-        with contextlib.suppress(Damaged):
-            previous = await record_of(reader, back)
+    if error is None:
+        record, error = await _shown(lambda raw: record_of(reader, entry, raw=raw))
+    if entry.events is not None:
+        opened, why = await _shown(lambda raw: events_of(reader, entry, raw=raw))
+        events, error = opened or (), error or why
+    if back is not None:
+        previous, _ = await _shown(lambda raw: record_of(reader, back, raw=raw))
     return Change(
         after, before, entry.op, entry.family, entry.id, entry.path, record, previous, events,
         from_micros(entry.at), error,
     )  # fmt: skip
 
 
-async def events_of(reader: Readable, entry: Entry) -> tuple[Any, ...]:
-    """What was given as events with a change of a record."""
+async def _shown(opened: Callable[[bool], Awaitable[Any]]) -> tuple[Any, StoreError | None]:
+    """What can be shown of a value, and why that is not all of it."""
+    try:
+        return await opened(False), None
+    except Undecodable as error:
+        with contextlib.suppress(Damaged):
+            return await opened(True), error
+        return None, error
+    except Damaged as error:
+        return None, error
+
+
+async def events_of(reader: Readable, entry: Entry, *, raw: bool = False) -> tuple[Any, ...]:
+    """What was given as events with a change of a record; `raw` as in `record_of`."""
     if entry.events is None:
         return ()
     scope = reader.scope
     if entry.family not in KINDS:
         raise Damaged(f"a change of {entry.family!r}, which is no family, has events", kind=entry.family)
     bound = KINDS[entry.family].prefix(scope) + keys.path(*entry.path)
-    values = scope.codec.decode(await wrapper.fetch(reader.look_at(entry.id), bound, entry.events))
+    values = scope.codec.decode(await wrapper.fetch(reader.look_at(entry.id), bound, entry.events), raw=raw)
     with parsing(f"the events of a change of {entry.family}", kind=entry.family):
         return tuple(map(KINDS[entry.family].unpack_event, values))

@@ -11,9 +11,9 @@ from .. import arguments
 from ..clock import to_micros
 from ..codec.shown import Shown
 from ..core.namespace import Reader, Scope
-from ..core.operation import Family, M, operation, reading
+from ..core.operation import Family, M, joining, reading
 from ..core.outage import Outage, passes
-from ..core.transaction import Transaction
+from ..core.transaction import Transaction, TransactionRows, transact
 from ..engine import Reporting
 from ..errors import Compacted, InvalidArgument, StoreError
 from ..records.entry import NO_POINTER, Entry, encode, feed_prefix, floor_key
@@ -244,24 +244,41 @@ class Feed(Family[M]):
         database = await positions.identity(self._scope)  # first: where it is made now, that is a commit of its own
         return positions.place_of(self._scope, database, await positions.latest(self._scope.reader)).text
 
-    @operation
-    async def emit(self, tx: Transaction, type: str, object: Any, id: str | None = None) -> None:
+    @joining
+    async def emit(self, type: str, object: Any, id: str | None = None) -> str | None:
         """Add a change of your own: op "emit", family `type`, record `object`; `id` (or the type) decides the part.
 
-        Raises `InvalidArgument` for a type with the name of a family.
+        Gives the position just after it, and after all that was committed to other parts before; None in a transaction,
+        whose commit decides it. Raises `InvalidArgument` for a type with the name of a family.
         """
         type = arguments.name(type, "type")
         if type in changed_families():
             raise InvalidArgument(f"{type!r} is the name of a family; choose another type", what="type", value=type)
         owner = type if id is None else arguments.name(id, "id")
-        await append_plain(tx, "emit", type, owner, (owner,), object)
+        tx, scope = self._face.tx, self._scope
+        if tx is not None:
+            await append_plain(tx, "emit", type, owner, (owner,), object)
+            return None
+        vector = await positions.latest(scope.reader) if scope.parts > 1 else positions.beginning(scope)
+        emitted: list[tuple[TransactionRows, int]] = []
+
+        async def body(tx: Transaction) -> None:
+            index = await append_plain(tx, "emit", type, owner, (owner,), object)
+            emitted[:] = [(tx.rows, index)]
+
+        await transact(scope, body)
+        rows, index = emitted[0]
+        assert rows.version is not None
+        vector[rows.part] = rows.version, index
+        return await positions.write(scope, vector)
 
 
-async def append_plain(tx: Transaction, op: str, family: str, id: str, path: tuple[str | int, ...], value: Any) -> None:
-    """Add an entry that belongs to no record."""
+async def append_plain(tx: Transaction, op: str, family: str, id: str, path: tuple[str | int, ...], value: Any) -> int:
+    """Add an entry that belongs to no record; gives its index in the commit."""
     scope = tx.scope
     rows = tx.at(id)
     data = scope.codec.encode(value)
     wrapped = await wrapper.keep(rows, plain_bound(scope, family, id), data, 1)
     at = to_micros(scope.clock.now())
-    rows.append(feed_prefix(scope), encode(scope, Entry(op, family, id, path, NO_POINTER, at, wrapped, None)))
+    entry = Entry(op, family, id, path, NO_POINTER, at, wrapped, None)
+    return rows.append(feed_prefix(scope), encode(scope, entry))

@@ -45,15 +45,15 @@ async def chain(rows: Rows, at: tuple[int, int] | None) -> AsyncIterator[tuple[t
         at = (PENDING, entry.before[1]) if entry.before[0] == PENDING == at[0] else before_of(at, entry)
 
 
-async def _record(reader: Rows, at: tuple[int, int], entry: Entry) -> Any:
+async def _record(reader: Rows, at: tuple[int, int], entry: Entry, raw: bool) -> Any:
     """The record in an entry of a chain; None where the entry, and so a large value, was pruned meanwhile."""
     scope = reader.scope
     if at[0] == PENDING:
         own = Row(feed_prefix(scope), b"", PENDING)  # where it will stand is not known yet
-        return await wrapper.current(reader, own, lambda _: record_of(reader, entry))
+        return await wrapper.current(reader, own, lambda _: record_of(reader, entry, raw=raw))
     while True:
         try:
-            return await record_of(scope.reader, entry)
+            return await record_of(scope.reader, entry, raw=raw)
         except Damaged as error:
             now = await _entry(reader, at) if error.fields.get("missing") else entry
             if now is None:
@@ -64,30 +64,49 @@ async def _record(reader: Rows, at: tuple[int, int], entry: Entry) -> Any:
 
 
 async def page(reader: Reader, kind: Kind[T], path: Sequence[str], limit: int, cursor: str | None) -> Page[T]:
-    """A record's revisions, newest first, within what the feed retains; `NotFound` where there is no record."""
+    """A record's revisions, newest first, within what the feed retains; `NotFound` where there is no record.
+
+    Values that cannot be rebuilt here are shown as `codec.Raw`; what cannot be opened at all is counted.
+    """
     check_limit(limit)
     query = fingerprint(reader.scope.prefix, kind.name, "history", path)
     rows = reader.at(kind.owner(path))
     if cursor is None:
-        stored = await load(reader, kind, path)
+        stored = await load(reader, kind, path, raw=True)
         if stored is None:
             raise NotFound(f"no {kind.name} {'/'.join(path)!r}", kind=kind.name, id="/".join(path))
         at: tuple[int, int] | None = stored.pointer
     else:
         at = read_cursor(cursor, query, BY_ENTRY)
     items: list[T] = []
-    async for spot, entry in chain(rows, at):
-        if len(items) == limit:
-            return Page(tuple(items), write_cursor(query, spot))
-        record = await _record(rows, spot, entry)
+    undecodable = 0
+    entries = chain(rows, at)
+    while True:
+        try:
+            spot, entry = await anext(entries)
+        except StopAsyncIteration:
+            break
+        except Damaged:  # what is older cannot be found from here
+            undecodable += 1
+            break
+        if len(items) + undecodable == limit:
+            return Page(tuple(items), write_cursor(query, spot), undecodable)
+        try:
+            record = await _record(rows, spot, entry, raw=True)
+        except Damaged:
+            undecodable += 1
+            continue
         if record is None:  # as all that is older
             break
         items.append(record)
-    return Page(tuple(items))
+    return Page(tuple(items), None, undecodable)
 
 
-async def as_of(scope: Scope, kind: Kind[T], path: Sequence[str], when: str | datetime) -> T:
-    """The record as it was at a position or time, within what the feed retains. Raises `NotFound`."""
+async def as_of(scope: Scope, kind: Kind[T], path: Sequence[str], when: str | datetime, *, raw: bool = False) -> T:
+    """The record as it was at a position or time, within what the feed retains.
+
+    Raises `NotFound`, and unless it is `raw` `Undecodable`.
+    """
     root = keys.root(kind.owner(path))
     before = await _limit(scope, root, when)
     missing = NotFound(
@@ -95,8 +114,12 @@ async def as_of(scope: Scope, kind: Kind[T], path: Sequence[str], when: str | da
         kind=kind.name,
         id="/".join(path),
     )
-    stored = await load(scope.reader, kind, path)
+    stored = await load(scope.reader, kind, path, raw=True)
     if stored is not None and before(stored.pointer, stored.updated):  # it is so still, whatever is retained
+        if not raw:  # else what it holds was shown as it is
+            stored = await load(scope.reader, kind, path)
+        if stored is None:
+            raise missing
         return kind.shown(stored.record)
     start = stored.pointer if stored is not None else await _last_entry(scope, kind, path, None)
     while start is not None:
@@ -105,7 +128,7 @@ async def as_of(scope: Scope, kind: Kind[T], path: Sequence[str], when: str | da
             if before(at, entry.at):
                 if entry.op == "delete":
                     raise missing
-                record: T | None = await _record(scope.reader.at(kind.owner(path)), at, entry)
+                record: T | None = await _record(scope.reader.at(kind.owner(path)), at, entry, raw)
                 if record is None:
                     raise missing
                 return record

@@ -220,7 +220,8 @@ class Store(_Base[Blocking, Watcher]):
         """Run a function in a transaction, again after each `Conflict` up to `tries` times; so it must be pure.
 
         `once`: an idempotency key in the root that it changes; done before, the stored return value comes back and
-        nothing is done.
+        nothing is done. With a key that has that root ("order-17/charge" for "order-17") the function is not called
+        again; with another key it is called up to its first read or write.
         """
         self._check_open()
         transactions.check_function(function)

@@ -14,6 +14,7 @@ from ..core.contention import Attempts
 from ..core.namespace import Rows, Scope
 from ..core.operation import Blocking, M, Suspending
 from ..core.transaction import Transaction
+from ..engine import Row
 from ..errors import Conflict, InvalidArgument
 from ..families.leases import Lease, check_time, fence, look, lost
 from ..values import wrapper
@@ -39,12 +40,19 @@ class Once:
         self._checked = False
         tx.rows.on_first_read = self._check
 
+    async def look(self) -> None:
+        """Look where the key itself says, before the function is called: mostly that is the root of what it changes."""
+        rows = self._tx.scope.reader.at(self._key)
+        (row,) = await rows.peek([self._row(rows.root)])
+        await self._unwind(rows, row)
+
     async def _check(self, rows: Rows) -> None:
         self._checked = True
-        key = self._row(rows.root)
-        row = await rows.get(key)
+        await self._unwind(rows, await rows.get(self._row(rows.root)))
+
+    async def _unwind(self, rows: Rows, row: Row | None) -> None:
         if row is not None:
-            value = await wrapper.fetch(rows, key, unseal(key, row.value))
+            value = await wrapper.fetch(rows, row.key, unseal(row.key, row.value))
             raise AlreadyDone(self._tx.scope.codec.decode(value))
 
     def _row(self, root: str) -> bytes:
@@ -158,6 +166,8 @@ async def transact(scope: Scope, function: Callable[[Transaction], Awaitable[R]]
             tx = Transaction(scope)
             kept = None if once is None else Once(tx, once)
             try:
+                if kept is not None:
+                    await kept.look()
                 result = await function(tx)
                 if kept is not None:
                     await kept.keep(result)

@@ -335,10 +335,10 @@ class Executions(Family[M]):
         return await history.page(tx, EXECUTIONS, (id,), limit, cursor)
 
     @reading
-    async def as_of(self, tx: Reader, id: str, when: str | datetime) -> Execution:
+    async def as_of(self, tx: Reader, id: str, when: str | datetime, *, raw: bool = False) -> Execution:
         """It as it was at a position or an aware datetime, within what the feed retains. Raises `NotFound`."""
         id = arguments.name(id, "id")
-        return await history.as_of(tx.scope, EXECUTIONS, (id,), when)
+        return await history.as_of(tx.scope, EXECUTIONS, (id,), when, raw=raw)
 
 
 async def _create(tx: Transaction, execution: Execution, events: tuple[Event, ...]) -> Execution:

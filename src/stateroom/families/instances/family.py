@@ -329,10 +329,10 @@ class Instances(Family[M]):
         return await history.page(tx, INSTANCES, (id,), limit, cursor)
 
     @reading
-    async def as_of(self, tx: Reader, id: str, when: str | datetime) -> Instance:
+    async def as_of(self, tx: Reader, id: str, when: str | datetime, *, raw: bool = False) -> Instance:
         """It as it was at a position or an aware datetime, within what the feed retains. Raises `NotFound`."""
         id = arguments.name(id, "id")
-        return await history.as_of(tx.scope, INSTANCES, (id,), when)
+        return await history.as_of(tx.scope, INSTANCES, (id,), when, raw=raw)
 
 
 _DEFAULTS = {name: getattr(Instance("-", "-"), name) for name in CHANGEABLE}

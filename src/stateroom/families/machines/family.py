@@ -250,10 +250,10 @@ class Machines(Family[M]):
         return await history.wait_for(self._scope, MACHINES, (machine, name), predicate, timeout)
 
     @reading
-    async def as_of(self, tx: Reader, machine: str, name: str, when: str | datetime) -> Snapshot:
+    async def as_of(self, tx: Reader, machine: str, name: str, when: str | datetime, *, raw: bool = False) -> Snapshot:
         """Return it as it was at a position or an aware datetime, within what the feed retains. Raises `NotFound`."""
         machine, name = check_names(machine, name)
-        return await history.as_of(tx.scope, MACHINES, (machine, name), when)
+        return await history.as_of(tx.scope, MACHINES, (machine, name), when, raw=raw)
 
 
 def _query(tx: Reader, machine: str | None, state: str | None, id_prefix: str | None) -> Query[Snapshot]:
