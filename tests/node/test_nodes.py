@@ -3,12 +3,16 @@
 import hashlib
 import os
 import threading
+import time
 import tracemalloc
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 import stateroom
 from stateroom.errors import AlreadyExists, Closed, InvalidArgument, NotFound, Unavailable
+
+from .processes import until
 
 VALUES = [None, 0, "text", {"k": [1, (2, 3)], "s": {1, 2}}, b"", b"bytes", b"x" * 100_000, ["y" * 1000] * 100]
 
@@ -390,3 +394,25 @@ def test_many_are_stored_and_registered(cluster):
     with pytest.raises(InvalidArgument):
         a.results.put_many("e", {"x": 1, "y": object()})
     assert set(b.locations("e")) == set(a.results.ids("e"))
+
+
+class Ahead:
+    """A clock that is a minute ahead."""
+
+    def now(self):
+        return datetime.now(UTC) + timedelta(seconds=60)
+
+    def monotonic(self):
+        return time.monotonic()
+
+
+def test_clocks_that_differ_are_seen_in_heartbeats(alone):
+    from stateroom.cli.node import node_remarks
+
+    a = alone.node("a", ttl=0.6)
+    alone.node("b", ttl=0.6, shared=alone.open(alone.url, clock=Ahead()))
+    seen = until(lambda: next(node for node in a.nodes() if node.name == "a").clocks)
+    assert 50 < seen["b"] < 62
+    remarks = "\n".join(node_remarks(a.nodes(), ()))
+    assert "the clock of node b is" in remarks
+    assert "node a sees other clocks than its own: b +" in remarks

@@ -93,7 +93,7 @@ class Conductor:
 
     def _kill(self, name: str, planned: list[Function], pace: float) -> str | None:
         """Kill a node as soon as it has made something and a third is done, and start it again on its file."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline, done = time.monotonic() + PATIENCE_SECONDS, list[Execution]()
         while time.monotonic() < deadline:
             done = list(self._done())
             if len(done) == len(planned):
