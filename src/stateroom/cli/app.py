@@ -50,6 +50,7 @@ app.command("backup")(moves.backup)
 app.command("restore")(moves.restore)
 app.command("copy")(moves.copy)
 app.command("import")(imports.import_)
+app.command("export")(imports.export)
 app.command("compact")(moves.compact)
 app.command("demo")(demo.demo)
 

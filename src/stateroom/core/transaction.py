@@ -260,6 +260,8 @@ class Transaction(Reader):
     def __init__(self, scope: Scope, *, any_root: bool = False, part: int | None = None) -> None:
         super().__init__(scope)
         self.rows = TransactionRows(scope, any_root=any_root, part=part)
+        self.past: tuple[int, int, int] | None = None
+        """Revision, creation and last change (microseconds) of the next record that is saved, as it was elsewhere."""
 
     def at(self, name: str) -> TransactionRows:
         return self.rows.at(name)

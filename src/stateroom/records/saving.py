@@ -10,7 +10,7 @@ from .. import keys
 from ..clock import from_micros, to_micros
 from ..codec import seal
 from ..codec.malformed import parsing
-from ..core.transaction import PENDING, TransactionRows, Writable
+from ..core.transaction import PENDING, Transaction, TransactionRows, Writable
 from ..engine import Row
 from ..values import wrapper
 from .entry import NO_POINTER, Entry, encode, feed_prefix
@@ -33,6 +33,8 @@ async def save(
     else:
         revision, created, updated = before.record.revision + 1, before.created, max(now, before.updated)
         nonce, back = before.nonce, before.pointer
+    if isinstance(tx, Transaction) and tx.past is not None:
+        (revision, created, updated), tx.past = tx.past, None
     body = encode_body(scope, kind, after, revision, created, updated)
     told = await _keep_events(rows, key, events)
     wrapped = await wrapper.keep(rows, key, body, 2)

@@ -15,6 +15,7 @@ from ..core.operation import Blocking, Family, M, Suspending, procedure
 from ..core.transaction import Transaction
 from ..database.backup import backup
 from ..database.check import Progress, check
+from ..database.exporting import export, import_
 from ..database.namespaces import delete_namespace, namespaces
 from ..database.rekey import Rekeyed, rekey
 from ..database.stats import Stats, stats
@@ -160,6 +161,42 @@ class _Base(Families[M], Family[M], Generic[M, W]):
         """
         self._check_open()
         await backup(self._scope, path)
+
+    @procedure
+    async def export(
+        self,
+        path: "str | os.PathLike[str]",
+        format: str = "jsonl",
+        *,
+        families: Collection[str] | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> int:
+        """Write this namespace's records to a new file, as JSON lines or Parquet; gives how many items.
+
+        Definitions, instances, executions with their events, machines with their history, results, savepoints and
+        timers, or only some `families`. Each item has its record as JSON, and what `import_` needs to write it again as
+        it was, under a digest. `progress` is told how many are done. The file is not encrypted. Raises
+        `InvalidArgument` where there is something at `path`.
+        """
+        self._check_open()
+        return await export(self._scope, path, format, families, progress)
+
+    @procedure
+    async def import_(
+        self,
+        path: "str | os.PathLike[str]",
+        *,
+        families: Collection[str] | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> int:
+        """Write what a file of `export` holds into this namespace; gives how many items were not there before.
+
+        Records come back equal, with revision and times; what is there and equal is left alone, so an import that was
+        interrupted is run again. The whole file is checked before anything is written. Raises `NotFound`, `Damaged`,
+        and `AlreadyExists` for a record that is there and is another.
+        """
+        self._check_open()
+        return await import_(self._scope, path, families, progress)
 
     @procedure
     async def compact(self) -> int:

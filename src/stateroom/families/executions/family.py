@@ -341,6 +341,11 @@ class Executions(Family[M]):
         return await history.as_of(tx.scope, EXECUTIONS, (id,), when, raw=raw)
 
 
+async def save_new(tx: Transaction, execution: Execution, events: tuple[Event, ...]) -> Execution:
+    """Save an execution that is not there, in whatever state it is, with its events."""
+    return await _save(tx, None, execution, events)
+
+
 async def _create(tx: Transaction, execution: Execution, events: tuple[Event, ...]) -> Execution:
     if await load(tx, EXECUTIONS, (execution.id,), new=True) is not None:
         raise AlreadyExists(f"execution {execution.id!r} exists", kind="executions", id=execution.id)

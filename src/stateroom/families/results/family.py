@@ -77,7 +77,7 @@ class Results(Family[M]):
         if expected_revision is not None:  # before a large value is uploaded
             before = await find_live(tx, dag, id, raw=True)
             result_record.check_revision(expected_revision, before, result)
-        return await _put(tx, result, await encode_apart(tx.scope, value), expected_revision)
+        return await put_encoded(tx, result, await encode_apart(tx.scope, value), expected_revision)
 
     @joining
     async def put_many(
@@ -114,7 +114,7 @@ class Results(Family[M]):
 
     async def _put_batch(self, batch: list[tuple[Result, Encoded]]) -> list[Result]:
         async def body(tx: Transaction) -> list[Result]:
-            return [await _put(tx, result, value_bytes, None) for result, value_bytes in batch]
+            return [await put_encoded(tx, result, value_bytes, None) for result, value_bytes in batch]
 
         return await self._finish(body)
 
@@ -423,7 +423,7 @@ async def _find_for_value(reader: Reader, dag: str, id: str, raw: bool) -> Resul
     return await with_value(reader, stored, raw=raw, inputs=False)
 
 
-async def _put(tx: Transaction, result: Result, value_bytes: Encoded, expected: int | None) -> Result:
+async def put_encoded(tx: Transaction, result: Result, value_bytes: Encoded, expected: int | None) -> Result:
     """Write a result whose value is encoded; gives it with value and inputs as they were given."""
     value_apart = await keep(tx, result.dag, result.id, value_bytes)
     whole = msgspec.structs.replace(result, digest=str(value_bytes.digest), size=len(value_bytes.data))
