@@ -3,6 +3,8 @@
 The engine lives on from one interrupt to the next, so that what one leaves behind is met by all that follow.
 """
 
+import secrets
+
 import pytest
 
 from engines.sqlite_helpers import Outcomes
@@ -11,6 +13,7 @@ from stateroom.engine import Batch, read_counter
 from stateroom.engines import memory, sqlite
 
 INTERRUPTS = [KeyboardInterrupt, SystemExit, Interrupted]
+STEP = 3
 OTHERS = 3
 """Batches of others that the interrupted one finds in the queue."""
 
@@ -25,27 +28,34 @@ def engine(request, tmp_path):
 class Ledger:
     """What was committed, by what was acknowledged, and by what the engine has."""
 
-    def __init__(self, engine):
-        self.engine = engine
+    def __init__(self, engine, name=b"", *, late=False):
+        """`late`: what was sent to a server before an interrupt may be made after it."""
+        self.engine, self.late = engine, late
+        self.name = name
         self.acknowledged = self.unknown = self.others = 0
+        self._before = engine.read(0, [b""])[0].version
 
     def mine(self):
-        batch = Batch(write={b"a": b"1", b"b": None}, add={b"mine": 1}, append=[(b"log", b"m")])
+        name = self.name
+        batch = Batch(write={b"a": b"1", b"b": None}, add={name + b"mine": 1}, append=[(name + b"log", b"m")])
         return self.engine.commit(0, batch)
 
     def check(self, where):
         """Another thread can read and commit, and every batch is there once, whole, in order, if it was acknowledged."""
-        in_thread(lambda: self.engine.commit(0, Batch(add={b"after": 1}, write={b"b": b"2"})))
-        rows = in_thread(lambda: self.engine.read(0, [b"", b"mine", b"others", b"after"]))
+        name = self.name
+        in_thread(lambda: self.engine.commit(0, Batch(add={name + b"after": 1}, write={b"b": b"2"})))
+        rows = in_thread(lambda: self.engine.read(0, [b"", name + b"mine", name + b"others", name + b"after"]))
         version, *counters = [0 if row is None else row.version for row in rows[:1]] + [
             read_counter(row and row.value) for row in rows[1:]
         ]
         mine, others, after = counters
         assert self.acknowledged <= mine <= self.acknowledged + self.unknown, where
-        self.acknowledged, self.unknown = mine, 0
+        if not self.late:
+            self.acknowledged, self.unknown = mine, 0
         assert others == self.others, where
-        assert version == mine + others + after, where
-        assert len(in_thread(lambda: self.engine.scan(0, b"log", b"log\xff", limit=10**6))) == mine + others, where
+        assert version == self._before + mine + others + after, where
+        log = in_thread(lambda: self.engine.scan(0, name + b"log", name + b"log\xff", limit=10**6))
+        assert len(log) == mine + others or (self.late and mine <= len(log) <= self.acknowledged + self.unknown), where
 
 
 def interrupted(ledger, number, kind, *, opcodes=False):
@@ -112,6 +122,41 @@ def test_at_any_instruction(engine, kind):
         ledger.check(where)
         number += 1
     assert number > 100
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A PostgreSQL engine with a schema of its own."""
+    from stateroom.engines.postgres import connect
+    from stateroom.testing.postgres import fresh_schema
+
+    with fresh_schema("18") as url:
+        engine = connect(url, parts=1)
+        yield engine
+        engine.close()
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, Interrupted], ids=lambda kind: kind.__name__)
+def test_at_any_line_of_a_commit_to_a_server(server, kind):
+    """What is held on a server is a connection, and a place in the line of its part: others find both free."""
+    ledger = Ledger(server, kind.__name__.encode(), late=True)
+    # Every third line, from another one at each run, so that a week of runs has seen all of them.
+    number, step = 1 + secrets.randbelow(STEP), STEP
+    while where := interrupted(ledger, number, kind):
+        ledger.check(where)
+        number += step
+    assert number > 20
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kind", INTERRUPTS, ids=lambda kind: kind.__name__)
+def test_at_every_line_of_a_commit_to_a_server(server, kind):
+    ledger = Ledger(server, b"every-" + kind.__name__.encode(), late=True)
+    number = 1
+    while where := interrupted(ledger, number, kind):
+        ledger.check(where)
+        number += 1
 
 
 def test_a_signals_handler_may_commit_at_any_line(engine):

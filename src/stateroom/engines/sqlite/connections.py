@@ -1,5 +1,6 @@
 """The connections of one engine: one to read for every thread that does, one to write, one for checkpoints."""
 
+import contextlib
 import math
 import threading
 import time
@@ -105,7 +106,12 @@ class Connections:
             except _GONE:
                 self.local.reader = None
             except apsw.Error as error:
-                raise mapped(error, self.path) from error
+                failure = mapped(error, self.path)
+                reader = getattr(self.local, "reader", None)
+                if isinstance(failure, Damaged) and reader is not None and reader.connection is not None:
+                    with contextlib.suppress(apsw.Error):
+                        self.check_place(reader.connection)  # what SQLite stumbled over may be another file
+                raise failure from error
 
     def writer(self) -> apsw.Connection:
         """The connection that commits. Only for the holder of the writer's lock."""

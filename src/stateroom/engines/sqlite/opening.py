@@ -13,7 +13,7 @@ from ...errors import Damaged, InvalidArgument, NotFound, StoreError, Unsupporte
 from .failures import mapped
 from .location import Mounts, refuse_network
 from .locking import alone, flush_folder
-from .place import IDENTITY, Place, check_log, draw
+from .place import APPLICATION_ID, IDENTITY, Place, check_log, draw
 
 __all__ = [
     "APPLICATION_ID",
@@ -26,9 +26,6 @@ __all__ = [
     "prepare",
     "reading_connection",
 ]
-
-APPLICATION_ID = 0x5354524D
-"""``STRM``: stands in the file's header, so that `file` and we know whose it is."""
 
 _FORMER_ID = 0x48464454
 """Of files made under the project's former name."""

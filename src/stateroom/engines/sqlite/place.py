@@ -6,6 +6,7 @@ belong to is replayed into it. So each file has a number of its own, drawn when 
 row of `parts` for part -1, which is on the page that every commit writes into the log.
 """
 
+import contextlib
 import os
 import secrets
 import time
@@ -14,7 +15,10 @@ import apsw
 
 from ...errors import Damaged
 
-__all__ = ["IDENTITY", "Place", "check_log", "draw", "read_parts"]
+__all__ = ["APPLICATION_ID", "IDENTITY", "Place", "check_log", "draw", "find_parts", "read_parts"]
+
+APPLICATION_ID = 0x5354524D
+"""``STRM``: stands in the file's header, so that `file` and we know whose it is."""
 
 IDENTITY = -1
 """The part whose version is the number of the file."""
@@ -41,6 +45,7 @@ class Place:
         self._log: int | None = None
         self._written: tuple[int, int] | None = None
         self._versions: dict[int, int] = {}
+        self._page: tuple[int, int] | None = None
 
     def check(self, connection: apsw.Connection | None = None) -> None:
         """Raise `Damaged` when the path leads elsewhere; with a connection, look into a file that was written to."""
@@ -57,8 +62,9 @@ class Place:
             self._file = file
         written = now.st_mtime_ns, now.st_size
         if connection is not None and written != self._written:
-            self._look_into(connection)
-            self._written = written
+            with contextlib.suppress(apsw.Error):  # it cannot be read now: that is no news of another file
+                self._look_into(connection)
+                self._written = written
 
     def check_log(self) -> None:
         """Raise `Damaged` when the log that was committed to has lost its name."""
@@ -79,17 +85,21 @@ class Place:
 
     def _look_into(self, connection: apsw.Connection) -> None:
         """Compare what stands in the file itself with what it held before: checkpoints only ever move it on."""
-        versions = read_parts(connection, checked=False)
+        # The page is remembered: another file may be in such a state by now that SQLite does not find it.
+        page = self._page = self._page or find_parts(connection)
+        versions = None if page is None else read_parts(connection, page)
         if versions is None:
-            if self._versions:
+            # Many parts, or a page that rots, or that a checkpoint left half-written: what the file is says its header.
+            if not _is_ours(connection):
                 raise self._error("overwritten")
             return
-        now = dict(connection.execute(_PARTS))
         before = self._versions or {part: 0 for part in versions if part != IDENTITY}
-        for part, version in versions.items():
-            if version > now.get(part, -1) or version < before.get(part, version):
-                raise self._error("overwritten")
-        if versions.get(IDENTITY) != now.get(IDENTITY) or not before.keys() <= versions.keys():
+        if any(versions.get(part, -1) < version for part, version in before.items()):
+            raise self._error("overwritten")
+        if versions.get(IDENTITY) != before.get(IDENTITY, versions.get(IDENTITY)):
+            raise self._error("overwritten")
+        now = dict(connection.execute(_PARTS))
+        if versions.get(IDENTITY) != now.get(IDENTITY) or any(versions[part] > now.get(part, -1) for part in versions):
             raise self._error("overwritten")
         self._versions = versions
 
@@ -117,27 +127,33 @@ def check_log(connection: apsw.Connection, path: str) -> None:
         )
 
 
-def read_parts(connection: apsw.Connection, *, checked: bool = True) -> dict[int, int] | None:
-    """Parts and versions as the file itself has them, without its log; None where they cannot be told from it.
+def _is_ours(connection: apsw.Connection) -> bool:
+    """Whether the file begins as one of ours, past its log."""
+    whole, header = connection.read("main", 0, 0, 100)
+    return whole and header.startswith(b"SQLite format 3\0") and header[68:72] == APPLICATION_ID.to_bytes(4, "big")
 
-    A page that fails its checksum tells nothing when power loss may have torn it; with `checked` False it is read all
-    the same: rot of single bits is told by whoever reads the rows, and is no other file.
-    """
+
+def find_parts(connection: apsw.Connection) -> tuple[int, int] | None:
+    """Where the first page of the table `parts` is in the file, and its size, in bytes."""
     root = connection.execute(_ROOT).get
     size = connection.pragma("page_size")
-    if not root:
-        return None
-    for look in range(_LOOKS):
+    return ((root - 1) * size, size) if root else None
+
+
+def read_parts(connection: apsw.Connection, page: tuple[int, int] | None = None) -> dict[int, int] | None:
+    """Parts and versions as the file itself has them, without its log; None where they cannot be told from it.
+
+    A page that fails its checksum tells nothing: power loss may have torn it, and rot is told by whoever reads rows.
+    """
+    page = page or find_parts(connection)
+    for look in range(_LOOKS if page else 0):
         try:
-            whole, page = connection.read("main", 0, (root - 1) * size, size)
+            whole, content = connection.read("main", 0, *page) if page else (False, b"")
         except apsw.Error:  # it fails its checksum
             time.sleep(0.001 * look)
             continue
-        return parse_parts(page) if whole else None
-    if checked:
-        return None
-    whole, page = connection.read("main", 0, (root - 1) * size, size - 8)  # no page's size: no checksum is looked at
-    return parse_parts(page) if whole else None
+        return parse_parts(content) if whole else None
+    return None
 
 
 def parse_parts(page: bytes) -> dict[int, int] | None:

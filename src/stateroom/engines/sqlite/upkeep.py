@@ -162,9 +162,12 @@ def _copy(connection: apsw.Connection, path: str, amend: Amend | None) -> None:
         target.pragma("synchronous", "OFF")  # flushed when it is whole
         with connection:
             connection.execute("SELECT count(*) FROM sqlite_schema").get  # noqa: B018 - from here on the same snapshot
-            with target.backup("main", connection, "main") as copying:
+            copying = target.backup("main", connection, "main")
+            try:
                 while not copying.done:
                     copying.step(COPY_PAGES)
+            finally:
+                copying.close(True)  # what a step has raised is told; here it would be raised once more
         _amend(target, amend)
 
 

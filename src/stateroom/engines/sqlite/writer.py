@@ -15,7 +15,7 @@ from queue import SimpleQueue
 import apsw
 
 from ...engine import Batch, Outcome, validate
-from ...errors import Closed, InvalidArgument, OutcomeUnknown, StoreError, Unavailable
+from ...errors import Closed, Damaged, InvalidArgument, OutcomeUnknown, StoreError, Unavailable
 from ..interrupts import Lock, is_foreign
 from .connections import Connections, closed
 from .failures import flush_failed, mapped
@@ -263,6 +263,13 @@ class Writer:
         missing = [0] * (len(attempt.jobs) - len(attempt.outcomes))
         failure = self._failure(error, attempt.committing)
         self._roll_back(attempt.connection)
+        if isinstance(failure, Damaged) and not self._connections.replaced and attempt.connection is not None:
+            try:
+                self._connections.check_place(attempt.connection)
+            except Damaged as replaced:  # what SQLite stumbled over is another file
+                failure = replaced
+            except apsw.Error:
+                pass
         attempt.outcomes = [
             outcome if isinstance(outcome, StoreError) else _another(failure)
             for outcome in (*attempt.outcomes, *missing)
