@@ -15,6 +15,7 @@ from ..errors import InvalidArgument
 from ..families.locations.nodes import every_node
 from ..feed import positions
 from ..feed.positions import BEGINNING
+from ..records.kind import KINDS
 from ..watch.checkpoints import all_checkpoints
 from ..watch.dead_letters import letters_prefix
 from .keyrings import key_rows
@@ -55,11 +56,18 @@ class Stats(Shown, frozen=True):
     """How many locations of results there are, over all DAGs."""
     encrypted: bool = False
     """Whether values were written under a key ring, with which this store was opened or not."""
+    records: dict[str, dict[str, int]] = msgspec.field(default_factory=dict[str, dict[str, int]])
+    """Of every family that counts its records: by status, state or machine; "all" where it does not tell them apart."""
 
 
 async def stats(scope: Scope) -> Stats:
     """What a namespace holds."""
     versions = await positions.versions(scope.reader)
+    records = {
+        kind.name: await _counted(scope.reader, keys.COUNTER + kind.letter + kind.summary)
+        for kind in KINDS.values()
+        if kind.summary is not None
+    }
     engine: Any = scope.engine if scope.direct is None else scope.direct
     size = engine.size() if isinstance(engine, Sized) else None
     return Stats(
@@ -68,14 +76,15 @@ async def stats(scope: Scope) -> Stats:
         scope.parts,
         sum(versions),
         await size if inspect.isawaitable(size) else size,
-        await _counted(scope.reader, b"Cis"),
-        await _counted(scope.reader, b"Ce"),
-        await _counted(scope.reader, b"Cmm"),
+        records["instances"],
+        records["executions"],
+        records["machines"],
         await _lags(scope, versions),
         await _letters(scope.reader),
         dict(sorted(Counter("alive" if node.alive else "dead" for node in await every_node(scope.reader)).items())),
         sum((await _counted(scope.reader, keys.LOCATION_COUNT)).values()),
         bool(await key_rows(scope.engine)),
+        records,
     )
 
 
@@ -88,7 +97,7 @@ async def _counted(reader: Reader, tag: bytes) -> dict[str, int]:
         while True:
             rows = await reader.in_part(part).scan(start, prefix + keys.END, limit=_RUN)
             for row in rows:
-                name = row.key[len(prefix) : -1].decode()
+                name = row.key[len(prefix) : -1].decode() or "all"
                 found[name] = found.get(name, 0) + read_counter(row.value)
             if len(rows) < _RUN:
                 break

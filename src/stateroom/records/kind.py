@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 from .. import keys
 from ..codec import unseal
 from ..codec.shown import Shown
-from ..core.namespace import Reader, Scope
+from ..core.namespace import Reader, Rows, Scope
+from ..core.transaction import Writable
 from ..engine import Row
 from ..errors import Damaged
 
@@ -36,6 +37,32 @@ class Index(NamedTuple):
     values: Callable[[Any], Iterable[bytes]]
     by_id: bool = True
     newest: bool = False
+
+
+class Aging(NamedTuple):
+    """How records of a kind age: what retention needs besides the records themselves."""
+
+    ends: bool = False
+    """Whether there are records that are terminal."""
+    leased: bool = False
+    """Whether a lease on its id says that somebody still works on a record."""
+    batch: int = 50
+    """Records that go in one commit; fewer where much hangs on each."""
+    ended: tuple[Index, tuple[bytes, ...]] | None = None
+    """An index, and its values, that give terminal records by time; None: all records are looked at."""
+    every: tuple[Index, tuple[bytes, ...]] | None = None
+    """An index, and its values, that give all records by time; None: all records are looked at."""
+    group: Index | None = None
+    """An index that gives the records of a group by time, for `keep_latest`."""
+    group_steps: int = 0
+    """Steps at the start of a key that make a group, where no index gives it; 0: there are no groups."""
+    newest_by_key: bool = False
+    """Whether the newest of a group is the one with the highest number at the end of its key."""
+
+    @property
+    def grouped(self) -> bool:
+        """Whether a number of the latest can be kept."""
+        return self.group is not None or self.group_steps > 0
 
 
 class Stored(NamedTuple, Generic[T]):
@@ -71,6 +98,7 @@ class Kind(ABC, Generic[T]):
     """Fields that are whole numbers for SQL users."""
     events_family: ClassVar[str | None] = None
     """The family of changes that add an event to a record without changing it, where there is one."""
+    aging: ClassVar[Aging] = Aging()
     summary: ClassVar[bytes | None] = None
     """The counters that `stats` shows: what their keys begin with after the kind's letter."""
 
@@ -103,6 +131,18 @@ class Kind(ABC, Generic[T]):
         """Whether nothing more is expected of it: retention counts from when it came to be so."""
         del record
         return False
+
+    async def ended_since(self, rows: Rows, stored: "Stored[T]") -> int | None:
+        """Since when a record has been terminal, in microseconds; None where it is not."""
+        if not self.ended(stored.record):
+            return None
+        tail = self.letter + keys.path(*self.path(stored.record))
+        row = await rows.get(rows.scope.key(keys.ENDED_SINCE, tail))
+        return stored.updated if row is None else int.from_bytes(row.value, "big")
+
+    async def release(self, tx: Writable, stored: "Stored[T]") -> None:
+        """Give up what hangs on a record that is removed in the same transaction."""
+        del tx, stored
 
     def shown(self, record: T) -> T:
         """The record as pages and changes show it."""

@@ -14,20 +14,23 @@ from ..core.namespace import Reader, Scope
 from ..core.transaction import Transaction
 from ..engine import Row
 from ..errors import InvalidArgument
+from ..records.kind import KINDS
 
 _PACKED = msgspec.msgpack.Decoder(tuple[int | None, int | None, int | None, int | None])
 AGES = ("terminal_older_than", "older_than", "max_pinned")
 
-RULES: dict[str, tuple[str, ...]] = {
-    "instances": ("terminal_older_than", "older_than", "keep_latest"),
-    "executions": ("terminal_older_than", "older_than", "keep_latest"),
-    "machines": ("terminal_older_than", "older_than", "keep_latest"),
-    "results": ("older_than", "keep_latest"),
-    "savepoints": ("older_than", "keep_latest"),
-    "feed": ("older_than", "max_pinned"),
-    "once": ("older_than",),
-}
-"""What a policy of each family may say; it must say one of them, and for the feed `older_than`."""
+
+def rules() -> dict[str, tuple[str, ...]]:
+    """What a policy of each family may say; it must say one of them, and for the feed `older_than`."""
+    records = {
+        kind.name: (
+            *(("terminal_older_than",) if kind.aging.ends else ()),
+            "older_than",
+            *(("keep_latest",) if kind.aging.grouped else ()),
+        )
+        for kind in KINDS.values()
+    }
+    return {**records, "feed": ("older_than", "max_pinned"), "once": ("older_than",)}
 
 
 class Policy(Shown, frozen=True):
@@ -62,8 +65,8 @@ class Policy(Shown, frozen=True):
 def check_policy(policy: Any) -> Policy:
     """`policy` if it makes sense; else `InvalidArgument`."""
     arguments.instance(policy, "policy", Policy)
-    checked: dict[str, Any] = {"family": arguments.choice(policy.family, "family", RULES)}
-    allowed = RULES[checked["family"]]
+    checked: dict[str, Any] = {"family": arguments.choice(policy.family, "family", rules())}
+    allowed = rules()[checked["family"]]
     for name in (*AGES, "keep_latest"):
         if (value := getattr(policy, name)) is not None:
             if name not in allowed:

@@ -2,33 +2,21 @@
 
 import heapq
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, NamedTuple
 
 from .. import keys
 from ..clock import to_micros
-from ..core.namespace import Reader, Scope
+from ..core.namespace import Reader, Rows, Scope
 from ..core.transaction import Transaction, transact
 from ..engine import Row
 from ..errors import Damaged, InvalidArgument
-from ..families.executions.record import EXECUTIONS, STATES
-from ..families.executions.record import TERMINAL as ENDED_STATES
-from ..families.instances.record import BY_STATUS, BY_TIME, BY_WORKFLOW, INSTANCES
-from ..families.instances.record import TERMINAL as ENDED_STATUSES
-from ..families.instances.unique import mark_active
-from ..families.leases import forget, live_holders
-from ..families.machines import rules as machine_rules
-from ..families.machines.record import MACHINES, drop_failure, drop_history
-from ..families.results.record import RESULTS
-from ..families.results.record import drop as drop_result
-from ..families.savepoints.record import SAVEPOINTS, find_run, manifest_ref, touch_run
-from ..records import dependents
+from ..families.leases import live_holders
 from ..records.audit import Problem, rows_of
-from ..records.kind import KINDS, Kind, Stored
+from ..records.kind import KINDS, Stored
 from ..records.places import fetch_rows, newest
 from ..records.reading import load, open_row
 from ..records.saving import remove
-from ..values import objects
 from .policy import Policy, micros
 
 log = logging.getLogger("stateroom.retention")
@@ -39,100 +27,6 @@ BATCH = 50
 _RUN = 500
 
 Path = tuple[str | int, ...]
-
-
-class Aging(NamedTuple):
-    """What retention needs to know of a family."""
-
-    kind: Kind[Any]
-    drop: Callable[[Transaction, Any], Awaitable[None]]
-    """Removes a record with what hangs on it."""
-    ended: Callable[[Scope], list[bytes]] | None = None
-    """Prefixes of the rows that give terminal records by time; None: all records are looked at."""
-    every: Callable[[Scope], list[bytes]] | None = None
-    """Prefixes of the rows that give all records by time."""
-    group: Callable[[Scope, Any], bytes] | None = None
-    """Prefix of the rows that give a record's group, by time."""
-    within: Callable[[Any], tuple[str | None, bytes]] | None = None
-    """Where there are none: the root of a record's group (None: of any), and what the keys of the group begin with."""
-    ends: bool = False
-    """Whether there are records that are terminal."""
-    leased: bool = False
-    """Whether a lease on its id says that somebody still works on it."""
-    batch: int = BATCH
-    """Records that go in one commit."""
-
-
-async def _drop_instance(tx: Transaction, stored: Stored[Any]) -> None:
-    if stored.record.active:
-        await mark_active(tx, stored.record, None)
-    await forget(tx, stored.record.id)
-    await remove(tx, INSTANCES, stored)
-
-
-async def _drop_execution(tx: Transaction, stored: Stored[Any]) -> None:
-    await dependents.drop(tx, EXECUTIONS, stored)
-    await forget(tx, stored.record.id)
-    await remove(tx, EXECUTIONS, stored)
-
-
-async def _drop_machine(tx: Transaction, stored: Stored[Any]) -> None:
-    await drop_failure(tx, stored.record.machine, stored.record.name)
-    await drop_history(tx, stored)
-    await remove(tx, MACHINES, stored)
-
-
-def _prefixes(kind: Kind[Any], index: Any, values: Sequence[bytes]) -> Callable[[Scope], list[bytes]]:
-    return lambda scope: [kind.index_prefix(scope, index, value, newest=True) for value in values]
-
-
-async def _drop_result(tx: Transaction, stored: Stored[Any]) -> None:
-    await drop_result(tx, stored)
-
-
-async def _drop_savepoint(tx: Transaction, stored: Stored[Any]) -> None:
-    run = stored.record.run
-    head = await find_run(tx, run)
-    await remove(tx, SAVEPOINTS, stored)
-    await objects.release(tx.at(run), {manifest_ref(stored.record): 1})
-    if head is not None:
-        touch_run(tx, run, head)
-
-
-_BY_STATE, _BY_JOB, _ = EXECUTIONS.indexes
-
-AGING: dict[str, Aging] = {
-    "instances": Aging(
-        INSTANCES,
-        _drop_instance,
-        _prefixes(INSTANCES, BY_STATUS, [keys.path(status) for status in ENDED_STATUSES]),
-        _prefixes(INSTANCES, BY_TIME, [b""]),
-        lambda scope, one: INSTANCES.index_prefix(scope, BY_WORKFLOW, keys.path(one.workflow), newest=True),
-        ends=True,
-        leased=True,
-    ),
-    "executions": Aging(
-        EXECUTIONS,
-        _drop_execution,
-        _prefixes(EXECUTIONS, _BY_STATE, [keys.path(state) for state in sorted(ENDED_STATES)]),
-        _prefixes(EXECUTIONS, _BY_STATE, [keys.path(state) for state in sorted(STATES)]),
-        lambda scope, one: EXECUTIONS.index_prefix(scope, _BY_JOB, keys.path(one.job_id), newest=True),
-        ends=True,
-        leased=True,
-    ),
-    "machines": Aging(
-        MACHINES,
-        _drop_machine,
-        within=lambda one: (None, keys.path(one.machine)),
-        ends=True,
-        batch=BATCH // 10,  # each has a history
-    ),
-    "results": Aging(
-        RESULTS, _drop_result, within=lambda one: (keys.root(one.dag), keys.path(one.dag)), batch=BATCH // 10
-    ),
-    "savepoints": Aging(SAVEPOINTS, _drop_savepoint, batch=1),  # many chunks may go with each
-}
-"""Every record family that ages by time."""
 
 
 class Lane(NamedTuple):
@@ -150,8 +44,8 @@ class Going:
 
     def __init__(self, scope: Scope, policy: Policy) -> None:
         self._scope = scope
-        self._aging = AGING[policy.family]
-        self.kind = self._aging.kind
+        self.kind = KINDS[policy.family]
+        self._aging = self.kind.aging
         self.batch = self._aging.batch
         self._keep = policy.keep_latest
         now = to_micros(scope.clock.now())
@@ -160,7 +54,6 @@ class Going:
         self._changed_by = None if changed is None else now - changed
         self._only_ended = ended is not None or (changed is None and self._aging.ends)
         self._thresholds: dict[bytes, tuple[int, int, bytes] | None] = {}
-        self._final: dict[str, Collection[str]] = {}
         self.unreadable = 0
         """Records that could not be read, and so stay."""
         self.lanes = [Lane(part, *rows) for part in range(scope.parts) for rows in self._rows(now)]
@@ -174,7 +67,8 @@ class Going:
             prefix = self.kind.prefix(scope)
             return [(prefix, prefix + keys.END, 0)]
         most = min(by for by in (self._ended_by, self._changed_by, now) if by is not None)
-        prefixes = [(prefix, most) for prefix in sources(scope)]
+        index, values = sources
+        prefixes = [(self.kind.index_prefix(scope, index, value, newest=True), most) for value in values]
         if self._only_ended and self._ended_by is not None:  # ended long ago, and rewritten since
             prefixes.append((scope.key(keys.ENDED, self.kind.letter), self._ended_by))
         return [(prefix, prefix + keys.number(max(0, by + 1)), 8) for prefix, by in prefixes]
@@ -216,43 +110,37 @@ class Going:
 
     async def _since(self, reader: Reader, stored: Stored[Any]) -> int | None:
         """Since when a record has been terminal; None where it is not."""
-        path = self.kind.path(stored.record)
-        rows = reader.at(self.kind.owner(path))
-        if self.kind is MACHINES:
-            rules = await machine_rules.load(rows, stored.record.machine)
-            return stored.updated if rules is not None and stored.record.state in rules.final else None
-        if not self.kind.ended(stored.record):
-            return None
-        key = self._scope.key(keys.ENDED_SINCE, self.kind.letter + keys.path(*path))
-        row = await rows.get(key)
-        return stored.updated if row is None else int.from_bytes(row.value, "big")
+        return await self.kind.ended_since(reader.at(self.kind.owner(self.kind.path(stored.record))), stored)
 
     def _rank(self, stored: Stored[Any]) -> tuple[int, int, bytes]:
-        if self.kind is SAVEPOINTS:  # of these the newest is the one with the highest timestamp
-            return stored.record.timestamp, 0, b""
-        return stored.updated, stored.row.version, keys.path(*self.kind.path(stored.record))
+        path = self.kind.path(stored.record)
+        if self._aging.newest_by_key:
+            return int(path[-1]), 0, b""
+        return stored.updated, stored.row.version, keys.path(*path)
 
     async def _threshold(self, record: Any) -> tuple[int, int, bytes] | None:
         """Where the oldest stands of those in a record's group that are kept; None where there are not so many."""
         assert self._keep is not None
-        if self.kind is SAVEPOINTS:
-            return await self._oldest_savepoint(record.run, self._keep)
-        if self._aging.within is not None:
-            root, group = self._aging.within(record)
+        index = self._aging.group
+        if index is not None:
+            group = self.kind.index_prefix(self._scope, index, next(iter(index.values(record))), newest=True)
             if group not in self._thresholds:
-                self._thresholds[group] = await self._look_through(root, group, self._keep)
+                self._thresholds[group] = await self._find_threshold(group, self._keep)
             return self._thresholds[group]
-        assert self._aging.group is not None
-        group = self._aging.group(self._scope, record)
+        path = self.kind.path(record)
+        steps, owner = path[: self._aging.group_steps], self.kind.owner(path)
+        group = keys.path(*steps)
+        rows = self._scope.reader.at(owner) if owner in steps else self._scope.reader
+        if self._aging.newest_by_key:
+            return await self._oldest_by_key(rows, group, self._keep)
         if group not in self._thresholds:
-            self._thresholds[group] = await self._find_threshold(group, self._keep)
+            self._thresholds[group] = await self._look_through(rows, group, self._keep)
         return self._thresholds[group]
 
-    async def _oldest_savepoint(self, run: str, keep: int) -> tuple[int, int, bytes] | None:
-        prefix = SAVEPOINTS.prefix(self._scope) + keys.path(run)
-        stop = prefix + keys.END * 9
-        rows = await self._scope.reader.at(run).scan(prefix, stop, limit=keep, reverse=True)
-        return (int.from_bytes(rows[-1].key[-8:], "big"), 0, b"") if len(rows) == keep else None
+    async def _oldest_by_key(self, rows: Rows | Reader, group: bytes, keep: int) -> tuple[int, int, bytes] | None:
+        prefix = self.kind.prefix(self._scope) + group
+        kept = await rows.scan(prefix, prefix + keys.END * 9, limit=keep, reverse=True)
+        return (int.from_bytes(kept[-1].key[-8:], "big"), 0, b"") if len(kept) == keep else None
 
     async def _find_threshold(self, prefix: bytes, keep: int) -> tuple[int, int, bytes] | None:
         reader, kind = self._scope.reader, self.kind
@@ -272,23 +160,16 @@ class Going:
             places = []
         return None
 
-    async def _is_final(self, snapshot: Any) -> bool:
-        """Whether a machine has come to an end; its definition is read once in a run."""
-        if snapshot.machine not in self._final:
-            rules = await machine_rules.newest(self._scope.reader, snapshot.machine)
-            self._final[snapshot.machine] = frozenset() if rules is None else rules.final
-        return snapshot.state in self._final[snapshot.machine]
-
-    async def _look_through(self, root: str | None, group: bytes, keep: int) -> tuple[int, int, bytes] | None:
+    async def _look_through(self, group_rows: Rows | Reader, group: bytes, keep: int) -> tuple[int, int, bytes] | None:
         """The threshold of a group that no rows give by time: all of it is read, once in a run."""
         reader, prefix = self._scope.reader, self.kind.prefix(self._scope)
         start, stop = prefix + group, prefix + group + keys.END
         newest: list[tuple[int, int, bytes]] = []
         while True:
-            rows = await (reader if root is None else reader.at(root)).scan(start, stop, limit=_RUN)
+            rows = await group_rows.scan(start, stop, limit=_RUN)
             for row in rows:
                 stored = await self._open(reader, row.key[len(prefix) :], row)
-                if stored is None or (self._only_ended and not await self._is_final(stored.record)):
+                if stored is None or (self._only_ended and await self._since(reader, stored) is None):
                     continue
                 if len(newest) < keep:
                     heapq.heappush(newest, self._rank(stored))
@@ -331,7 +212,8 @@ class Going:
             for path in paths:
                 stored = await load(tx, self.kind, path, raw=True)
                 if stored is not None and await self.may_go(tx, stored):
-                    await self._aging.drop(tx, stored)
+                    await self.kind.release(tx, stored)
+                    await remove(tx, self.kind, stored)
                     removed += 1
             return removed
 

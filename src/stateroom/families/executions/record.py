@@ -13,10 +13,12 @@ from ... import arguments, keys
 from ...clock import from_micros
 from ...codec.shown import Shown
 from ...core.namespace import Reader
+from ...core.transaction import Writable
 from ...errors import InvalidArgument
 from ...records import dependents
 from ...records.audit import Problem
-from ...records.kind import Index, Kind, Record, Stored, register
+from ...records.kind import Aging, Index, Kind, Record, Stored, register
+from ..leases.record import forget
 
 DESIRED = frozenset({"pending", "running", "stopped"})
 LIVE = ("bid_accepted", "running", "publishing")
@@ -78,6 +80,13 @@ class _ExecutionKind(Kind[Execution]):
         Index(b"j", lambda record: (keys.path(record.job_id),), newest=True),
         Index(b"n", lambda record: () if record.node_id is None else (keys.path(record.node_id),)),
     )
+    aging = Aging(
+        ends=True,
+        leased=True,
+        ended=(indexes[0], tuple(keys.path(state) for state in sorted(TERMINAL))),
+        every=(indexes[0], tuple(keys.path(state) for state in sorted(STATES))),
+        group=indexes[1],
+    )
 
     def path(self, record: Execution) -> tuple[str, ...]:
         return (record.id,)
@@ -104,6 +113,10 @@ class _ExecutionKind(Kind[Execution]):
 
     def ended(self, record: Execution) -> bool:
         return record.state in TERMINAL
+
+    async def release(self, tx: Writable, stored: Stored[Execution]) -> None:
+        await dependents.drop(tx, self, stored)
+        await forget(tx, stored.record.id)
 
     async def audit(self, reader: Reader, part: int, records: dict[bytes, Stored[Execution]]) -> list[Problem]:
         return await dependents.audit(reader, part, self, records.values())

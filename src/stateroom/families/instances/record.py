@@ -10,11 +10,13 @@ import msgspec
 from ... import arguments, keys
 from ...codec.shown import Shown
 from ...core.namespace import Reader, Scope
+from ...core.transaction import Writable
 from ...engine import read_counter
 from ...errors import AlreadyExists, InvalidArgument, NotFound, StaleRevision, WrongState
 from ...limits import BUSINESS_KEY_BYTES
 from ...records.audit import Problem, rows_of
-from ...records.kind import Index, Kind, Record, Stored, register
+from ...records.kind import Aging, Index, Kind, Record, Stored, register
+from ..leases.record import forget
 
 ACTIVE = ("pending", "running", "waiting")
 TERMINAL = ("completed", "failed", "cancelled")
@@ -98,6 +100,13 @@ class _InstanceKind(Kind[Instance]):
         Index(b"l", lambda record: [keys.path(*label) for label in record.labels.items()], newest=True),
         Index(b"u", lambda record: (b"",), by_id=False, newest=True),
     )
+    aging = Aging(
+        ends=True,
+        leased=True,
+        ended=(indexes[0], tuple(keys.path(status) for status in sorted(TERMINAL))),
+        every=(indexes[4], (b"",)),
+        group=indexes[1],
+    )
 
     def path(self, record: Instance) -> tuple[str, ...]:
         return (record.id,)
@@ -132,6 +141,15 @@ class _InstanceKind(Kind[Instance]):
     def ended(self, record: Instance) -> bool:
         return record.status in TERMINAL
 
+    async def release(self, tx: Writable, stored: Stored[Instance]) -> None:
+        record = stored.record
+        active = active_key(tx.scope, record)
+        if active is not None and record.business_key is not None:
+            rows = tx.at(record.business_key)
+            rows.delete(active)
+            rows.add(head_key(tx.scope, record.business_key), -1)
+        await forget(tx, record.id)
+
     async def audit(self, reader: Reader, part: int, records: dict[bytes, Stored[Instance]]) -> list[Problem]:
         """Whether the rows of business keys say who is active, and no other, and how many they are."""
         scope = reader.scope
@@ -160,6 +178,11 @@ class _InstanceKind(Kind[Instance]):
 def active_prefix(scope: Scope, business_key: str) -> bytes:
     """Where the rows of a business key's active instances are."""
     return scope.key(keys.ACTIVE, keys.path(business_key))
+
+
+def head_key(scope: Scope, business_key: str) -> bytes:
+    """Where the number of active instances with a business key is."""
+    return scope.key(keys.HEADS + b"k", keys.path(business_key))
 
 
 def active_key(scope: Scope, record: Instance) -> bytes | None:

@@ -8,14 +8,14 @@ the part of the business key, which is the part of its instances.
 from typing import NamedTuple
 
 from ... import keys
-from ...core.namespace import Reader, Scope
+from ...core.namespace import Reader
 from ...core.transaction import Transaction
 from ...engine import read_counter, write_counter
 from ...errors import AlreadyExists
 from ...records.kind import Stored
 from ...records.places import commit_of
 from ...records.saving import save
-from .record import INSTANCES, Instance, active_key, active_prefix
+from .record import INSTANCES, Instance, active_key, active_prefix, head_key
 
 _PAGE = 1000
 
@@ -28,11 +28,6 @@ class Active(NamedTuple):
     id: str
     workflow: str
     version: int
-
-
-def head_key(scope: Scope, business_key: str) -> bytes:
-    """Where the number of active instances with a business key is."""
-    return scope.key(keys.HEADS + b"k", keys.path(business_key))
 
 
 async def actives(tx: Reader, business_key: str) -> list[Active]:

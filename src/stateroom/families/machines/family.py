@@ -20,7 +20,7 @@ from ...limits import INT64_MAX
 from ...records.pages import BY_NUMBER, Page, check_limit, fingerprint, read_cursor, write_cursor
 from ...records.query import Query
 from ...records.reading import load
-from ...records.saving import announce, save
+from ...records.saving import announce, remove, save
 from . import rules
 from .record import (
     MACHINES,
@@ -180,7 +180,8 @@ class Machines(Family[M]):
         stored = await load(tx, MACHINES, (machine, name), raw=True)
         if stored is None:
             return await drop_failure(tx, machine, name)
-        await MACHINES.drop(tx, stored)
+        await MACHINES.release(tx, stored)
+        await remove(tx, MACHINES, stored)
         return True
 
     @reading

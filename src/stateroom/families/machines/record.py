@@ -15,11 +15,10 @@ from ...errors import AlreadyExists, Damaged, NotFound, StaleRevision, Undecodab
 from ...limits import INLINE_BYTES, SWEEP_ROWS
 from ...records.audit import Problem, rows_of
 from ...records.dependents import affordable, leave_sweep
-from ...records.kind import Index, Kind, Record, Stored, register
+from ...records.kind import Aging, Index, Kind, Record, Stored, register
 from ...records.layout import decode_body, encode_body, nonce_of
 from ...records.pages import left_out
 from ...records.reading import open_current
-from ...records.saving import remove
 from ...values import wrapper
 from ...values.omitted import OMITTED
 from .rules import load as load_definition
@@ -70,6 +69,7 @@ class _MachineKind(Kind[Snapshot]):
     key_names = ("machine", "name")
     texts = frozenset({"state", "previous_state", "event"})
     summary = b"m"
+    aging = Aging(ends=True, group_steps=1, batch=5)  # each has a history
     indexes = (Index(b"s", lambda record: (keys.path(record.state),)),)
 
     def path(self, record: Snapshot) -> tuple[str, str]:
@@ -94,11 +94,9 @@ class _MachineKind(Kind[Snapshot]):
     def unpack_event(self, value: list[Any]) -> Failure:
         return _unpack(value)
 
-    async def drop(self, tx: Writable, stored: Stored[Snapshot]) -> None:
-        """Remove a machine with its history and its last failure."""
+    async def release(self, tx: Writable, stored: Stored[Snapshot]) -> None:
         await drop_failure(tx, stored.record.machine, stored.record.name)
         await drop_history(tx, stored)
-        await remove(tx, self, stored)
 
     async def ended_since(self, rows: Rows, stored: Stored[Snapshot]) -> int | None:
         """Since when it has been in a final state of its definition, in microseconds; None: it is in no such state."""

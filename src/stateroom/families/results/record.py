@@ -19,7 +19,7 @@ from ...core.turns import LONG_BYTES, apart, give_way, is_large
 from ...errors import AlreadyExists, Damaged, InvalidArgument, NotFound, StaleRevision, Undecodable
 from ...limits import INLINE_BYTES
 from ...records.audit import Problem, rows_of
-from ...records.kind import Index, Kind, Record, Stored, register
+from ...records.kind import Aging, Index, Kind, Record, Stored, register
 from ...records.reading import load, open_current
 from ...records.saving import remove, save
 from ...values import wrapper
@@ -83,7 +83,8 @@ class _ResultKind(Kind[Result]):
     key_names = ("dag", "id")
     texts = frozenset({"producer", "digest"})
     numbers = frozenset({"size"})
-    summary = b"d"
+    summary = b"a"
+    aging = Aging(group_steps=1, batch=5)
     indexes = (
         Index(b"d", lambda record: (b"",)),  # ids without reading records
         Index(b"x", _by_expiry),
@@ -132,9 +133,8 @@ class _ResultKind(Kind[Result]):
             if record.inputs_apart:
                 yield record.inputs_apart
 
-    async def drop(self, tx: Writable, stored: Stored[Result]) -> None:
-        """Remove a result with all that hangs on it."""
-        await drop(tx, stored)
+    async def release(self, tx: Writable, stored: Stored[Result]) -> None:
+        await _let_go(tx, stored.record)
 
     async def audit(self, reader: Reader, part: int, records: dict[bytes, Stored[Result]]) -> list[Any]:
         rows = await rows_of(reader, part, reader.scope.key(keys.RESULT_EXPIRY))

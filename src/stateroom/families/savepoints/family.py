@@ -17,6 +17,7 @@ from ...errors import Damaged, NotFound
 from ...records.entry import NO_POINTER, Entry, encode, feed_prefix
 from ...records.pages import BY_NAME, Page, check_limit, fingerprint, read_cursor, write_cursor
 from ...records.reading import load
+from ...records.saving import remove
 from ...values import objects, uploads
 from .chunks import decode_state
 from .layers import REMOVED, merged, whole
@@ -268,7 +269,8 @@ async def _delete_old(tx: Transaction, run: str, n: int, most: int | None) -> in
     for timestamp in doomed:
         stored = await load(tx, SAVEPOINTS, (run, timestamp))
         if stored is not None:
-            await SAVEPOINTS.drop(tx, stored)
+            await remove(tx, SAVEPOINTS, stored)
+            await SAVEPOINTS.release(tx, stored)
     return len(doomed)
 
 

@@ -11,13 +11,12 @@ from ... import keys
 from ...codec import Codec, seal, unseal
 from ...codec.malformed import parsing
 from ...core.namespace import Reader, Rows, Scope
-from ...core.transaction import TransactionRows, Writable
+from ...core.transaction import Readable, TransactionRows, Writable
 from ...errors import Damaged, NoSavepoint, NotInitialized, Undecodable
 from ...limits import INT64_MAX
 from ...records.audit import Problem, rows_of
-from ...records.kind import Kind, Record, Stored, register
+from ...records.kind import Aging, Kind, Record, Stored, register
 from ...records.reading import open_current
-from ...records.saving import remove
 from ...values import objects, wrapper
 from .layers import Layer, open_layers
 from .schedule import Schedule
@@ -45,6 +44,7 @@ class _Savepoints(Kind[SavepointRecord]):
     shape = (str, int)
     key_names = ("run", "timestamp")
     numbers = frozenset({"count", "bytes"})
+    aging = Aging(group_steps=1, newest_by_key=True, batch=1)  # many objects may go with each
     fields = ("count", "bytes", "content", "run", "timestamp")
 
     def path(self, record: SavepointRecord) -> tuple[str | int, ...]:
@@ -52,11 +52,6 @@ class _Savepoints(Kind[SavepointRecord]):
 
     def counters(self, record: SavepointRecord) -> Iterable[bytes]:
         return (_counter(record.run),)
-
-    async def drop(self, tx: Writable, stored: Stored[SavepointRecord]) -> None:
-        """Remove a savepoint and what only it needed."""
-        await remove(tx, self, stored)
-        await objects.release(tx.at(stored.record.run), {manifest_ref(stored.record): 1})
 
     def pack(self, record: SavepointRecord) -> list[Any]:
         return [record.count, record.bytes, record.content, record.run, record.timestamp]
@@ -67,6 +62,9 @@ class _Savepoints(Kind[SavepointRecord]):
             run, timestamp, count=count, bytes=size, content=content,
             revision=revision, created_at=created_at, updated_at=updated_at,
         )  # fmt: skip
+
+    async def release(self, tx: Writable, stored: Stored[SavepointRecord]) -> None:
+        await objects.release(tx.at(stored.record.run), {manifest_ref(stored.record): 1})
 
     def shown(self, record: SavepointRecord) -> SavepointRecord:
         return msgspec.structs.replace(record, content=b"")
@@ -154,7 +152,7 @@ def run_key(scope: Scope, run: str) -> bytes:
     return scope.key(keys.RUN, keys.path(run))
 
 
-async def find_run(reader: Reader, run: str) -> Run | None:
+async def find_run(reader: Readable, run: str) -> Run | None:
     """A run; None where it was never initialised. Raises `Damaged`."""
     key = run_key(reader.scope, run)
     row = await reader.at(run).get(key)
