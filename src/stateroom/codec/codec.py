@@ -1,6 +1,6 @@
 """Values to bytes and back."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Self, TypeVar, overload
 
@@ -27,7 +27,7 @@ class Codec:
 
     def __init__(self, *, key_ring: "crypto.KeyRing | None" = None) -> None:
         self.key_ring = key_ring
-        self._locked: tuple[str, ...] = ()
+        self._locked = ""
         self._registry = Registry()
         self._packer = Packer()
         self._unpacker = Unpacker(self._registry)
@@ -186,22 +186,19 @@ class Codec:
         other.key_ring = key_ring
         return other
 
-    def locked(self, ids: Sequence[str]) -> Self:
-        """The same codec, that protects nothing: for a store that is encrypted under these keys, and opened without."""
-        other = self.with_key_ring(None)
-        other._locked = tuple(ids)
+    def locked(self, reason: str) -> Self:
+        """The same codec, that protects nothing and says why: for a store whose values have other keys than this."""
+        other = self.with_key_ring(self.key_ring)
+        other._locked = reason
         return other
 
     def protect(self, bound: bytes, data: bytes) -> bytes:
         """Encrypt where a key ring is set; `bound` (where the data belongs) must be given again to `reveal`.
 
-        Raises `InvalidArgument` where the store is encrypted and there is no ring: it would stand there in clear.
+        Raises `InvalidArgument` where the store is encrypted with other keys than these: nobody could read both.
         """
         if self._locked:
-            raise InvalidArgument(
-                f"this store is encrypted with the key {self._locked[-1]!r}; open it with its key_ring",
-                what="key_ring",
-            )
+            raise InvalidArgument(self._locked, what="key_ring")
         return crypto.protect(self.key_ring, bound, data)
 
     def reveal(self, bound: bytes, data: bytes) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..codec import Codec, KeyRing, seal, unseal
 from ..engine import Batch
-from ..errors import Conflict, Damaged, InvalidArgument, Undecodable
+from ..errors import Conflict, Damaged, Undecodable
 
 PREFIX = b"\x00key\x00"  # no namespace is blank, so no record has such a key
 _CONSTANT = b"the key of this store"
@@ -22,39 +22,41 @@ async def key_rows(engine: Any) -> dict[str, bytes]:
 
 
 async def fitting_codec(engine: Any, codec: Codec, *, writable: bool) -> Codec:
-    """The codec for a database: without a ring one that writes no value into what is encrypted.
-
-    Raises `InvalidArgument` for a ring that has another key under an id that the database was written with.
-    """
+    """The codec for a database: one that writes no value where there is no ring, or one with another key, for it."""
     rows = await key_rows(engine)
     ring = codec.key_ring
     if ring is None:
-        return codec.locked(sorted(rows)) if rows else codec
-    _verify(ring, rows)
-    if ring.current not in rows and writable:
+        if not rows:
+            return codec
+        return codec.locked(f"this store is encrypted with the key {max(rows)!r}; open it with its key_ring to write")
+    wrong = _wrong(ring, rows)
+    if not wrong and ring.current not in rows and writable:
         at = PREFIX + ring.current.encode()
         try:
             await engine.commit(0, Batch({at: 0}, {at: seal(at, codec.protect(at, _CONSTANT))}))
         except Conflict:  # somebody opened it at the same moment, perhaps with another key
-            _verify(ring, await key_rows(engine))
-    return codec
+            wrong = _wrong(ring, await key_rows(engine))
+    if not wrong:
+        return codec
+    return codec.locked(
+        f"the key {wrong!r} of this ring is another key than the one of that id that this store was written with; "
+        "open it with its own key_ring to write"
+    )
 
 
-def _verify(ring: KeyRing, rows: dict[str, bytes]) -> None:
+def _wrong(ring: KeyRing, rows: dict[str, bytes]) -> str | None:
+    """The id of a key that is another than the one the database was written with."""
     codec = Codec(key_ring=ring)
     for name, value in rows.items():
         at = PREFIX + name.encode()
         try:
             if codec.reveal(at, unseal(at, value)) != _CONSTANT:
-                raise Damaged("it is not what was written")
+                return name
         except Undecodable:  # an old key, which this ring no longer has
             continue
-        except Damaged as error:
-            raise InvalidArgument(
-                f"the key {name!r} of this ring is not the one that this store was written with",
-                what="key_ring",
-                value=name,
-            ) from error
+        except Damaged:
+            return name
+    return None
 
 
 async def copy_key_rows(source: Any, target: Any) -> None:
