@@ -414,6 +414,18 @@ def test_pruning_keeps_what_a_run_needs_and_gives_back_the_rest(saver, store):
     put(saver, config, {"big": "new"}, {"big": 9})
 
 
+def test_what_is_pruned_while_it_is_listed_is_left_out(saver, store):
+    config = put(saver, place(), {"big": "1" * 20_000}, {"big": 1})
+    config = put(saver, config, {"big": "2" * 20_000}, {"big": 2})
+    fresh = StateroomSaver(store)  # which remembers no values
+    lister = fresh._lister(place(), None, None, None)
+    fresh._access.run(lister.start)
+    last = put(saver, config, {"big": "3" * 20_000}, {"big": 3})
+    saver.prune(["t"])
+    assert fresh._access.run(lister.more) == []
+    assert [item.config for item in fresh.list(place())] == [last]
+
+
 def test_what_is_stored_is_seen_by_the_feed_and_copied(saver, store, tmp_path):
     chain(saver, 2)
     families = [(change.family, change.id) for change in store.feed.read(limit=1000).items]

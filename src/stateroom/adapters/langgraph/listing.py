@@ -9,9 +9,10 @@ from langgraph.checkpoint.base import CheckpointTuple
 
 from stateroom import Page
 
+from ...errors import Damaged
 from ..faces import Face
 from . import names
-from .names import Place
+from .names import Place, config_of
 from .record import Kept, load
 from .threads import MACHINE, Operations
 
@@ -139,10 +140,19 @@ class Listing:
                 break
             for checkpoint, superseded in await kept(face, some):
                 if self._matches(checkpoint) and (self._left is None or len(tuples) < self._left):
-                    tuples.append(await self._operations.tuple_of(face, checkpoint, superseded))
+                    item = await self._tuple(face, checkpoint, superseded)
+                    tuples += [] if item is None else [item]
         if self._left is not None:
             self._left -= len(tuples)
         return tuples
+
+    async def _tuple(self, face: Face, checkpoint: Kept, superseded: bool) -> CheckpointTuple | None:
+        """A tuple; where its values were pruned after it was looked at, what there is of it now."""
+        try:
+            return await self._operations.tuple_of(face, checkpoint, superseded)
+        except Damaged:
+            place = Place(config_of(checkpoint.thread, checkpoint.namespace, checkpoint.id))
+            return await self._operations.get_tuple(face, place)
 
     def _matches(self, checkpoint: Kept) -> bool:
         metadata = self._operations.metadata(checkpoint)
