@@ -292,6 +292,13 @@ def test_long_loops_give_way(monkeypatch):
             ways.clear()
             assert await store.results.clear("d") == 3000
             assert len(ways) >= 3000 // 256
+            value = bytes(range(256)) * (40 << 12)  # 40 MiB: ten steps of 4 MiB
+            ways.clear()
+            await store.results.put("d", "large", value)
+            assert len(ways) >= 10
+            ways.clear()
+            assert await store.results.get("d", "large") == value
+            assert len(ways) >= 10
 
     asyncio.run(work())
 

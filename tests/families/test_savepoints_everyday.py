@@ -24,14 +24,14 @@ def run(store):
 
 def test_savepoints_of_different_times_do_not_meet(store, other, run):
     with store.transaction() as mine:
-        mine.savepoints.save("r", 10, {"b": "mine"})
+        mine.savepoints.save("r", 10, {"a": "mine"})
         with other.transaction() as theirs:
-            theirs.savepoints.save("r", 20, {"c": "theirs"})
+            theirs.savepoints.save("r", 20, {"a": "theirs"})
     assert run.list("r") == (0, 10, 20)
     with store.transaction() as mine:
-        mine.savepoints.save("r", 30, {"d": "again mine"})
-        other.savepoints.save("r", 20, {"e": "replaced"})
-    assert run.at("r", 25).to_dict() == {"e": "replaced"}
+        mine.savepoints.save("r", 30, {"a": "again mine"})
+        other.savepoints.save("r", 20, {"a": "replaced"})
+    assert run.at("r", 25).to_dict() == {"a": "replaced"}
 
 
 @pytest.mark.parametrize("read", ["latest", "list", "latest_timestamp", "update"])

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 from ..core.namespace import Rows, Scope
 from ..core.transaction import PENDING, TransactionRows
+from ..core.turns import give_way
 from ..engine import Row
 from ..errors import Conflict, Damaged
 from ..limits import INLINE_BYTES, UPLOAD_BYTES
@@ -94,6 +95,8 @@ async def keep(tx: TransactionRows, bound: bytes, data: bytes, holders: int) -> 
         return INLINE + scope.codec.protect(bound, data)
     refs, tree, nodes = [], Tree(scope), list[Object]()
     for at in range(0, len(data), CHUNK_BYTES):
+        if at % READ_BYTES == 0:
+            await give_way(scope)
         refs.append(objects.leaf(scope, data[at : at + CHUNK_BYTES]).ref)
         nodes += tree.add(refs[-1])
     nodes += tree.finish()
@@ -152,7 +155,11 @@ async def fetch(rows: Rows, bound: bytes, wrapped: bytes) -> bytes:
         data = (await objects.contents(rows, [ref]))[0]
     else:
         leaves = Leaves(rows, ref, size)
-        data = b"".join([one for at in range(0, leaves.count, _LEAVES) for one in await leaves.read(at, _LEAVES)])
+        pieces: list[bytes] = []
+        for at in range(0, leaves.count, _LEAVES):
+            pieces += await leaves.read(at, _LEAVES)
+            await give_way(rows.scope)
+        data = b"".join(pieces)
     if len(data) != size:
         raise Damaged(f"a value of {len(data)} bytes should have {size}", kind="value", key=bound)
     return data

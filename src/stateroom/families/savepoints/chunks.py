@@ -25,7 +25,7 @@ from ...core.transaction import TransactionRows
 from ...core.turns import give_way
 from ...errors import Damaged, Undecodable
 from ...values import objects, wrapper
-from ...values.objects import CHUNK_BYTES, Object
+from ...values.objects import CHUNK_BYTES, REF_BYTES, Object
 from ...values.uploads import Uploaded, Uploader
 from ...values.wrapper import Tree
 
@@ -44,8 +44,16 @@ DIRECT_BYTES = 1 << 20
 HASH_BYTES = 8
 _RUN = 4096  # ids hashed at a time
 _HEAD = struct.Struct(">I")
+HASHES_AT = REF_BYTES + _HEAD.size
+"""Where the hashes begin in the object beside a chunk: after the chunk's reference and their number."""
 Entry = bytes | None
 """An encoded state; None: the entity was removed."""
+
+
+def split_hashes(content: bytes) -> tuple[bytes, bytes]:
+    """The sorted hashes of the ids that a chunk has, and of those it removes."""
+    end = HASHES_AT + HASH_BYTES * _HEAD.unpack_from(content, REF_BYTES)[0]
+    return content[HASHES_AT:end], content[end:]
 
 
 def id_hash(id: str) -> bytes:
@@ -259,9 +267,12 @@ class LayerWriter:
             ids = [id for id, _, entry in pairs if entry is not None]
             hashes = [found for _, found, entry in pairs if entry is not None]
         content = pack_chunk(ids, states, removed)
-        known = _HEAD.pack(len(hashes)) + b"".join(sorted(hashes)) + b"".join(sorted(gone))
         refs, firsts, sizes = self._page
-        refs.append(await self._put(content))
+        ref = await self._put(content)
+        # The chunk's own reference goes first: else all savepoints of the same ids, whatever their states, would share
+        # these objects, and whoever saves would meet all others in the counts of them.
+        known = ref + _HEAD.pack(len(hashes)) + b"".join(sorted(hashes)) + b"".join(sorted(gone))
+        refs.append(ref)
         refs.append(await self._put(known))
         firsts.append(first)
         sizes.append(len(content))

@@ -17,7 +17,7 @@ from ...core.turns import apart, give_way
 from ...errors import Damaged
 from ...values import objects, wrapper
 from ...values.objects import READ_BYTES
-from .chunks import HASH_BYTES, Chunk, LayerHead, PageHead, open_chunk
+from .chunks import Chunk, LayerHead, PageHead, open_chunk, split_hashes
 
 REMOVED: Any = object()
 """Stands for the state of an entity that a layer removes."""
@@ -112,8 +112,8 @@ class Layer:
             some = numbers[at : at + _HASHES]
             contents = await objects.contents(self._rows, [page.hashes[one] for one in some])
             for number, content in zip(some, contents, strict=True):
-                end = 4 + HASH_BYTES * int.from_bytes(content[:4], "big")
-                for known, present in ((_sorted(content[4:end]), True), (_sorted(content[end:]), False)):
+                kept, gone = split_hashes(content)
+                for known, present in ((_sorted(kept), True), (_sorted(gone), False)):
                     for id in wanted[number] if known else ():
                         hashed = hashes[id]
                         place = bisect_left(known, hashed)
