@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import socket
 import threading
 import time
@@ -406,6 +407,7 @@ def test_the_size_grows_with_what_is_stored(url, opened):
     assert store.size() > before + (1 << 20)
     with stateroom.open(url) as front:
         assert front.stats().bytes == store.size()
+        assert re.fullmatch(r"PostgreSQL \d+\.\d+", front.stats().engine)
     asynchronous = asyncio.run(stateroom.open_async(url))
     assert asyncio.run(asynchronous.stats()).bytes == store.size()
     asyncio.run(asynchronous.close())

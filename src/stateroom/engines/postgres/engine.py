@@ -119,6 +119,11 @@ class Driver:
             raise
         return session
 
+    @property
+    def about(self) -> str:
+        release = self.pool.release_number
+        return f"PostgreSQL {release // 10_000}.{release % 10_000}" + (" (Citus)" if self.dialogues.function else "")
+
     def locks(self) -> "tuple[Lock, ...]":
         """Return every lock that is taken on the way of a call."""
         return (self.queue.lock, self.pool.lock, self.notifier.lock, reaper.lock)
@@ -190,6 +195,11 @@ class PostgresEngine:
     @property
     def parts(self) -> int:
         return self._dialogues.parts
+
+    @property
+    def about(self) -> str:
+        """The server's release, as of the last connection."""
+        return self._driver.about
 
     def read(self, part: int, keys: Sequence[bytes], /) -> list[Row | None]:
         """One round trip."""
@@ -266,6 +276,11 @@ class AsyncPostgresEngine:
     @property
     def parts(self) -> int:
         return self._dialogues.parts
+
+    @property
+    def about(self) -> str:
+        """The server's release, as of the last connection."""
+        return self._driver.about
 
     async def read(self, part: int, keys: Sequence[bytes], /) -> list[Row | None]:
         """One round trip."""

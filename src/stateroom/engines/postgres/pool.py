@@ -64,6 +64,8 @@ class Pool:
         self._target = target
         self.prepare = True
         """True while sessions are ours; turned off when they turn out to be a pooler's."""
+        self.release_number = 0
+        """Of the server that was connected to last: 180003."""
         self._kept: list[list[Connection]] = []
         self._closed = False
         self._reset()
@@ -152,6 +154,7 @@ class Pool:
         with self.lock:
             self._alive.discard(slot)
             self._alive.add(connection)
+            self.release_number = connection.pgconn.server_version
         return connection
 
     def release(self, connection: Connection) -> None:
