@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from interrupts.test_commits import INTERRUPTS, Ledger, interrupted
-from kit.lines import At, in_thread
+from kit.lines import At, Interrupted, in_thread
 from stateroom.engine import Batch
 from stateroom.engines.postgres import connect
 from stateroom.errors import Closed, OutcomeUnknown
@@ -140,6 +140,18 @@ def test_a_signals_handler_may_commit_at_any_line(engine, ledger):
         ledger.acknowledged += 1 + len(nested)
         ledger.check(at.where)
         number += 1
+
+
+def test_what_a_handler_raises_in_the_driver_is_no_error_of_the_connection(url, monkeypatch):
+    def connect_amid_a_signal(conninfo, seconds):
+        try:
+            raise Interrupted("in the middle of it")
+        except Exception:  # noqa: BLE001 - as the driver does
+            raise psycopg.ProgrammingError("bad value for connect_timeout: '10'") from None
+
+    monkeypatch.setattr("stateroom.engines.postgres.carriers._within", connect_amid_a_signal)
+    with pytest.raises(Interrupted):
+        connect(url)
 
 
 def test_a_signals_handler_may_close_the_engine_at_any_line(url):

@@ -4,6 +4,7 @@ Everything above is written once, as coroutines over a carrier. Those of the blo
 `finish` runs them like a plain call.
 """
 
+import _thread
 import asyncio
 import contextlib
 import threading
@@ -19,6 +20,8 @@ from .wire import Connection, RoundTrip
 T = TypeVar("T")
 Driver = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
 
+LOOK_SECONDS = 0.2
+"""How often who waits for another call looks for itself: an interrupt may have ended that without a word."""
 INTERVAL = 0.1
 """Seconds after which a wait for the server looks for signals and at its deadline."""
 
@@ -113,9 +116,18 @@ class Blocking:
             await work()
             return
         # Signals come to the main thread alone. What it does for others is done where none can come.
-        helper = threading.Thread(target=lambda: finish(work()), name="stateroom-group", daemon=True)
-        helper.start()
-        helper.join()
+        over = ThreadSignal()
+        # Not `Thread.start`, which waits: an interrupt there leaves a thread that never runs.
+        _thread.start_new_thread(_finish_and_tell, (work, over))
+        while not await over.wait(LOOK_SECONDS):
+            pass
+
+
+def _finish_and_tell(work: Callable[[], Coroutine[Any, Any, None]], over: "ThreadSignal") -> None:
+    try:
+        finish(work())
+    finally:
+        over.set()
 
 
 class ThreadSignal:

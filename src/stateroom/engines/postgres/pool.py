@@ -15,7 +15,7 @@ import psycopg
 from stateroom.errors import Closed, Unavailable
 
 from ..interrupts import Lock
-from .carriers import Carrier, Signal
+from .carriers import LOOK_SECONDS, Carrier, Signal
 from .dsn import Target
 from .faults import cannot_connect
 from .wire import Connection
@@ -24,8 +24,6 @@ ACQUIRE_SECONDS = 30.0
 IDLE_SECONDS = 600.0
 """After so long without use a connection is closed."""
 
-_LOOK_SECONDS = 1.0
-"""Seconds between looks of a call that waits: nobody announces a connection that was lost by an interrupt."""
 REAP_SECONDS = 30.0
 _LEAST_CONNECT_SECONDS = 2
 
@@ -38,7 +36,20 @@ async def connect(
     try:
         return Connection(await carrier.connect(conninfo, left), prepare=prepare)
     except psycopg.Error as error:
+        interrupt = _interrupt_in(error)
+        if interrupt is not None:
+            raise interrupt from None
         raise cannot_connect(error, where) from error
+
+
+def _interrupt_in(error: psycopg.Error) -> BaseException | None:
+    """Return what a signal's handler raised in the middle of the driver, which then took it for an error of its own."""
+    inner = error.__context__
+    while inner is not None:
+        if not isinstance(inner, psycopg.Error | OSError | ValueError | TypeError):
+            return inner
+        inner = inner.__context__
+    return None
 
 
 class _Slot:
@@ -118,7 +129,7 @@ class Pool:
         end = end if deadline is None else min(end, deadline)
         try:
             while (left := end - time.monotonic()) > 0:
-                await waiter.signal.wait(min(left, _LOOK_SECONDS))
+                await waiter.signal.wait(min(left, LOOK_SECONDS))
                 with self.lock:
                     free = waiter.given if waiter.given is not None else self._free()
                     waiter.given = None

@@ -18,13 +18,11 @@ from stateroom.engine import Batch, Outcome
 from stateroom.errors import OutcomeUnknown, StoreError
 
 from ..interrupts import Lock
-from .carriers import Carrier, Signal
+from .carriers import LOOK_SECONDS, Carrier, Signal
 
 MOST, MOST_BYTES = 32, 1 << 20
 """Batches, and bytes of values, that share a transaction."""
 
-LOOK_SECONDS = 1.0
-"""Seconds between looks of one that waits at whether somebody still leads."""
 PATIENCE = 30.0
 """Seconds until a line that does not move is led by somebody else, whatever its leader does."""
 
