@@ -43,6 +43,7 @@ class Place:
         self._names = os.fsencode(path), os.fsencode(f"{path}-wal")
         self._file: tuple[int, int] | None = None
         self._log: int | None = None
+        self._is_log_due = False
         self._written: tuple[int, int] | None = None
         self._versions: dict[int, int] = {}
         self._page: tuple[int, int] | None = None
@@ -63,11 +64,16 @@ class Place:
         written = now.st_mtime_ns, now.st_size
         if connection is not None and written != self._written:
             with contextlib.suppress(apsw.Error):  # it cannot be read now: that is no news of another file
+                self._is_log_due = True
                 self._look_into(connection)
                 self._written = written
 
     def check_log(self) -> None:
         """Raise `Damaged` when the log that was committed to has lost its name."""
+        # Not `stat` each time: whoever asks for a file's times has the next write set them, and its flush take longer.
+        if self._log is not None and not self._is_log_due and os.access(self._names[1], os.F_OK):
+            return
+        self._is_log_due = False
         try:
             log = os.stat(self._names[1]).st_ino
         except (FileNotFoundError, NotADirectoryError):
