@@ -2,12 +2,13 @@
 
 import asyncio
 import threading
+from datetime import timedelta
 
 import pytest
 
 from kit.databases import BLOCKING, SUSPENDING
 from stateroom import Claim, Event, Execution, Instance
-from stateroom.engines.wrap import Conflicting
+from stateroom.engines.wrap import Conflicting, Recording, Slow
 from stateroom.errors import InvalidArgument, LostLease
 from stateroom.testing.family_harness import nothing_changes, together
 
@@ -222,6 +223,37 @@ def test_waits_for_work(store, other):
     started.set()
     assert ids(store.instances.claim("me", 10, wait=60)) == ["r"]
     thread.join()
+
+
+@BLOCKING
+def test_an_idle_worker_asks_next_to_nothing(database, store):
+    """It looks when it comes, and once more when its time is over, however long that is."""
+    store.instances.put(Instance("held", "wf"))
+    store.leases.acquire("held", "me", 3600)
+    engine = Recording(database.raw())
+    idle = database.over(engine)
+    assert idle.instances.claim("me", 10) == ()
+    once = len(engine.calls)
+    engine.calls.clear()
+    assert idle.instances.claim("me", 10, wait=0.3) == ()
+    assert len(engine.calls) <= 2 * (once + 4)
+
+
+@BLOCKING
+def test_a_busy_neighbour_does_not_make_it_look_each_time(database, store):
+    """Every commit wakes it; after some that brought nothing it takes its time."""
+    neighbour = iter(range(10_000))
+    engine = Slow(database.raw(), lambda name, part: None)
+    looks = []
+
+    def before(name, part):
+        if name == "wait":
+            looks.append(name)
+            store.timers.set(f"t{next(neighbour)}", timedelta(days=1))
+
+    engine.before = before
+    assert database.over(engine).executions.claim("me", 10, wait=0.5) == ()
+    assert 2 <= len(looks) <= 25
 
 
 def test_waits_for_a_lease_to_run_out(store):

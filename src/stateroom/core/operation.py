@@ -135,12 +135,25 @@ class _Described:
 
     def __init__(self, work: Callable[..., Any]) -> None:
         self._work = work
-        self._name = work.__name__
+        self._name = self.__name__ = work.__name__
+        self.__qualname__ = work.__qualname__
+        self.__module__ = work.__module__
         self.__doc__ = work.__doc__
         self.__wrapped__ = work
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
+        self._name = self.__name__ = name
+
+    def __call__(self, family: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """As a function of the class: ``Instances.get(store.instances, "id")``."""
+        return getattr(family, self._name)(*args, **kwargs)
+
+    @property
+    def __signature__(self) -> Signature:
+        """What `help` and documentation tools show: as a method's, without the transaction that the store brings."""
+        public = self.public_signature()
+        family = next(iter(signature(self._work).parameters.values()))
+        return public.replace(parameters=[family, *public.parameters.values()])
 
     def public_signature(self) -> Signature:
         """The signature as a caller sees it."""
