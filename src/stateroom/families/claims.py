@@ -20,8 +20,8 @@ from ..limits import BATCH_BYTES
 from ..records.kind import Kind, Record, Stored
 from ..records.pages import left_out
 from ..records.reading import open_row
-from . import leases
-from .leases.record import Held, Lease, decode, grant, next_token, release, remaining
+from .leases.record import Lease, decode, floor_key, grant, mark_key, read_mark, release, remaining
+from .leases.record import rows as lease_rows
 from .waiting import Look, undone_if_cancelled, until
 
 T = TypeVar("T", bound=Record)
@@ -63,13 +63,14 @@ class Plan(NamedTuple, Generic[T]):
 
 
 class _Free(NamedTuple, Generic[T]):
-    """A record that nobody holds, as it was read."""
+    """A record that nobody holds, as it was read, with the rows that say so."""
 
     stored: Stored[T]
     id: str
-    token: tuple[bytes, Row | None]
-    until: tuple[bytes, Row | None]
-    held: Held
+    rows: list[tuple[bytes, Row | None]]
+    """They must be the same at commit."""
+    token: int
+    """What its lease will have."""
 
 
 class _Found(NamedTuple, Generic[T]):
@@ -185,11 +186,9 @@ class _Claimer(Generic[T]):
             claims = []
             for one in chosen:
                 rows: TransactionRows = tx.at(one.id)
-                rows.expect(one.stored.row.key, one.stored.row)
-                rows.expect(*one.token)
-                rows.expect(*one.until)
-                token = await next_token(tx, one.id, one.held)
-                lease = grant(tx, one.id, self._owner, token, self._ttl)
+                for key, row in one.rows:
+                    rows.expect(key, row)
+                lease = grant(tx, one.id, self._owner, one.token, self._ttl)
                 self._before[one.id] = one.stored.record
                 claims.append(Claim(await self._plan.take(tx, one.stored), lease))
             return tuple(claims)
@@ -259,15 +258,17 @@ class _Looker(Generic[T]):
         return run
 
     async def _open(self, tails: list[bytes]) -> tuple[list[_Free[T]], float | None]:
+        """The records at some places that nobody holds or is taking now, and when the first lease there ends."""
         scope, prefix = self._scope, self._plan.kind.prefix(self._scope)
-        rows_here = scope.reader.in_part(self.part)
-        ids = [str(keys.parse(tail, (str,))[0]) for tail in tails]
-        asked = [key for tail, id in zip(tails, ids, strict=True) for key in (prefix + tail, *leases.rows(scope, id))]
-        found = await rows_here.peek(asked)
+        taking = _taking.get(scope, ())
+        places = [(tail, str(keys.parse(tail, (str,))[0])) for tail in tails]
+        places = [(tail, id) for tail, id in places if (self._plan.kind.name, id) not in taking]
+        asked = [key for tail, id in places for key in (prefix + tail, *lease_rows(scope, id), mark_key(scope, id))]
+        *found, floor = await scope.reader.in_part(self.part).peek([*asked, floor_key(scope)])
         free: list[_Free[T]] = []
         ends: float | None = None
-        for at, id in zip(range(0, len(asked), 3), ids, strict=True):
-            record, token, last = found[at : at + 3]
+        for at, (_, id) in zip(range(0, len(asked), 4), places, strict=True):
+            record, token, last, mark = found[at : at + 4]
             if record is None:
                 continue
             try:
@@ -283,7 +284,8 @@ class _Looker(Generic[T]):
                 left_out(scope, self._plan.kind.name, id, error)
                 continue
             if self._plan.matches(stored.record, self._lapsed):
-                free.append(_Free(stored, id, (asked[at + 1], token), (asked[at + 2], last), held))
+                rows = [*zip(asked[at : at + 4], found[at : at + 4], strict=True), (floor_key(scope), floor)]
+                free.append(_Free(stored, id, rows, 1 + max(held.token, read_mark(mark), read_mark(floor))))
         return free, ends
 
 
