@@ -115,9 +115,9 @@ ROWS: dict[bytes, RowKind] = {
     SETTLED: RowKind("generation of a node's values", Owner.FIRST),
     ADVANCES: RowKind("generations so far", on_copy=OnCopy.REBUILT),
     NODE: RowKind("node", NODE_ROOT, encrypted=True),
-    POLICY: RowKind("policy", POLICY_ROOT),
+    POLICY: RowKind("policy", POLICY_ROOT, auditor="retention.policy"),
     RETENTION_PLACE: RowKind("place of a retention run", POLICY_ROOT),
-    CHECKPOINT: RowKind("checkpoint", Owner.FIRST, on_copy=OnCopy.REBUILT),
+    CHECKPOINT: RowKind("checkpoint", Owner.FIRST, on_copy=OnCopy.REBUILT, auditor="watch.checkpoints"),
     DEAD_LETTER: RowKind("dead letter", Owner.FIRST, encrypted=True),
     RETRY: RowKind("retries of dead letters", Owner.FIRST),
 }

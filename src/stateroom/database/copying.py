@@ -116,11 +116,11 @@ async def copy_database(source: Scope, target: Scope, *, verify: bool) -> Copied
     try:
         copied = await _copy_all(source, target, verify)
         await copy_key_rows(source.engine, target.engine)
+        await target.engine.commit(0, Batch(write={_COPYING: None}))
     except BaseException:
         with contextlib.suppress(StoreError):  # what remains is taken away by the next copy
             await _empty(target)
         raise
-    await target.engine.commit(0, Batch(write={_COPYING: None}))
     return copied
 
 

@@ -1,5 +1,6 @@
 """What a retention policy says, and where it is kept: as data beside what it is about."""
 
+import logging
 from datetime import timedelta
 from typing import Any
 
@@ -13,8 +14,11 @@ from ..codec.shown import Shown
 from ..core.namespace import Reader, Scope
 from ..core.transaction import Transaction
 from ..engine import Row
-from ..errors import InvalidArgument
+from ..errors import Damaged, InvalidArgument
+from ..records.audit import Problem, rows_of
 from ..records.kind import KINDS
+
+log = logging.getLogger("stateroom.retention")
 
 _PACKED = msgspec.msgpack.Decoder(tuple[int | None, int | None, int | None, int | None])
 AGES = ("terminal_older_than", "older_than", "max_pinned")
@@ -115,4 +119,22 @@ async def policies(reader: Reader) -> list[Policy]:
     scope = reader.scope
     start, stop = scope.key(keys.POLICY), scope.key(keys.POLICY, keys.END)
     rows = await reader.at(keys.POLICY_ROOT).scan(start, stop, limit=100)
-    return [open_policy(scope, row) for row in rows]
+    readable = []
+    for row in rows:
+        try:
+            readable.append(open_policy(scope, row))
+        except Damaged as error:  # nothing of its family goes; the other policies are kept
+            log.warning("a policy is passed by: %s", error)
+    return readable
+
+
+async def audit(reader: Reader, part: int) -> list[Problem]:
+    """Policies that cannot be read."""
+    scope, problems = reader.scope, []
+    for row in await rows_of(reader, part, scope.key(keys.POLICY)):
+        try:
+            open_policy(scope, row)
+        except Damaged as error:
+            family = row.key[len(scope.key(keys.POLICY)) : -1].decode(errors="replace")
+            problems.append(Problem("damaged", f"policy {family!r}: {error.message}", "retention", family, part))
+    return problems

@@ -1,11 +1,12 @@
 """Consumers' positions in the feed. A checkpoint is where a consumer stands, never state."""
 
+import logging
 from datetime import datetime
 
 import ormsgpack
 
 from .. import arguments, keys
-from ..clock import from_micros, to_micros
+from ..clock import EPOCH, from_micros, to_micros
 from ..codec import seal, unseal
 from ..codec.shown import Shown
 from ..core.namespace import Reader, Scope
@@ -15,6 +16,9 @@ from ..engine import Row
 from ..errors import Damaged, NotFound
 from ..feed import positions
 from ..feed.positions import BEGINNING, LATEST
+from ..records.audit import Problem, rows_of
+
+log = logging.getLogger("stateroom.watch")
 
 _RUN = 1000
 
@@ -74,10 +78,32 @@ async def all_checkpoints(reader: Reader) -> list[Checkpoint]:
     found: list[Checkpoint] = []
     while True:
         rows = await reader.scan(start, stop, limit=_RUN)
-        found += [_decode(scope, row) for row in rows]
+        found += [_readable(scope, row) for row in rows]
         if len(rows) < _RUN:
             return found
         start = rows[-1].key + b"\0"
+
+
+def _readable(scope: Scope, row: Row) -> Checkpoint:
+    """A checkpoint; one that cannot be read holds the feed as if its consumer had seen nothing, and stops nothing."""
+    try:
+        return _decode(scope, row)
+    except Damaged as error:
+        name = row.key[len(scope.key(keys.CHECKPOINT)) : -1].decode(errors="replace")
+        log.warning("checkpoint %r is taken to be at the beginning: %s", name, error)
+        return Checkpoint(name, BEGINNING, EPOCH)
+
+
+async def audit(reader: Reader, part: int) -> list[Problem]:
+    """Checkpoints that cannot be read."""
+    scope, problems = reader.scope, []
+    for row in await rows_of(reader, part, scope.key(keys.CHECKPOINT)):
+        try:
+            _decode(scope, row)
+        except Damaged as error:
+            name = row.key[len(scope.key(keys.CHECKPOINT)) : -1].decode(errors="replace")
+            problems.append(Problem("damaged", f"checkpoint {name!r}: {error.message}", "checkpoints", name, part))
+    return problems
 
 
 class Checkpoints(Family[M]):
