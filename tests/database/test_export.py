@@ -186,3 +186,31 @@ def test_parquet_is_read_by_others(tmp_path, reader):
     assert list(frame["id"]) == ["e0", "e1", "e2"]
     assert list(frame["status"]) == ["new", "running", "new"]
     assert json.loads(frame["record"][2])["data"] == {"n": 2}
+
+
+def test_a_plain_sqlite_file_has_typed_and_indexed_tables(store, tmp_path):
+    import sqlite3
+
+    fill(store, 4)
+    count = store.export(tmp_path / "out.db", "sqlite")
+    tables = sqlite3.connect(tmp_path / "out.db")
+    try:
+        assert count == 12
+        assert tables.execute("pragma integrity_check").fetchone() == ("ok",)
+        assert tables.execute("select state, typeof(revision) from executions").fetchall() == [("completed", "integer")]
+        assert tables.execute("select message from execution_events order by seq").fetchall() == [
+            ("a",),
+            ("b",),
+            ("c",),
+        ]
+        assert tables.execute("select entity from savepoints where timestamp = 20 order by 1").fetchall() == [
+            ("a",),
+            ("c",),
+        ]
+        assert tables.execute("select json_extract(labels, '$.a') from instances").fetchall() == [("b",)]
+        indexes = {name for (name,) in tables.execute("select name from sqlite_master where type = 'index'")}
+        assert {"executions_job_id", "instances_status", "execution_events_execution_id", "results_dag"} <= indexes
+    finally:
+        tables.close()
+    with pytest.raises(Damaged):
+        store.import_(tmp_path / "out.db")

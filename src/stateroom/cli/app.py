@@ -51,6 +51,7 @@ app.command("restore")(moves.restore)
 app.command("copy")(moves.copy)
 app.command("import")(imports.import_)
 app.command("export")(imports.export)
+app.command("views")(imports.views)
 app.command("compact")(moves.compact)
 app.command("demo")(demo.demo)
 

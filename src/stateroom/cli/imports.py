@@ -75,6 +75,24 @@ def export(
         output.say(f"{count:,} records written to {path}")
 
 
+def views(
+    file: Annotated[str, typer.Argument(help="The store to look into; it is only read.")],
+    target: Annotated[str, typer.Argument(metavar="OUT.db", help="A file that does not exist yet.")],
+    context: typer.Context,
+) -> None:
+    """Write a plain SQLite database with a table for each family, for SQL and tools such as datasette."""
+    here = session(context)
+    with (
+        stateroom.open(file, namespace=here.namespace, key_ring=key_ring(), create=False, read_only=True) as store,
+        _progress("writing") as told,
+    ):
+        count = store.export(target, "sqlite", progress=told)
+    if here.output.as_json:
+        here.output.json({"views": target, "items": count})
+    else:
+        here.output.say(f"{count:,} records written to {target}; look into it with: datasette {target}")
+
+
 @contextlib.contextmanager
 def _progress(what: str) -> Iterator[Callable[[int], object] | None]:
     """How far it is, on a terminal's standard error."""

@@ -14,8 +14,9 @@ from ..errors import Damaged, InvalidArgument, NotFound
 from .backup import check_path
 from .export_items import FAMILIES, FORMAT, Item, items
 from .import_items import write_item
+from .sql_file import SqlFile
 
-FORMATS = ("jsonl", "parquet")
+FORMATS = ("jsonl", "parquet", "sqlite")
 _ROWS = 1000
 _TOLD = 100
 _MAGIC = b"PAR1"
@@ -57,7 +58,8 @@ async def export(
 
 
 async def _write(scope: Scope, path: str, form: str, families: tuple[str, ...], progress: Progress | None) -> int:
-    file = _ParquetFile(path, scope.namespace) if form == "parquet" else _Lines(path, scope.namespace)
+    made = {"parquet": _ParquetFile, "sqlite": SqlFile, "jsonl": _Lines}[form]
+    file: Any = made(path, scope.namespace)
     count, whole = 0, sha256()
     try:
         async for item in items(scope, families):

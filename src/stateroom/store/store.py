@@ -171,7 +171,7 @@ class _Base(Families[M], Family[M], Generic[M, W]):
         families: Collection[str] | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> int:
-        """Write this namespace's records to a new file, as JSON lines or Parquet; gives how many items.
+        """Write this namespace's records to a new file; gives how many items. `format`: jsonl, parquet, sqlite.
 
         Definitions, instances, executions with their events, machines with their history, results, savepoints and
         timers, or only some `families`. Each item has its record as JSON, and what `import_` needs to write it again as
