@@ -17,7 +17,7 @@ LAST = (datetime.max.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND
 
 
 class Clock(Protocol):
-    """What the store asks for the time."""
+    """The source of time of a store."""
 
     def now(self) -> datetime:
         """The time of day, aware."""

@@ -1,4 +1,4 @@
-"""What a storage engine is: an ordered map of bytes in parts, changed by batches.
+"""The contract of a storage engine: an ordered map of bytes in parts, changed by batches.
 
 An engine knows bytes, parts and versions, and nothing of what they mean. Its contract is written out in
 ``docs/design/engine.md``; every sentence of it is a test of ``stateroom.testing.engine_suite``.
@@ -161,7 +161,7 @@ class Verifying(Protocol):
     """An engine whose storage can be examined."""
 
     def verify(self) -> list[str]:
-        """What the storage finds wrong with itself, one sentence each; empty when it is sound."""
+        """Return what the storage finds wrong with itself, one sentence each; empty when it is sound."""
         ...
 
 

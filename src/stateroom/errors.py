@@ -90,7 +90,7 @@ class StoreError(Exception):
 
     @property
     def message(self) -> str:
-        """What happened, where, and what to do."""
+        """The error as a sentence: what happened, where, and what to do."""
         return str(self.args[0]) if self.args else ""
 
     def __reduce__(self) -> Any:
@@ -220,7 +220,7 @@ class OutcomeUnknown(StoreError):
 
 
 class Timeout(StoreError, TimeoutError):
-    """What was waited for did not come in time."""
+    """The awaited thing did not come in time."""
 
     code = "timeout"
 

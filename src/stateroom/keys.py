@@ -45,7 +45,7 @@ RETENTION_PLACE = b"YP"
 
 
 class Owner(Enum):
-    """Where in a key, after its tag, the string stands that decides the part."""
+    """The place in a key, after its tag, of the string that decides the part."""
 
     FIRST = "the first name"
     SECOND = "the second name"
@@ -56,7 +56,7 @@ class Owner(Enum):
 
 
 class OnCopy(Enum):
-    """What a copy into another database does with a row."""
+    """The treatment of a row by a copy into another database."""
 
     AS_IS = "to the part of its owner, as it is"
     EVERY_PART = "to every part, as it is"
@@ -145,7 +145,7 @@ def path(*steps: str | int) -> bytes:
 
 
 def parse(tail: bytes, shape: tuple[type, ...]) -> tuple[str | int, ...]:
-    """What `path` was given; `shape` says which steps are numbers. Raises `Damaged` for other bytes."""
+    """Return what `path` was given; `shape` says which steps are numbers. Raises `Damaged` for other bytes."""
     steps: list[str | int] = []
     at = 0
     try:
@@ -168,7 +168,7 @@ def number(value: int) -> bytes:
 
 
 def root(id: str) -> str:
-    """What of an id decides its part: all up to its first ``/``."""
+    """Return the root of an id, which decides its part: all up to its first ``/``."""
     cut = id.find("/")
     return id if cut < 0 else id[:cut]
 

@@ -136,12 +136,12 @@ class Access:
 
     @property
     def url(self) -> str:
-        """What is open, with any password left out."""
+        """Return what is open, with any password left out."""
         return str(self._suspending.store.url)
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called."""
+        """Say whether `close` was called."""
         return self._closed
 
     @property

@@ -98,7 +98,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _sentence(error: Any) -> str:
-    """What click says about wrong usage, and where to look."""
+    """Return what click says about wrong usage, and where to look."""
     context = error.ctx
     hint = f" (see: {context.command_path} --help)" if context is not None else ""
     return f"{error.format_message().rstrip('.')}{hint}"

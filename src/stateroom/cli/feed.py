@@ -34,7 +34,7 @@ def state_of(change: stateroom.Change) -> object:
 
 
 def words_of(change: stateroom.Change) -> str:
-    """What its events say."""
+    """Return what its events say."""
     return "; ".join(event.message for event in change.events or ())
 
 

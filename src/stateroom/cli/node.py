@@ -35,7 +35,7 @@ _AHEAD_SECONDS = 1.0
 
 
 def node_remarks(nodes: Sequence[Any], holders: Sequence[str]) -> list[str]:
-    """What somebody should know of nodes, as sentences: dead ones, unknown ones, clocks that differ."""
+    """Return what somebody should know of nodes, as sentences: dead ones, unknown ones, clocks that differ."""
     known = {node.name: node for node in nodes}
     remarks = []
     for name in holders:

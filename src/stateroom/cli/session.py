@@ -1,4 +1,4 @@
-"""What the options before the noun say: which database, which namespace, which form of output."""
+"""The options before the noun: which database, which namespace, which form of output."""
 
 import os
 from collections.abc import Iterator

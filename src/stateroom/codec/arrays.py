@@ -33,7 +33,7 @@ def keeps(kind: type) -> bool:
 
 
 def content(value: Any) -> tuple[bytes, ...] | None:
-    """What an array holds, in C's order whatever its own is; None for any other value."""
+    """Return what an array holds, in C's order whatever its own is; None for any other value."""
     numpy = sys.modules.get("numpy")
     if numpy is None or type(value) is not numpy.ndarray:
         return None

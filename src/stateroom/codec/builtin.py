@@ -32,7 +32,7 @@ def mapping(flat: Any) -> dict[Any, Any]:
 
 
 def factory_name(value: Any, registered: Names) -> list[Any] | None:
-    """What is kept of a defaultdict's factory: None, ``[0, name of a built-in]`` or ``[1, registered name]``."""
+    """Return what is kept of a defaultdict's factory: None, ``[0, name of a built-in]`` or ``[1, registered name]``."""
     factory = value.default_factory
     if factory is None:
         return None
@@ -60,7 +60,7 @@ def factory(kept: Any, types: Callable[[str], Any]) -> Any:
 
 
 def parts(value: Any, registered: Names) -> list[Any] | None:
-    """What a container is made of, as a list that can be stored; None for any other value."""
+    """Return what a container is made of, as a list that can be stored; None for any other value."""
     kind = type(value)
     if kind in (OrderedDict, Counter):
         return pairs(value.items())
@@ -74,7 +74,7 @@ def parts(value: Any, registered: Names) -> list[Any] | None:
 
 
 def rebuild(tag: int, state: list[Any], types: Callable[[str], Any]) -> Any:
-    """What `parts` was given. Raises ValueError."""
+    """Return what `parts` was given. Raises ValueError."""
     if tag == tags.ORDERED:
         return OrderedDict(mapping(state))
     if tag == tags.COUNTER:

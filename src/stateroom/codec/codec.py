@@ -63,7 +63,9 @@ class Codec:
         return data
 
     def _refused(self, value: Any, error: BaseException) -> BaseException:
-        """What to raise for a value that could not be encoded: what interrupted it goes to the caller as it is."""
+        """Return what to raise for a value that could not be encoded: what interrupted it goes to the caller as it
+        is.
+        """
         if from_handler(error):
             return error
         place = locate(value, self._packer, self._registry)
@@ -73,7 +75,8 @@ class Codec:
         return InvalidArgument(f"cannot be stored: {path}: {reason}", what="value", path=path)
 
     def decode(self, data: bytes, *, raw: bool = False) -> Any:
-        """What `encode` was given. Raises `Undecodable` with `path` and `tag` of the part that cannot be rebuilt.
+        """Return what `encode` was given. Raises `Undecodable` with `path` and `tag` of the part that cannot be
+        rebuilt.
 
         With `raw`, each such part is a `Raw` instead: its name, version and state, as far as they can be read. Only
         bytes that are no encoded value at all raise then.
@@ -202,7 +205,7 @@ class Codec:
         return crypto.protect(self.key_ring, bound, data)
 
     def reveal(self, bound: bytes, data: bytes) -> bytes:
-        """What `protect` was given.
+        """Return what `protect` was given.
 
         Raises `Undecodable` when there is no key of the id that the data names, `Damaged` when it does not open with
         that key: it was changed, or belongs elsewhere.
@@ -210,7 +213,7 @@ class Codec:
         return crypto.reveal(self.key_ring, bound, data)
 
     def needs_rekey(self, data: bytes) -> bool:
-        """Whether what `protect` returned was written under another key than it would be now."""
+        """Say whether what `protect` returned was written under another key than it would be now."""
         return crypto.needs_rekey(self.key_ring, data)
 
     def digest(self, data: bytes) -> bytes:
@@ -220,7 +223,7 @@ class Codec:
         return crypto.digest(self.key_ring, data)
 
     def named(self, digest: bytes, data: bytes) -> bool:
-        """Whether `digest` names this content: made as now, or before there was a key ring."""
+        """Say whether `digest` names this content: made as now, or before there was a key ring."""
         return digest == crypto.digest(self.key_ring, data) or (
             self.key_ring is not None and digest == crypto.digest(None, data)
         )

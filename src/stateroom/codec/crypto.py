@@ -191,7 +191,7 @@ def protect(ring: KeyRing | None, bound: bytes, data: bytes) -> bytes:
 
 
 def reveal(ring: KeyRing | None, bound: bytes, data: bytes) -> bytes:
-    """What `protect` was given."""
+    """Return what `protect` was given."""
     if data[:1] != _MARK or data[:2] == _PLAIN:
         if ring is not None and not ring.plain:
             raise Damaged("this value was stored in clear, and the key ring refuses that")
@@ -234,7 +234,7 @@ def _name(data: bytes) -> tuple[str, int]:
 
 
 def needs_rekey(ring: KeyRing | None, data: bytes) -> bool:
-    """Whether `protect` would now write it under another key, or in clear."""
+    """Say whether `protect` would now write it under another key, or in clear."""
     if data[:2] != _ENCRYPTED:
         return ring is not None
     return ring is None or _name(data)[0] != ring.current

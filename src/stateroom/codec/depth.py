@@ -35,7 +35,9 @@ def limit(depth: int) -> int:
 
 
 def bytes_fit(data: bytes, depth: int) -> bool:
-    """Whether the lists and dicts in stored bytes, down to the next extensions, nest no deeper than allowed there."""
+    """Say whether the lists and dicts in stored bytes, down to the next extensions, nest no deeper than allowed
+    there.
+    """
     if depth < _UNCHECKED:
         return True
     most = limit(depth)

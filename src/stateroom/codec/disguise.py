@@ -1,4 +1,4 @@
-"""Whether encoded plain data holds any bytes: the check that keeps a bytearray from coming back as bytes.
+"""The check that encoded plain data holds no bytes: it keeps a bytearray from coming back as bytes.
 
 ormsgpack writes a bytearray or a memoryview as if it were bytes, without asking. Walking each value to look for them
 would take several times as long as encoding it, so the encoded bytes are searched for the header of a byte string
@@ -48,7 +48,7 @@ def _may(data: bytes, header: bytes, width: int, size: int) -> bool:
 
 
 def _in_number(data: bytes, at: int) -> bool:
-    """Whether the byte at `at` is shown to be no header, by reading on from a place where none is open."""
+    """Say whether the byte at `at` is shown to be no header, by reading on from a place where none is open."""
     start = max(0, at - _WINDOW)
     calm = _CALM.match(data, start, at)
     if calm is not None:

@@ -94,5 +94,5 @@ def to_state(record: ErrorRecord) -> list[Any]:
 
 
 def from_state(state: Any) -> ErrorRecord:
-    """What `to_state` was given. Raises `msgspec.ValidationError`."""
+    """Return what `to_state` was given. Raises `msgspec.ValidationError`."""
     return msgspec.convert(state, ErrorRecord)

@@ -51,7 +51,7 @@ def how(kind: type) -> tuple[Dump, Load]:
 
 
 def content(kind: type, state: Any) -> Any:
-    """Of a dumped state, what equality looks at: of a pydantic model not which fields were given."""
+    """Return the part of a dumped state that equality looks at: of a pydantic model not which fields were given."""
     pydantic = sys.modules.get("pydantic")
     if pydantic is not None and issubclass(kind, pydantic.BaseModel) and type(state) is list and len(state) == 4:
         return [state[0], *state[2:]]

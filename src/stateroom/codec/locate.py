@@ -1,4 +1,4 @@
-"""Where in a value the part is that cannot be stored. Runs only after encoding has failed."""
+"""The search for the part of a value that cannot be stored. Runs only after encoding has failed."""
 
 import dataclasses
 from collections import defaultdict

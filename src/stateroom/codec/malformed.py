@@ -22,7 +22,7 @@ def parsing(what: str, **fields: Any) -> Iterator[None]:
 
 
 def damaged(what: str, error: Exception, **fields: Any) -> Exception:
-    """What to raise instead of an error of reading; itself where it is one of ours, or a signal handler's."""
+    """Return what to raise instead of an error of reading; itself where it is one of ours, or a signal handler's."""
     if from_handler(error) or (isinstance(error, StoreError) and not isinstance(error, InvalidArgument)):
         return error
     return Damaged(f"{what} cannot be read", **fields)

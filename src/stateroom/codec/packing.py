@@ -90,7 +90,7 @@ class Packer:
         self._names[entry.type] = entry.name
 
     def parts(self, value: Any) -> list[Any] | None:
-        """What a container of the standard library is made of; None for any other value."""
+        """Return what a container of the standard library is made of; None for any other value."""
         return builtin.parts(value, self._names.get)
 
     @property
@@ -146,7 +146,7 @@ class Pass:
         self.first = self.callback(0)
 
     def callback(self, depth: int) -> Callable[[Any], Ext]:
-        """What ormsgpack asks for a value that it does not know, under `depth` extensions."""
+        """Return what ormsgpack asks for a value that it does not know, under `depth` extensions."""
         while len(self._callbacks) <= depth:
             generator = self._answers(len(self._callbacks) + 1)
             next(generator)
@@ -249,7 +249,7 @@ class Pass:
 
 
 def clear(data: bytes) -> bool:
-    """Whether no byte of `data` looks like the header of a byte string."""
+    """Say whether no byte of `data` looks like the header of a byte string."""
     return 0xC4 not in data and (len(data) <= 256 or (0xC5 not in data and 0xC6 not in data))
 
 
@@ -262,7 +262,7 @@ def _simple(tag: int, function: Callable[[Any], bytes]) -> Encoder:
 
 
 def _raw(one: Pass, value: Raw, depth: int) -> Ext:
-    """What could not be rebuilt goes back as it came: the very bytes, where it came from a store."""
+    """Return what could not be rebuilt goes back as it came: the very bytes, where it came from a store."""
     if value.stored is not None:
         return Ext(*value.stored)
     return Ext(tags.NAMED, one.pack([value.name, value.version, value.data], depth))
@@ -290,7 +290,7 @@ def _thinned(value: Any, level: int = 0) -> Any:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value holds nothing but JSON's types, a few levels deep; False says nothing. Runs in C."""
+    """Say whether a value holds nothing but JSON's types, a few levels deep; False says nothing. Runs in C."""
     try:
         msgspec.convert({"value": value}, _OnlyPlain)
     except Exception as error:

@@ -6,7 +6,7 @@ import msgspec
 
 
 class Raw(msgspec.Struct, frozen=True, eq=False):
-    """What stands in the place of a value that cannot be rebuilt in this process: its type is not registered here, say.
+    """A value that cannot be rebuilt in this process: its type is not registered here, say.
 
     `name` is the registered name, or the kind of value; `version` that it was stored under (0 where it has none);
     `data` its decoded state, or the stored bytes where they say nothing; `reason` why it cannot be rebuilt. Two are

@@ -28,7 +28,7 @@ class Registered(msgspec.Struct, frozen=True):
     upgrade: Mapping[int, Upgrade]
 
     def content(self, value: Any) -> Any:
-        """What of an object's state tells it from others that are not equal to it."""
+        """Return what of an object's state tells it from others that are not equal to it."""
         return content(self.type, self.dump(value))
 
     def rebuild(self, version: Any, state: Any) -> Any:

@@ -16,7 +16,7 @@ def seal(key: bytes, payload: bytes) -> bytes:
 
 
 def unseal(key: bytes, stored: bytes) -> bytes:
-    """What `seal` was given. Raises `Damaged` when a bit differs, `UnsupportedFormat` for a newer format."""
+    """Return what `seal` was given. Raises `Damaged` when a bit differs, `UnsupportedFormat` for a newer format."""
     if len(stored) < _HEAD:
         raise Damaged(f"a row of {len(stored)} bytes is too short to be one", key=key)
     payload = stored[_HEAD:]

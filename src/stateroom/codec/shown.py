@@ -1,4 +1,6 @@
-"""What every object that the store gives can do: show itself, be changed into another, be JSON, be a response model."""
+"""Abilities of every object that the store gives: show itself, be changed into another, be JSON, be a response
+model.
+"""
 
 import types
 import typing

@@ -56,7 +56,7 @@ _COLLECTIONS: dict[int, Callable[[Any], Any]] = {
 
 
 def stack_is_safe() -> bool:
-    """Whether the recursion limit keeps `Unpacker.fast` from overflowing the C stack."""
+    """Say whether the recursion limit keeps `Unpacker.fast` from overflowing the C stack."""
     return sys.getrecursionlimit() <= _SAFE_RECURSION
 
 
@@ -223,7 +223,7 @@ def _is_named(tag: int, state: Any) -> bool:
 
 
 def _raw(tag: int, data: bytes, state: Any, error: Exception) -> Raw:
-    """What stands for a part that could not be rebuilt; `state`: as far as it was decoded."""
+    """Return what stands for a part that could not be rebuilt; `state`: as far as it was decoded."""
     reason = f"{type(error).__name__}: {error}" if type(error) is not ValueError else str(error)
     if _is_named(tag, state):
         return Raw(state[0], state[1] if type(state[1]) is int else 0, state[2], reason, (tag, data))

@@ -67,7 +67,7 @@ class Scope:
 
 
 class Rows:
-    """What is committed now in one part: the fast path of operations that only read. It remembers nothing.
+    """Committed rows of one part: the fast path of operations that only read. It remembers nothing.
 
     A family opens the rows of a name once (``rows = tx.at(name)``); nothing below it says a root or a part.
     """

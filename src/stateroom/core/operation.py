@@ -128,7 +128,7 @@ D = TypeVar("D", bound="_Described")
 
 
 class _Described:
-    """What the four kinds of descriptor share: docstring, signature, and being bound once."""
+    """A public method as its class has it: docstring, signature, and bound once to each family."""
 
     _kind = "operation"
     _skip = 2  # self and tx do not belong to the public signature
@@ -150,7 +150,9 @@ class _Described:
 
     @property
     def __signature__(self) -> Signature:
-        """What `help` and documentation tools show: as a method's, without the transaction that the store brings."""
+        """Return what `help` and documentation tools show: as a method's, without the transaction that the store
+        brings.
+        """
         public = self.public_signature()
         family = next(iter(signature(self._work).parameters.values()))
         return public.replace(parameters=[family, *public.parameters.values()])

@@ -14,7 +14,7 @@ SAY_SECONDS = 60.0
 
 
 def passes(error: StoreError) -> bool:
-    """Whether the same step may succeed later, and may be done again although it may have happened already."""
+    """Say whether the same step may succeed later, and may be done again although it may have happened already."""
     return error.retry or isinstance(error, OutcomeUnknown)
 
 

@@ -155,7 +155,7 @@ class TransactionRows(Rows):
         return len(self._appends) - 1
 
     def appended(self, index: int) -> bytes:
-        """What this transaction appended under an index, before it is committed."""
+        """Return what this transaction appended under an index, before it is committed."""
         return self._appends[index][1]
 
     def clear(self, start: bytes, stop: bytes) -> None:
@@ -182,7 +182,7 @@ class TransactionRows(Rows):
 
     @property
     def dirty(self) -> bool:
-        """Whether there is something to commit."""
+        """Say whether there is something to commit."""
         return bool(self._writes or self._adds or self._appends or self._clears)
 
     @property
@@ -191,11 +191,11 @@ class TransactionRows(Rows):
         return len(self._rows) + len(self._writes) + len(self._adds) + len(self._appends) + len(self._clears)
 
     def written(self, key: bytes) -> bytes | None:
-        """What this transaction wrote under a key."""
+        """Return what this transaction wrote under a key."""
         return self._writes.get(key)
 
     def batch(self) -> Batch:
-        """What is to be committed."""
+        """Return what is to be committed."""
         expect = {key: 0 if row is None else row.version for key, row in self._rows.items()}
         adds = {key: amount for key, amount in self._adds.items() if amount}
         return Batch(expect, self._writes, adds, self._appends, self._clears)
@@ -289,7 +289,7 @@ class Transaction(Reader):
 
     @property
     def closed(self) -> bool:
-        """Whether it was committed or discarded."""
+        """Say whether it was committed or discarded."""
         return self.rows.closed
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Whether a store holds together: indexes, counters, dependents and feed agree with the records.
+"""The check of a store: indexes, counters, dependents and feed agree with the records.
 
 The command line, every test's teardown and `copy` ask the same function. What it holds at a time is bounded, however
 much there is: rows are looked at in runs, and what must be held is held for some records at a time.

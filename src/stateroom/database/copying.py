@@ -40,7 +40,7 @@ _BATCH = BATCH_BYTES // 4
 
 
 class Copied(msgspec.Struct):
-    """What a copy moved."""
+    """The account of a copy."""
 
     namespaces: int = 0
     records: int = 0
@@ -309,7 +309,7 @@ def _is_copied_as_it_is(rest: bytes) -> bool:
 
 
 async def digest(scope: Scope) -> dict[str, str]:
-    """What a namespace holds as a digest for each kind of row, the same however it is spread over parts."""
+    """Return what a namespace holds as a digest for each kind of row, the same however it is spread over parts."""
     sums: dict[str, int] = {}
 
     def count(what: str, *data: bytes) -> None:
@@ -340,5 +340,5 @@ async def digest(scope: Scope) -> dict[str, str]:
 
 
 def lines(copied: Copied) -> Iterable[str]:
-    """What a copy moved, for people."""
+    """Return what a copy moved, for people."""
     yield f"{copied.namespaces} namespaces, {copied.records} records, {copied.changes} changes, {copied.bytes} bytes"

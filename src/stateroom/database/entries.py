@@ -36,7 +36,9 @@ async def audit_feed(look: Look) -> list[Problem]:
 
 
 async def _undecodable(look: Look, entry: Entry) -> list[Problem]:
-    """What was emitted, or given as events, and cannot be rebuilt here; records are looked at where they stand."""
+    """Return what was emitted, or given as events, and cannot be rebuilt here; records are looked at where they
+    stand.
+    """
     try:
         if entry.family not in KINDS:
             await record_of(look.reader, entry)
@@ -65,7 +67,7 @@ async def _absent_records(look: Look) -> list[Problem]:
 
 
 async def _absent_of(look: Look, share: int, shares: int) -> list[Problem]:
-    """Of the records of one share. The feed is read to its end, so a deletion after a look at a record is seen."""
+    """Look at the records of one share. The feed is read to its end, so a deletion after a look at a record is seen."""
     absent = _Absent()
     async for rows in look.runs("records of the feed", feed_prefix(look.scope)):
         entries = [(entry, at) for entry, at in _readable(look, rows) if entry.family in KINDS]
@@ -102,7 +104,7 @@ def _readable(look: Look, rows: list[Row]) -> Iterator[tuple[Entry, Place]]:
 
 
 async def _behind(look: Look, entries: list[tuple[Entry, Place]]) -> dict[Place, bool]:
-    """Of some entries, those whose record is not there (False), or is as it was before them (True)."""
+    """Find which of some entries have no record (False), or one as it was before them (True)."""
     wanted = {
         (entry.family, entry.path): KINDS[entry.family].prefix(look.scope) + key_path(*entry.path)
         for entry, _ in entries

@@ -1,4 +1,4 @@
-"""What is exported of a namespace, one item a record: enough to write it again as it was, and a digest of that."""
+"""Items of an export, one a record: enough to write it again as it was, and a digest of that."""
 
 import base64
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Whether a database is encrypted, and whether a key ring is the one it was written with.
+"""Encryption of a database as a whole: whether it has any, and by which key ring.
 
 For each key a row holds a constant, encrypted under it. Opening a store looks at these rows: so another key under the
 same id, or no ring at all, is found before anything is written beside what the right ring reads.

@@ -1,4 +1,4 @@
-"""Whether every chunk is referred to as often as its count says: for `check`."""
+"""The count of references to every chunk, compared with what refers to it: for `check`."""
 
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -52,7 +52,7 @@ def _problem(code: str, ref: bytes, text: str, part: int) -> Problem:
 
 
 async def _add_holders(reader: Reader, part: int, wanted: Counter[bytes]) -> bool:
-    """Whether all of them could be read; those that could not their families report."""
+    """Say whether all of them could be read; those that could not their families report."""
     readable = True
     for tag in (tag for tag, kind in keys.ROWS.items() if kind.value_at is not None):
         async for row in _rows(reader, part, reader.scope.key(tag), _COUNTS):

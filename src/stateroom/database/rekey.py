@@ -28,7 +28,7 @@ _RUN = 200
 
 
 class Rekeyed(msgspec.Struct):
-    """What a run over a database did."""
+    """The account of a run over a database."""
 
     rows: int = 0
     """Rows that were written again."""

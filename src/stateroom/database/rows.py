@@ -59,7 +59,7 @@ class Look:
             start = rows[-1].key + b"\0"
 
     async def floor(self) -> tuple[int, int]:
-        """Up to where the part's feed was pruned."""
+        """Return, up to where the part's feed was pruned."""
         (row,) = await self.reader.in_part(self.part).peek([floor_key(self.scope)])
         return (0, 0) if row is None else place_in(row.value)
 

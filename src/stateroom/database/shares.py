@@ -23,7 +23,7 @@ class Share:
         self.reader: Reader = look.reader if count == 1 else _ShareReader(look.reader, self.has)
 
     def has(self, root: str) -> bool:
-        """Whether a root belongs to it."""
+        """Say whether a root belongs to it."""
         return self._count == 1 or crc32(root.encode()) % self._count == self._number
 
     async def records(self, kind: Kind[Any]) -> dict[bytes, Stored[Any]]:

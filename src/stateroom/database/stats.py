@@ -1,4 +1,4 @@
-"""What a store holds, at a glance: read from counters, so that it costs the same however much there is."""
+"""A store at a glance: read from counters, so that it costs the same however much there is."""
 
 import inspect
 from collections import Counter
@@ -32,7 +32,7 @@ class Lag(Shown, frozen=True):
 
 
 class Stats(Shown, frozen=True):
-    """What a namespace holds. Counts are exact as of some moment during the call."""
+    """The contents of a namespace in numbers. Counts are exact as of some moment during the call."""
 
     namespace: str
     engine: str
@@ -61,7 +61,7 @@ class Stats(Shown, frozen=True):
 
 
 async def stats(scope: Scope) -> Stats:
-    """What a namespace holds."""
+    """Return what a namespace holds."""
     versions = await positions.versions(scope.reader)
     records = {
         kind.name: await _counted(scope.reader, keys.COUNTER + kind.letter + kind.summary)

@@ -1,4 +1,4 @@
-"""What an interrupted call may leave behind, and whose error an exception is.
+"""Interrupted calls: what they may leave behind, and whose error an exception is.
 
 An exception may come up at any line of the main thread: Ctrl-C, or whatever the handler of a signal raises. The handler
 itself runs in the middle of whatever that thread is doing, and may call the engine. So a lock that is taken on the way
@@ -29,7 +29,7 @@ class Lock(RLock):  # type: ignore[misc] # final in the stubs alone: it takes su
         return bool(owner._is_owned())
 
     def locked(self) -> bool:
-        """Whether any thread has it."""
+        """Say whether any thread has it."""
         if self.owned:
             return True
         if self.acquire(blocking=False):
@@ -47,7 +47,9 @@ class Lock(RLock):  # type: ignore[misc] # final in the stubs alone: it takes su
 
 
 def is_foreign(error: BaseException) -> bool:
-    """Whether an exception came up outside of this package, as in the handler of a signal that ran in its middle."""
+    """Say whether an exception came up outside of this package, as in the handler of a signal that ran in its
+    middle.
+    """
     if not isinstance(error, Exception):
         return True
     trace: TracebackType | None = error.__traceback__

@@ -100,7 +100,7 @@ class _Part:
                 )
 
     def changes(self, batch: Batch, version: int) -> dict[bytes, Row | None]:
-        """What `batch` makes of the rows it touches; raises before anything is changed."""
+        """Return what `batch` makes of the rows it touches; raises before anything is changed."""
         changes: dict[bytes, Row | None] = {}
         for start, stop in batch.clear:
             changes.update(dict.fromkeys(self.sort().between(start, stop, sys.maxsize)))
@@ -236,7 +236,7 @@ class MemoryEngine:
         self._wake()
 
     def _locked(self, run: Callable[[], T]) -> T:
-        """What `run` gives under the lock, which nobody keeps who is interrupted."""
+        """Return what `run` gives under the lock, which nobody keeps who is interrupted."""
         nested = self._lock.owned
         try:
             with self._lock:

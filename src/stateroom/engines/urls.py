@@ -69,12 +69,12 @@ def scheme(url: str) -> str:
 
 
 def connect(url: str) -> Connect:
-    """What opens an engine for a url. Raises `InvalidArgument` that lists the known schemes."""
+    """Return what opens an engine for a url. Raises `InvalidArgument` that lists the known schemes."""
     return _find(url, "connect", "stateroom.engines")
 
 
 def connect_async(url: str) -> Connect | None:
-    """What opens a native asyncio engine for a url; None where there is none."""
+    """Return what opens a native asyncio engine for a url; None where there is none."""
     wanted = scheme(url)
     if wanted in _BUILT_IN:
         found: Connect | None = getattr(import_module(_BUILT_IN[wanted]), "connect_async", None)

@@ -22,7 +22,7 @@ _BYTES = BATCH_BYTES // 2
 
 
 class Bulk(NamedTuple, Generic[T]):
-    """What is done with each record."""
+    """The treatment of each record."""
 
     kind: Kind[T]
     check: Callable[[T], T]

@@ -47,7 +47,7 @@ class Claim(Shown, Generic[T], frozen=True):
 
 
 class Plan(NamedTuple, Generic[T]):
-    """What is looked for, and what taking it changes."""
+    """A claim as it is looked for, and what taking it changes."""
 
     kind: Kind[T]
     lanes: Sequence[bytes]
@@ -74,7 +74,7 @@ class _Free(NamedTuple, Generic[T]):
 
 
 class _Found(NamedTuple, Generic[T]):
-    """What a look at a part gave."""
+    """The outcome of a look at a part."""
 
     free: list[_Free[T]]
     ends: float | None

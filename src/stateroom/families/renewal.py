@@ -28,7 +28,7 @@ class Renewal:
 
     @property
     def due(self) -> bool:
-        """Whether a third of its time is over. A clock that was set back must not hide that."""
+        """Say whether a third of its time is over. A clock that was set back must not hide that."""
         clock = self._scope.clock
         left = (self.lease.expires_at - clock.now()).total_seconds()
         return left < self._ttl * 2 / 3 or clock.monotonic() - self._at > self._ttl / 3

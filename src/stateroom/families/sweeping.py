@@ -1,4 +1,4 @@
-"""What deletions leave behind, removed in small batches: ranges to be emptied, leases nobody uses, counters at 0."""
+"""Leftovers of deletions, removed in small batches: ranges to be emptied, leases nobody uses, counters at 0."""
 
 from .. import keys
 from ..core.namespace import Scope

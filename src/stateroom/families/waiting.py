@@ -18,7 +18,7 @@ cost as much as the writer does.
 
 
 class Look(NamedTuple):
-    """What a look gave, and after how many seconds another may give more without any commit; None: never."""
+    """The outcome of a look, and after how many seconds another may give more without any commit; None: never."""
 
     result: Any
     again: float | None = None
@@ -53,7 +53,8 @@ async def _version(scope: Scope, part: int | None) -> int:
 
 
 async def undone_if_cancelled(scope: Scope, work: Coroutine[Any, Any, R], undo: Callable[[R], Awaitable[Any]]) -> R:
-    """What `work` gives; where the caller is cancelled meanwhile, what it took is given back before that is told.
+    """Return what `work` gives; where the caller is cancelled meanwhile, what it took is given back before that is
+    told.
 
     A commit that was handed over goes on whatever becomes of its caller: a lease taken so would have no holder.
     """

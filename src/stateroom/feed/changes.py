@@ -79,12 +79,12 @@ async def record_of(reader: Readable, entry: Entry, *, raw: bool = False) -> Any
 
 
 def plain_bound(scope: Scope, family: str, id: str) -> bytes:
-    """What the value of an entry without a record is bound to."""
+    """Return what the value of an entry without a record is bound to."""
     return feed_prefix(scope) + keys.path(family, id)
 
 
 def entry_bound(scope: Scope, entry: Entry) -> bytes:
-    """What the value and the events of an entry are bound to."""
+    """Return what the value and the events of an entry are bound to."""
     kind = KINDS.get(entry.family)
     if kind is None:
         return plain_bound(scope, entry.family, entry.id)
@@ -92,7 +92,7 @@ def entry_bound(scope: Scope, entry: Entry) -> bytes:
 
 
 def before_of(at: tuple[int, int], entry: Entry) -> tuple[int, int] | None:
-    """Where the record's entry before this one stands; None where there is none."""
+    """Return where the record's entry before this one stands; None where there is none."""
     version, index = entry.before
     if version == PENDING:  # written by the same commit
         return at[0], index
@@ -241,7 +241,7 @@ async def _change(reader: Reader, one: Seen, back: Entry | None) -> Change:
 
 
 async def _shown(opened: Callable[[bool], Awaitable[Any]]) -> tuple[Any, StoreError | None]:
-    """What can be shown of a value, and why that is not all of it."""
+    """Return what can be shown of a value, and why that is not all of it."""
     try:
         return await opened(False), None
     except Undecodable as error:
@@ -253,7 +253,7 @@ async def _shown(opened: Callable[[bool], Awaitable[Any]]) -> tuple[Any, StoreEr
 
 
 async def events_of(reader: Readable, entry: Entry, *, raw: bool = False) -> tuple[Any, ...]:
-    """What was given as events with a change of a record; `raw` as in `record_of`."""
+    """Return what was given as events with a change of a record; `raw` as in `record_of`."""
     if entry.events is None:
         return ()
     scope = reader.scope

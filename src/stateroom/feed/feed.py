@@ -57,7 +57,7 @@ class Changes(Shown, frozen=True):
 
 
 async def floors(reader: Reader) -> Vector:
-    """Up to where each part was pruned."""
+    """Return the floor of each part: the place up to which it was pruned."""
     return [place_in(floor) for floor in (await survey(reader)).floors]
 
 
@@ -136,7 +136,7 @@ class Follower:
                 await scope.engine.wait(None, sum(now.versions), left)
 
     async def _begin(self, now: Survey) -> Place:
-        """Where a position stands. Raises `InvalidArgument`."""
+        """Return where a position stands. Raises `InvalidArgument`."""
         scope = self.scope
         if self._after == LATEST:
             vector = [(version, _LAST) for version in now.versions]

@@ -138,7 +138,7 @@ async def as_of(scope: Scope, kind: Kind[T], path: Sequence[str], when: str | da
 
 
 async def _limit(scope: Scope, root: str, when: str | datetime) -> Callable[[tuple[int, int], int], bool]:
-    """Whether what stands at a place, and was written at a time, is not after `when`."""
+    """Say whether what stands at a place, and was written at a time, is not after `when`."""
     if isinstance(when, datetime):
         micros = to_micros(when, "when")
         return lambda at, written: written <= micros

@@ -83,7 +83,7 @@ def renewed(parts: int) -> Amend:
 
 
 def _at_copy(lineage: bytes, database: bytes, parts: int) -> Vector | None:
-    """Where `database` stood when a copy of it, with this lineage, was made; None: it is no copy of that."""
+    """Return where `database` stood when a copy of it, with this lineage, was made; None: it is no copy of that."""
     size = _ID + 8 * parts
     for start in range(_ID, len(lineage), size):
         if lineage[start : start + _ID] == database:
@@ -93,7 +93,7 @@ def _at_copy(lineage: bytes, database: bytes, parts: int) -> Vector | None:
 
 
 class Place:
-    """Where a reader stands in each part, moved entry by entry, and its token."""
+    """The place of a reader in each part, moved entry by entry, and its token."""
 
     __slots__ = ("_packed", "_text", "_whole")
 

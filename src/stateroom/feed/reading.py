@@ -41,7 +41,7 @@ class Filter(msgspec.Struct, frozen=True):
         )
 
     def may_need(self, entry: Entry) -> bool:
-        """Whether an entry that does not match may be the one before an entry that does: of the same record."""
+        """Say whether an entry that does not match may be the one before an entry that does: of the same record."""
         return self.ops is not None and (entry.wrapped is None or len(entry.wrapped) <= _KEPT_BYTES)
 
 
@@ -80,7 +80,7 @@ Picked = tuple[list[Seen], Looked]
 
 
 class Found(NamedTuple):
-    """What there is after a place."""
+    """The entries after a place."""
 
     seen: list[Seen]
     """Those that match."""
@@ -189,11 +189,11 @@ class Stream:
 
     @property
     def ended(self) -> bool:
-        """Whether it is known that nothing is left."""
+        """Say whether it is known that nothing is left."""
         return self._last and self.next == len(self.ats)
 
     async def fill(self) -> bool:
-        """Whether there is a next entry; reads the next run where this one is used up."""
+        """Say whether there is a next entry; reads the next run where this one is used up."""
         if self.next < len(self.ats):
             return True
         if self._last:
@@ -203,7 +203,7 @@ class Stream:
 
     @property
     def range(self) -> Range:
-        """What the next run is read from."""
+        """Return what the next run is read from."""
         return Range(self.part, self._start, self._prefix + keys.END, self._run)
 
     def take(self, rows: list[Row]) -> bool:

@@ -106,7 +106,7 @@ class Results:
         return self._local.find(dag, id)
 
     def has(self, dag: str, id: str) -> bool:
-        """Whether there is a value here."""
+        """Say whether there is a value here."""
         self._node.catch_up()
         return self._local.has(dag, id)
 
@@ -223,7 +223,7 @@ class Node:
 
     @property
     def address(self) -> str:
-        """Where other nodes reach it. Raises `Closed` unless it is running."""
+        """Return where other nodes reach it. Raises `Closed` unless it is running."""
         return self.inner.address
 
     @property

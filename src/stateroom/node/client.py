@@ -278,7 +278,7 @@ def _ignore(future: "asyncio.Future[Any]") -> None:
 
 
 def _said(error: BaseException) -> str:
-    """What a network error says, for people."""
+    """Return what a network error says, for people."""
     if isinstance(error, ConnectionRefusedError):
         return "nobody listens at its address"
     if isinstance(error, TimeoutError):

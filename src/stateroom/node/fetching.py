@@ -45,7 +45,7 @@ class _Restart(Exception):
 
 
 class _Plan(NamedTuple):
-    """Where a value may be, as the shared store says, or as it said before it was away."""
+    """The nodes that may have a value, as the shared store says, or as it said before it was away."""
 
     locations: "tuple[stateroom.Location, ...]"
     generation: int
@@ -229,7 +229,7 @@ class Fetcher:
         return gone > 0
 
     async def _is_here(self, fact: Fact) -> bool:
-        """Whether a value is here as the registry has it; else this node's location goes."""
+        """Say whether a value is here as the registry has it; else this node's location goes."""
         stored = await self._holdings.local.results.open_stored(fact.dag, fact.id)
         if stored is not None and stored.result.digest == fact.digest:
             return True

@@ -1,4 +1,4 @@
-"""What a node holds, and what the shared store says of it: locations, and the generation that values are of.
+"""Values of a node beside what the shared store says of them: locations, and the generation of the values.
 
 The local store is the truth about this node. What the shared store could not be told is told when it is back, and at
 each start the two are compared; so nothing about it needs to be kept anywhere else.
@@ -31,7 +31,7 @@ class Fact(NamedTuple):
 
     @classmethod
     def of(cls, result: Any, form: str) -> "Fact":
-        """What a result's record says."""
+        """Return what a result's record says."""
         return cls(result.dag, result.id, result.digest, result.size, form, result.expires_at)
 
 

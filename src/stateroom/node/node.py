@@ -37,7 +37,7 @@ _SETTLING_SECONDS = 5.0
 
 
 class Settings:
-    """What a node was told, checked: both faces ask for the same."""
+    """The settings of a node, checked: both faces ask for the same."""
 
     def __init__(self, name: Any, secret: Any, listen: Any, advertise: Any, ttl: Any, tls: Any) -> None:
         read = read_secret(secret)
@@ -133,14 +133,14 @@ class AsyncNode:
 
     @property
     def address(self) -> str:
-        """Where other nodes reach it, once it was started. Raises `Closed` before."""
+        """Return where other nodes reach it, once it was started. Raises `Closed` before."""
         if not self._presence.address:
             raise Closed(f"node {self.name!r} was not started; use it as a context manager")
         return self._presence.address
 
     @property
     def fresh(self) -> bool:
-        """Whether its heartbeat is not overdue, as after a pause of the process."""
+        """Say whether its heartbeat is not overdue, as after a pause of the process."""
         return self._presence.fresh
 
     @property

@@ -44,7 +44,7 @@ class Presence:
 
     @property
     def fresh(self) -> bool:
-        """Whether the lease was renewed within its time, by a clock that a pause does not stop."""
+        """Say whether the lease was renewed within its time, by a clock that a pause does not stop."""
         return not self.superseded and time.monotonic() - self._beaten < self.ttl
 
     async def start(self, address: str) -> None:
@@ -174,7 +174,7 @@ class Presence:
         self._known_at = -1e9
 
     async def find(self, names: "set[str]") -> "dict[str, stateroom.NodeInfo]":
-        """What is known of some nodes; looked up again where one seems to be dead or is unknown."""
+        """Return what is known of some nodes; looked up again where one seems to be dead or is unknown."""
         known = self._known
         doubtful = any(name not in known or not known[name].alive for name in names)
         if doubtful or time.monotonic() - self._known_at > _FRESH_SECONDS:

@@ -22,7 +22,7 @@ IS_NOT_HERE = "it does not hold it"
 
 
 class Address(NamedTuple):
-    """Where a node is reached."""
+    """The address of a node."""
 
     scheme: str
     host: str
@@ -50,7 +50,7 @@ def parse_address(text: str, what: str, *, scheme: str | None = None) -> Address
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine by name or number."""
+    """Say whether a host is this machine by name or number."""
     if host == "localhost":
         return True
     try:
@@ -65,5 +65,5 @@ def target(path: str, **parameters: Any) -> str:
 
 
 def about_value(start: int, size: int, digest: str, form: str) -> str:
-    """What the proof of an answer with a value says besides its status."""
+    """Return what the proof of an answer with a value says besides its status."""
     return f"{start}/{size}/{digest}/{form}"

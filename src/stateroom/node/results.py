@@ -294,7 +294,7 @@ class AsyncResults:
     # What looks here only is named, too, for who reads this class; `__getattr__` has the rest.
 
     async def has(self, dag: str, id: str) -> bool:
-        """Whether there is a value here."""
+        """Say whether there is a value here."""
         await self.caught_up()
         return await self._local.has(dag, id)
 

@@ -33,7 +33,7 @@ class Offered(NamedTuple):
 
 
 class Holder(Protocol):
-    """What answers, on behalf of a node."""
+    """The one who answers, on behalf of a node."""
 
     async def offer(self, dag: str, id: str, digest: str, generation: int, known: bool) -> Offered: ...
     async def announce(self, dag: str, id: str) -> None: ...

@@ -1,4 +1,4 @@
-"""What a node answers to others: what it holds, as long as it is of the right generation."""
+"""Answers of a node to others: the values it holds, as long as they are of the right generation."""
 
 from typing import Any
 
@@ -58,7 +58,7 @@ class Serving:
         return await self._holdings.settle(dag, current)
 
     def about(self) -> dict[str, Any]:
-        """What the node says of itself."""
+        """Return what the node says of itself."""
         return {"name": self._presence.name, "owed": self._holdings.owed}
 
     async def _alive(self) -> None:

@@ -28,7 +28,9 @@ class Shared:
         self._away_until = 0.0
 
     async def ask(self, call: Callable[["stateroom.AsyncStore"], Awaitable[R]], *, patient: bool = False) -> R:
-        """What the store answers. Raises `Unavailable` where it does not; `patient`: also just after it did not."""
+        """Return what the store answers. Raises `Unavailable` where it does not; `patient`: also just after it did
+        not.
+        """
         loop = asyncio.get_running_loop()
         if loop.time() < self._away_until and not patient:
             raise Unavailable("the shared store could not be reached a moment ago")

@@ -1,4 +1,4 @@
-"""What makes a request or an answer believable: an HMAC over all that matters in it, a time, and a nonce.
+"""Proof of requests and answers: an HMAC over all that matters in them, a time, and a nonce.
 
 A request names the node it is meant for, so that none can be played back to another. An answer names the request's
 nonce, so that none can be given again.
@@ -42,7 +42,7 @@ def _message(*parts: str) -> bytes:
 
 
 class Request:
-    """What of a request is signed."""
+    """The signed part of a request."""
 
     def __init__(self, method: str, target: str, node: str, range_: str = "", body: bytes = b"") -> None:
         self.method = method
@@ -112,12 +112,12 @@ def parse(header: str) -> Mapping[str, str]:
 
 
 def prove(secret: Secret, nonce: str, status: int, about: str, body: bytes = b"") -> str:
-    """What proves an answer; `about`: for a value which bytes of how many, else nothing."""
+    """Return what proves an answer; `about`: for a value which bytes of how many, else nothing."""
     return secret.mac(_answer(nonce, status, about, body))
 
 
 def proven(secret: Secret, proof: str, nonce: str, status: int, about: str, body: bytes = b"") -> bool:
-    """Whether an answer is one to the request of this nonce, from a node that has the secret."""
+    """Say whether an answer is one to the request of this nonce, from a node that has the secret."""
     return secret.agrees(_answer(nonce, status, about, body), proof)
 
 

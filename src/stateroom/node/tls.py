@@ -42,7 +42,7 @@ def _path(value: Any) -> Any:
 
 
 def server_context(tls: TLS) -> ssl.SSLContext:
-    """What a node's server uses. Raises `InvalidArgument` for files that are none."""
+    """Return what a node's server uses. Raises `InvalidArgument` for files that are none."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     _load(context, tls)
@@ -52,7 +52,7 @@ def server_context(tls: TLS) -> ssl.SSLContext:
 
 
 def client_context(tls: TLS) -> ssl.SSLContext:
-    """What a node uses to ask another; names in certificates are checked."""
+    """Return what a node uses to ask another; names in certificates are checked."""
     context = ssl.create_default_context(cafile=None)
     if tls.ca is not None:  # one's own authority, and no other
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -1,4 +1,4 @@
-"""What `check` reports."""
+"""Problems that `check` reports."""
 
 from .. import keys
 from ..codec.shown import Shown

@@ -18,7 +18,7 @@ _RUN = 256
 
 
 class PrunedError(Exception):
-    """What changed is not known, because the feed was pruned meanwhile."""
+    """The changes are not known, because the feed was pruned meanwhile."""
 
 
 class ChangedSince:

@@ -1,4 +1,4 @@
-"""What whoever relies on an absent counter must expect besides it."""
+"""Guards of absent counters, for whoever relies on one."""
 
 from .. import keys
 from ..core.namespace import Scope

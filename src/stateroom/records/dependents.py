@@ -24,7 +24,7 @@ _LARGE_AT_ONCE = 16
 
 
 def prefix(scope: Scope, tag: bytes, kind: Kind[Any], stored: Stored[Any]) -> bytes:
-    """Where the dependents of a record are."""
+    """Return where the dependents of a record are."""
     return scope.prefix + tag + kind.letter + keys.path(*kind.path(stored.record)) + stored.nonce
 
 
@@ -110,7 +110,7 @@ async def drop(tx: Writable, kind: Kind[Any], stored: Stored[Any]) -> None:
 
 
 def _is_large(row: Row) -> bool:
-    """Whether a sealed wrapper refers to objects; a damaged one does not say to which."""
+    """Say whether a sealed wrapper refers to objects; a damaged one does not say to which."""
     try:
         return unseal(row.key, row.value)[:1] != wrapper.INLINE
     except Damaged:
@@ -118,7 +118,9 @@ def _is_large(row: Row) -> bool:
 
 
 async def audit(reader: Reader, part: int, kind: Kind[Any], records: Iterable[Stored[Any]]) -> list[Problem]:
-    """Whether all dependents of a kind hang on a record, numbered from 1 without a gap, up to what its head says."""
+    """Say whether all dependents of a kind hang on a record, numbered from 1 without a gap, up to what its head
+    says.
+    """
     scope = reader.scope
     rows, heads = scope.key(keys.EVENTS, kind.letter), scope.key(keys.HEADS, kind.letter)
     wanted: dict[bytes, int] = {}

@@ -66,7 +66,7 @@ class Entry(NamedTuple):
 
     @property
     def wrappers(self) -> tuple[bytes, ...]:
-        """What this entry refers to."""
+        """Return what this entry refers to."""
         return tuple(one for one in (self.wrapped, self.events) if one is not None)
 
 
@@ -99,7 +99,7 @@ def encode(scope: Scope, entry: Entry) -> bytes:
 
 
 def decode(scope: Scope, stored: bytes) -> Entry:
-    """What `encode` was given. Raises `Damaged`."""
+    """Return what `encode` was given. Raises `Damaged`."""
     packed = unseal(feed_prefix(scope), stored)
     try:
         op, family, id, path, version, index, at, wrapped, events = _PACKED(packed)

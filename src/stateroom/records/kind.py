@@ -17,7 +17,9 @@ from ..errors import Damaged
 # Out of sight of the garbage collector: a page of records made it look at the whole process again and again, and what
 # can be stored has no cycles.
 class Record(Shown, frozen=True, kw_only=True, gc=False):
-    """What every record has. Records that you construct have revision 0 and no times; writes ignore these three."""
+    """The part that every record has. Records that you construct have revision 0 and no times; writes ignore these
+    three.
+    """
 
     revision: int = 0
     """1 at creation, +1 at each change."""
@@ -61,7 +63,7 @@ class Aging(NamedTuple):
 
     @property
     def grouped(self) -> bool:
-        """Whether a number of the latest can be kept."""
+        """Say whether a number of the latest can be kept."""
         return self.group is not None or self.group_steps > 0
 
 
@@ -128,7 +130,7 @@ class Kind(ABC, Generic[T]):
         return ()
 
     def ended(self, record: T) -> bool:
-        """Whether nothing more is expected of it: retention counts from when it came to be so."""
+        """Say whether nothing more is expected of it: retention counts from when it came to be so."""
         del record
         return False
 
@@ -154,7 +156,7 @@ class Kind(ABC, Generic[T]):
         return ()
 
     async def audit(self, reader: Reader, part: int, records: "dict[bytes, Stored[T]]") -> list[Any]:
-        """What `check` should look at beside indexes, counters and feed; gives `Problem`s."""
+        """Return what `check` should look at beside indexes, counters and feed; gives `Problem`s."""
         del reader, part, records
         return []
 

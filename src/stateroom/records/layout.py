@@ -74,7 +74,7 @@ def pointer_of(row: Row) -> tuple[int, int]:
 
 
 def nonce_of(row: Row) -> bytes:
-    """What was made with the record in a row, and tells it from a later one of the same id. Raises `Damaged`."""
+    """Return what was made with the record in a row, and tells it from a later one of the same id. Raises `Damaged`."""
     return split_row(unseal(row.key, row.value), row.version)[1]
 
 

@@ -145,7 +145,7 @@ class Query(Generic[T]):
                 yield match
 
     async def _keep_places(self) -> tuple[set[bytes], list[Place]]:
-        """What moved while all places were read, and the places of the others."""
+        """Return what moved while all places were read, and the places of the others."""
         for _ in range(_RESTARTS):
             watch = await self._watch()
             places: dict[bytes, Place] = {}
@@ -211,7 +211,7 @@ class Query(Generic[T]):
         return begins and (after is None or position > after) and (last is None or position <= last)
 
     async def _watch(self) -> ChangedSince | None:
-        """What notices changes, where reads could meet a record twice or not at all; begun."""
+        """Return what notices changes, where reads could meet a record twice or not at all; begun."""
         lanes = 2 if self.find_prefixes is not None else len(self.prefixes or ())
         if self.only is not None or not lanes or (lanes == 1 and not self.newest):
             return None

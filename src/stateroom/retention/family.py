@@ -25,7 +25,7 @@ _EXAMPLES = 5
 
 
 class Due(Shown, frozen=True):
-    """What of one family would go, and why."""
+    """The records of one family that would go, and why."""
 
     family: str
     count: int
@@ -36,7 +36,7 @@ class Due(Shown, frozen=True):
 
 
 class Plan(Shown, frozen=True):
-    """What a run with no bounds would do now."""
+    """The effect of a run with no bounds now."""
 
     items: tuple[Due, ...]
     pins: tuple[Pin, ...]
@@ -84,7 +84,7 @@ class Retention(Family[M]):
 
     @procedure
     async def plan(self) -> Plan:
-        """What would go now and why, without removing anything; and which checkpoints hold the feed back."""
+        """Return what would go now and why, without removing anything; and which checkpoints hold the feed back."""
         scope = self._scope
         items: list[Due] = []
         pins: list[Pin] = []

@@ -51,14 +51,14 @@ class Limits:
         """The lowest checkpoint in each part."""
 
     def free(self, part: int, at: tuple[int, int], age: int) -> bool:
-        """Whether an entry may go."""
+        """Say whether an entry may go."""
         if age > self.old:
             return False
         return at <= self.low[part] or (self.expired is not None and age <= self.expired)
 
 
 async def vector_of(scope: Scope, checkpoint: Checkpoint) -> Vector:
-    """Where a checkpoint stands: BEGINNING holds everything."""
+    """Return where a checkpoint stands: BEGINNING holds everything."""
     if checkpoint.position == BEGINNING:
         return positions.beginning(scope)
     try:
@@ -95,7 +95,7 @@ async def pins(scope: Scope, policy: Policy) -> list[Pin]:
 
 
 async def _age_after(scope: Scope, part: int, at: tuple[int, int], now: int) -> int | None:
-    """Of when the first readable entry after a place is."""
+    """Return the time of the first readable entry after a position."""
     aged = await _aged(scope, part, at, now)
     return next((age for _, entry, age in aged if entry is not None), None)
 

@@ -1,4 +1,4 @@
-"""What a retention policy says, and where it is kept: as data beside what it is about."""
+"""Retention policies, and where they are kept: as data beside what they are about."""
 
 import logging
 from datetime import timedelta
@@ -25,7 +25,7 @@ AGES = ("terminal_older_than", "older_than", "max_pinned")
 
 
 def rules() -> dict[str, tuple[str, ...]]:
-    """What a policy of each family may say; it must say one of them, and for the feed `older_than`."""
+    """Return what a policy of each family may say; it must say one of them, and for the feed `older_than`."""
     records = {
         kind.name: (
             *(("terminal_older_than",) if kind.aging.ends else ()),
@@ -38,7 +38,7 @@ def rules() -> dict[str, tuple[str, ...]]:
 
 
 class Policy(Shown, frozen=True):
-    """What of a family may go. A record goes when all that its policy says is true of it.
+    """The records of a family that may go. A record goes when all that its policy says is true of it.
 
     `family`: a record family, "feed", or "once" (the idempotency keys of `transact`).
 
@@ -61,7 +61,7 @@ class Policy(Shown, frozen=True):
 
     @property
     def why(self) -> str:
-        """What it says, for people."""
+        """Return what it says, for people."""
         said = [(name, getattr(self, name)) for name in (*AGES, "keep_latest") if getattr(self, name) is not None]
         return ", ".join(f"{name} {value}" for name, value in said)
 

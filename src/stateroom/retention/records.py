@@ -96,7 +96,7 @@ class Going:
                 yield tail, paths
 
     async def may_go(self, reader: Reader, stored: Stored[Any]) -> bool:
-        """Whether all that the policy says is true of a record."""
+        """Say whether all that the policy says is true of a record."""
         if self._changed_by is not None and stored.updated > self._changed_by:
             return False
         if self._only_ended:
@@ -119,7 +119,9 @@ class Going:
         return stored.updated, stored.row.version, keys.path(*path)
 
     async def _threshold(self, record: Any) -> tuple[int, int, bytes] | None:
-        """Where the oldest stands of those in a record's group that are kept; None where there are not so many."""
+        """Return where the oldest stands of those in a record's group that are kept; None where there are not so
+        many.
+        """
         assert self._keep is not None
         index = self._aging.group
         if index is not None:
@@ -190,7 +192,7 @@ class Going:
             return None
 
     async def due(self, part: int, paths: Sequence[Path]) -> list[Path]:
-        """Those that may go now, whatever the types of their values. What cannot be read at all stays: see `check`."""
+        """Return those that may go now, whatever the types of their values. An unreadable one stays: see `check`."""
         reader, kind = self._scope.reader, self.kind
         tails = [keys.path(*path) for path in paths]
         rows = await reader.in_part(part).peek([kind.prefix(self._scope) + tail for tail in tails])

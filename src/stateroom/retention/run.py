@@ -36,7 +36,7 @@ _SLICE = 500
 
 
 class Removed(Shown, frozen=True):
-    """What a run did."""
+    """The account of a run."""
 
     families: dict[str, int]
     """How much went of each family that has a policy; "feed" are changes, "expired" what had a time of its own."""
@@ -55,7 +55,7 @@ class Removed(Shown, frozen=True):
 
 
 class _Place:
-    """Where the last run was with something, and so where the next one begins."""
+    """The place where the last run ended, and so where the next one begins."""
 
     def __init__(self, key: bytes, first: int, tails: dict[int, bytes]) -> None:
         self._key = key
@@ -88,7 +88,7 @@ class _Place:
 
 
 class _Run:
-    """What a run may still do, what it did, and the lease of the one that does it."""
+    """A run of retention: its bounds, its account, and its lease."""
 
     def __init__(
         self, scope: Scope, renewal: Renewal, records: int, seconds: float, stopping: threading.Event | None
@@ -104,7 +104,7 @@ class _Run:
 
     @property
     def spent(self) -> bool:
-        """Whether it must end here."""
+        """Say whether it must end here."""
         stopped = self._stopping is not None and self._stopping.is_set()
         return stopped or self.left <= 0 or self.scope.clock.monotonic() >= self._end
 
@@ -177,7 +177,7 @@ async def _take(run: _Run, policy: Policy) -> None:
 
 
 async def _take_lane(run: _Run, going: Going, place: _Place, number: int) -> bool:
-    """Those of one lane; False where a bound was reached before its end."""
+    """Delete those of one lane; False where a bound was reached before its end."""
     part = going.lanes[number].part
     async for tail, paths in going.batches(number, place.tails.get(number, b"")):
         if run.spent:
@@ -267,12 +267,12 @@ async def _expire_results(run: _Run) -> None:
 
 
 async def _sweep_rows(run: _Run) -> None:
-    """What removals of much left behind."""
+    """Return what removals of much left behind."""
     await _slices(run, lambda most: sweep(run.scope, max_rows=most))
 
 
 async def _sweep_uploads(run: _Run) -> None:
-    """What ended uploads and removals of large values left behind."""
+    """Return what ended uploads and removals of large values left behind."""
     await _slices(run, lambda most: wrapper.expire_uploads(run.scope, run.scope.clock.now(), most))
 
 

@@ -81,7 +81,7 @@ class Families(Generic[M]):
 
     @cached_property
     def retention(self) -> Retention[M]:
-        """What may go when, and what takes it away."""
+        """Return what may go when, and what takes it away."""
         return Retention(self._face)
 
     def watch(self, *args: Any, **kwargs: Any) -> Any:

@@ -39,7 +39,9 @@ def _prepare(durability: str, codec: Codec | None, key_ring: Any, parts: int | N
 def _options(
     connect: urls.Connect, durability: str, create: bool, parts: int | None, read_only: bool
 ) -> dict[str, Any]:
-    """What an engine is opened with; one that knows nothing of `read_only` makes nothing, and is not written to."""
+    """Return what an engine is opened with; one that knows nothing of `read_only` makes nothing, and is not written
+    to.
+    """
     options: dict[str, Any] = {"durability": durability, "create": create, "parts": parts}
     if not read_only:
         return options

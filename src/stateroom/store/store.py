@@ -52,7 +52,9 @@ W = TypeVar("W", bound=Watcher | AsyncWatcher)
 
 
 class _Base(Families[M], Family[M], Generic[M, W]):
-    """What both front doors share: each method is written once, and is a coroutine function on `AsyncStore`."""
+    """The part that both front doors share: each method is written once, and is a coroutine function on
+    `AsyncStore`.
+    """
 
     _watcher: Callable[[Loop], W]
 
@@ -121,7 +123,7 @@ class _Base(Families[M], Family[M], Generic[M, W]):
 
     @procedure
     async def stats(self) -> Stats:
-        """What the namespace holds, from counters: the same cost however much there is."""
+        """Return what the namespace holds, from counters: the same cost however much there is."""
         self._check_open()
         return await stats(self._scope)
 

@@ -87,7 +87,7 @@ async def commit(tx: Transaction, lease: Lease | None) -> None:
 
 
 class OpenTransaction(Families[M]):
-    """What ``with store.transaction() as tx`` gives: the store's families, on one transaction."""
+    """The store's families on one transaction: what ``with store.transaction() as tx`` gives."""
 
     def __init__(self, face: M, tx: Transaction, lease: Lease | None) -> None:
         self._face = face

@@ -37,7 +37,7 @@ class Blocking:
         return await _awaited(function(*arguments))
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """What the coroutine gives, run in the loop of the engine."""
+        """Return what the coroutine gives, run in the loop of the engine."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     def stop(self) -> None:
@@ -101,7 +101,7 @@ class BlockingFactory:
 
 
 class AsyncExtras(EngineTests):
-    """What only an engine for an event loop can get wrong."""
+    """Cases that only an engine for an event loop can get wrong."""
 
     def test_the_loop_is_free_while_somebody_waits(self, engine: Any) -> None:
         async def both() -> int:

@@ -103,7 +103,7 @@ class Commits(EngineTests):
 
 
 class Contents(EngineTests):
-    """What a batch does to the rows."""
+    """Cases of what a batch does to the rows."""
 
     def test_a_write_replaces_and_none_removes(self, engine: Engine) -> None:
         put(engine, a=b"1", b=b"1", c=b"1")
@@ -197,7 +197,7 @@ class Contents(EngineTests):
 
 
 class Expectations(EngineTests):
-    """What may stop a batch."""
+    """Cases of what may stop a batch."""
 
     def test_a_met_expectation_lets_the_batch_commit(self, engine: Engine) -> None:
         put(engine, a=b"1", b=b"1")

@@ -170,7 +170,7 @@ class Driven:
 
 
 def _is_driven(value: Any) -> bool:
-    """Whether an object has coroutines to call."""
+    """Say whether an object has coroutines to call."""
     kind = type(value)
     if not kind.__module__.startswith("stateroom") or isinstance(value, type | BaseException):
         return False

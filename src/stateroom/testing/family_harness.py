@@ -1,4 +1,4 @@
-"""What the families' cases share: a fresh store per test, checked at its end."""
+"""The common part of the families' cases: a fresh store per test, checked at its end."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +25,7 @@ class StoreFactory(Protocol):
 
 
 class StoreTests:
-    """What every group of cases is made of; `family_suite` puts the factory in."""
+    """The base of every group of cases; `family_suite` puts the factory in."""
 
     factory: ClassVar[Any]
 

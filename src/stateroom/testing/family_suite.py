@@ -1,4 +1,4 @@
-"""What the families promise, as tests that anybody may run over a store of their own.
+"""The promises of the families, as tests that anybody may run over a store of their own.
 
 ::
 

@@ -1,4 +1,4 @@
-"""What the feed promises, sentence by sentence (docs/design/feed.md), over any store."""
+"""The promises of the feed, sentence by sentence (docs/design/feed.md), over any store."""
 
 import threading
 from datetime import timedelta
@@ -21,7 +21,7 @@ def _emit(store: Any, *numbers: int) -> None:
 
 
 def _records(store: Any, after: str = BEGINNING, limit: int = 100) -> list[Any]:
-    """What all changes after a position are about, read page by page."""
+    """Return what all changes after a position are about, read page by page."""
     found: list[Any] = []
     while items := (page := store.feed.read(after, limit=limit)).items:
         found += [change.record for change in items]

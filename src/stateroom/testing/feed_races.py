@@ -1,4 +1,4 @@
-"""What the feed promises to whoever reads while somebody prunes: single-threaded, between each two reads."""
+"""The promises of the feed to whoever reads while somebody prunes: single-threaded, between each two reads."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
@@ -68,7 +68,9 @@ def _before_read(store: Any, number: int, act: Callable[[], object]) -> tuple[An
 
 
 def _in_every_gap(store: Any, act: Callable[[int], object], ask: Callable[[Any, int], object]) -> Iterator[Any]:
-    """What `ask(door, number)` gives, or how it is refused, where ``act(number)`` comes before its `number`-th read."""
+    """Return what `ask(door, number)` gives, or how it is refused, where ``act(number)`` comes before its
+    `number`-th read.
+    """
     number = 0
     while True:
         number += 1

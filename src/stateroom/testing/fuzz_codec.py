@@ -128,7 +128,7 @@ def run(count: int, *, seed: int = 1, raw_every: int = 10) -> dict[str, int]:
 
 
 def _raw(one: Codec, data: bytes) -> bool:
-    """Whether the envelope can be read. Raises whatever is not `Damaged`."""
+    """Say whether the envelope can be read. Raises whatever is not `Damaged`."""
     try:
         return isinstance(one.decode(data, raw=True), Raw | list | dict | tuple | set | frozenset)
     except Damaged:

@@ -1,4 +1,6 @@
-"""What the suites share: a fresh engine per test, calls that must come back, threads whose errors are not lost."""
+"""The common part of the suites: a fresh engine per test, calls that must come back, threads whose errors are not
+lost.
+"""
 
 import inspect
 import threading
@@ -33,7 +35,7 @@ class Factory(Protocol):
 
 
 class EngineTests:
-    """What every group of tests is made of; `engine_suite` puts the factory in."""
+    """The base of every group of tests; `engine_suite` puts the factory in."""
 
     factory: ClassVar[Any]
 
@@ -113,7 +115,7 @@ class Running:
             self._outcome.append((None, error))
 
     def result(self) -> Any:
-        """What it gave or raised; it has to come back."""
+        """Return what it gave or raised; it has to come back."""
         self._thread.join(PATIENCE)
         assert self._outcome, f"a call has not come back after {PATIENCE} seconds"
         given, error = self._outcome[0]
@@ -138,7 +140,7 @@ def at_once(calls: int, call: Callable[[int], T]) -> list[T | StoreError]:
 
 
 def submitted(engine: Any, part: int, batch: Batch) -> Outcome:
-    """What `done` was given; or what `submit` raised at once."""
+    """Return what `done` was given; or what `submit` raised at once."""
     outcomes: list[Outcome] = []
     arrived = threading.Event()
 

@@ -75,12 +75,12 @@ def split_refs(joined: bytes) -> tuple[bytes, ...]:
 
 
 def content_key(scope: Scope, ref: bytes) -> bytes:
-    """Where an object's content is."""
+    """Return the key of an object's content."""
     return scope.key(keys.CHUNK, ref)
 
 
 def count_key(scope: Scope, ref: bytes) -> bytes:
-    """Where the count of references to an object is."""
+    """Return the key of the count of references to an object."""
     return scope.key(keys.CHUNK_COUNT, ref)
 
 
@@ -202,7 +202,7 @@ async def release(tx: TransactionRows, refs: Mapping[bytes, int]) -> None:
 
 
 def upload_key(scope: Scope, id: bytes) -> bytes:
-    """Where an upload, or what is left of a removal, holds its references."""
+    """Return where an upload, or what is left of a removal, holds its references."""
     return scope.key(keys.UPLOAD, id)
 
 

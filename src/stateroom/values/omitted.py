@@ -1,4 +1,4 @@
-"""What stands where a value is too large to be carried along."""
+"""The stand-in for a value that is too large to be carried along."""
 
 from enum import Enum
 from typing import Final

@@ -18,7 +18,7 @@ from .wrapper import Leaves, Tree
 
 
 class Streamed:
-    """What `upload_stream` stored: `size` bytes that wait for a transaction to refer to them."""
+    """A value that `upload_stream` stored: `size` bytes that wait for a transaction to refer to them."""
 
     def __init__(self, size: int, data: bytes, uploaded: Uploaded | None) -> None:
         self.size = size
@@ -244,7 +244,7 @@ class AsyncBlobFile:
         return self._offset
 
     def tell(self) -> int:
-        """Where the next read starts."""
+        """Return where the next read starts."""
         return self._offset
 
     async def close(self) -> None:

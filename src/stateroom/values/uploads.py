@@ -78,7 +78,7 @@ class Uploader:
 
 
 def _held(refs: list[bytes], stored: list[Object]) -> list[bytes]:
-    """What an upload holds once more objects are stored: nodes have taken their children over."""
+    """Return what an upload holds once more objects are stored: nodes have taken their children over."""
     held = refs + [one.ref for one in stored]
     taken = Counter(child for one in stored for child in one.children)
     if not taken:

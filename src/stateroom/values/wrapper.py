@@ -68,7 +68,7 @@ class Tree:
 
 
 def wrapper(size: int, ref: bytes) -> bytes:
-    """What a row holds instead of a large value."""
+    """Return what a row holds instead of a large value."""
     return CHUNKED + size.to_bytes(_SIZE, "big") + ref
 
 
@@ -146,7 +146,9 @@ async def adopt(tx: TransactionRows, uploaded: Uploaded, holders: int) -> None:
 
 
 async def fetch(rows: Rows, bound: bytes, wrapped: bytes) -> bytes:
-    """What `keep` was given. Raises `Damaged`, with ``missing=True`` where a chunk is not there: see `replacement`."""
+    """Return what `keep` was given. Raises `Damaged`, with ``missing=True`` where a chunk is not there: see
+    `replacement`.
+    """
     ref = reference(wrapped)
     if ref is None:
         return rows.scope.codec.reveal(bound, wrapped[1:])
@@ -216,7 +218,7 @@ async def replacement(rows: Rows, row: Row, error: Damaged) -> Row | None:
 
 
 async def current(rows: Rows, row: Row | None, read: Callable[[Row], Awaitable[R]]) -> R | None:
-    """What `read` makes of a row, or of the row that replaced it while its value was read; None: it was removed.
+    """Return what `read` makes of a row, or of the row that replaced it while its value was read; None: it was removed.
 
     Raises as `replacement`.
     """
@@ -229,7 +231,7 @@ async def current(rows: Rows, row: Row | None, read: Callable[[Row], Awaitable[R
 
 
 async def _chunk_went(rows: TransactionRows, error: Damaged) -> bool:
-    """Whether a chunk that this transaction counted on has been removed by somebody else."""
+    """Say whether a chunk that this transaction counted on has been removed by somebody else."""
     (row,) = await rows.committed([error.key])
     return row is None
 

@@ -16,7 +16,7 @@ _TYPES = 16
 
 
 class Complaints:
-    """What one watcher says of its handler: the first error of each type with its traceback, then a line a minute."""
+    """The log of one watcher's handler: the first error of each type with its traceback, then a line a minute."""
 
     def __init__(self, watcher: str, clock: Clock) -> None:
         self._watcher = watcher

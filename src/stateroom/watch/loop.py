@@ -45,7 +45,7 @@ Handler = Callable[[Change], Any]
 
 
 class WatcherStats(Shown, frozen=True):
-    """What a watcher has done since it was made."""
+    """The work of a watcher since it was made."""
 
     name: str
     state: str

@@ -12,7 +12,7 @@ from ..limits import PAGE_ITEMS
 
 
 class WatchOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``store.watch`` takes beside a name and a handler."""
+    """The options of ``store.watch`` beside a name and a handler."""
 
     families: Collection[str] | None = None
     ops: Collection[str] | None = None
@@ -27,7 +27,7 @@ class WatchOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def skip(self) -> bool:
-        """Whether a change that the handler refuses becomes a dead letter."""
+        """Say whether a change that the handler refuses becomes a dead letter."""
         return self.on_error == "skip"
 
     def checked(self) -> "WatchOptions":

@@ -65,7 +65,7 @@ class WatchedFeed(Feed[M]):
 
 
 class _Consumer:
-    """Where an iterator over the feed stands. Its steps are made again while the database is away."""
+    """The place of an iterator over the feed. Its steps are made again while the database is away."""
 
     def __init__(self, scope: Scope, name: str | None, follower: Follower) -> None:
         self._scope = scope
@@ -131,7 +131,7 @@ class Watcher:
 
     @property
     def live(self) -> bool:
-        """Whether it has its name: from when it is made until it is stopped."""
+        """Say whether it has its name: from when it is made until it is stopped."""
         return self._loop.state != "stopped"
 
     def start(self) -> None:
@@ -177,7 +177,7 @@ class Watcher:
         return run_now(self._loop.save(position))
 
     def stats(self) -> WatcherStats:
-        """What it has done."""
+        """Return what it has done."""
         return self._loop.stats()
 
 
@@ -195,7 +195,7 @@ class AsyncWatcher:
 
     @property
     def live(self) -> bool:
-        """Whether it has its name: from when it is made until it is stopped."""
+        """Say whether it has its name: from when it is made until it is stopped."""
         return self._loop.state != "stopped"
 
     async def start(self) -> None:
@@ -236,5 +236,5 @@ class AsyncWatcher:
         return await self._loop.save(position)
 
     def stats(self) -> WatcherStats:
-        """What it has done."""
+        """Return what it has done."""
         return self._loop.stats()

@@ -1,4 +1,4 @@
-"""What a token that may write can do: to one record, and never without a change in the feed that says who and why."""
+"""Actions of a token that may write: to one record, and never without a change in the feed that says who and why."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple

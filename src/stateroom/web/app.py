@@ -76,7 +76,7 @@ def _query(request: Request) -> dict[str, list[str]]:
 
 
 def _path(request: Request, name: str) -> str:
-    """What follows a family in the path, as it was sent: a slash that is percent-encoded belongs to a name."""
+    """Return what follows a family in the path, as it was sent: a slash that is percent-encoded belongs to a name."""
     raw = (request.scope.get("raw_path") or request.url.path.encode()).decode("ascii", "strict").partition("?")[0]
     return raw.partition(f"/api/v1/{name}/")[2]
 

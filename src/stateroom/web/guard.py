@@ -118,5 +118,5 @@ def _is_address(host: str) -> bool:
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether a client is on this machine: a loopback address, or no address at all (a socket file, a test)."""
+    """Say whether a client is on this machine: a loopback address, or no address at all (a socket file, a test)."""
     return ipaddress.ip_address(host).is_loopback if _is_address(host) else True

@@ -1,4 +1,4 @@
-"""What is beside the records: counts, consumers, timers, leases, retention, nodes."""
+"""Views of what is beside the records: counts, consumers, timers, leases, retention, nodes."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any

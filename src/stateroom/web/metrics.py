@@ -1,4 +1,4 @@
-"""What a store holds as metrics for Prometheus, written as text; counters of the server itself beside them."""
+"""Metrics of a store for Prometheus, written as text; counters of the server itself beside them."""
 
 from collections import Counter
 from collections.abc import Sequence

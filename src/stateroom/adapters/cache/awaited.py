@@ -39,7 +39,7 @@ class AsyncCache(Base):
         return await self._access.arun(lambda face: self._entries.open(face, key))
 
     async def contains(self, key: Any) -> bool:
-        """Whether there is an entry."""
+        """Say whether there is an entry."""
         return bool(await self._access.arun(lambda face: self._entries.has(face, key)))
 
     async def add(self, key: Any, value: Any, expire: Any = None, read: bool = False, tag: Any = None) -> bool:

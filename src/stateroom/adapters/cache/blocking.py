@@ -25,7 +25,7 @@ _LOCKED = 60.0
 
 
 class Base:
-    """What both faces share: the store, the settings, the counts of hits and misses."""
+    """The part that both faces share: the store, the settings, the counts of hits and misses."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Base:
 
     @property
     def directory(self) -> Any:
-        """What was opened: another `Cache` of it shares the entries."""
+        """Return what was opened: another `Cache` of it shares the entries."""
         return self._opening[0] if self._opening[0] is not None else self._access.url
 
     def reset(self, key: str, value: Any) -> Any:

@@ -88,7 +88,7 @@ class Entries:
             raise KeyError(key) from error
 
     async def has(self, face: Face, key: Any) -> bool:
-        """Whether there is an entry."""
+        """Say whether there is an entry."""
         return bool(await face.done(face.store.results.has(self.dag, id_of(key))))
 
     async def set(self, face: Face, key: Any, value: Any, expire: Any, tag: Any, read: bool = False) -> bool:

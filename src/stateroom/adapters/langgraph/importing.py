@@ -81,7 +81,7 @@ class _Source:
             raise InvalidArgument(f"{url} has no checkpoints of LangGraph's saver", what="url", value=url)
 
     def rows(self, statement: str, *values: str) -> list[tuple[Any, ...]]:
-        """What a statement gives; values stand for question marks."""
+        """Return what a statement gives; values stand for question marks."""
         cursor = self.saver.conn.execute(statement.replace("?", "%s"), values)
         return [tuple(row.values()) for row in cursor.fetchall()]
 

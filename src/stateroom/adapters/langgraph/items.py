@@ -238,7 +238,7 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def _matches(value: Any, wanted: Any) -> bool:
-    """Whether a value is as a filter says, with LangGraph's operators."""
+    """Say whether a value is as a filter says, with LangGraph's operators."""
     if isinstance(wanted, Mapping):
         if any(key.startswith("$") for key in wanted):
             return all(_compare(value, operator, other) for operator, other in wanted.items())
@@ -262,7 +262,7 @@ def _compare(value: Any, operator: str, other: Any) -> bool:
 
 
 def _in_place(condition: MatchCondition, namespace: Namespace) -> bool:
-    """Whether a namespace begins or ends with a path; ``*`` stands for any label."""
+    """Say whether a namespace begins or ends with a path; ``*`` stands for any label."""
     path = tuple(condition.path)
     if len(namespace) < len(path):
         return False

@@ -40,7 +40,7 @@ def early_id(namespace: str) -> str:
 
 
 def is_early(id: str) -> bool:
-    """Whether an id in `heads` is of writes that came before the first checkpoint."""
+    """Say whether an id in `heads` is of writes that came before the first checkpoint."""
     return id.startswith("%early/")
 
 
@@ -74,7 +74,7 @@ class Superseded(str):
 
 
 class Place:
-    """Where a `RunnableConfig` points."""
+    """The place a `RunnableConfig` points to."""
 
     def __init__(self, config: Any) -> None:
         try:

@@ -57,7 +57,7 @@ class Write(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Content(msgspec.Struct, frozen=True, array_like=True):
-    """What of a checkpoint is for LangGraph alone."""
+    """The part of a checkpoint that is for LangGraph alone."""
 
     checkpoint: Packed = (PLAIN, "", b"")
     apart: dict[str, tuple[Any, str, str, str | None]] = {}
@@ -89,7 +89,7 @@ class Kept(msgspec.Struct, frozen=True):
 
     @property
     def state(self) -> str:
-        """What the thread's machine says of its newest checkpoint."""
+        """Return what the thread's machine says of its newest checkpoint."""
         return "interrupted" if self.content.interrupted else "active"
 
     def uses(self) -> set[str]:
@@ -131,7 +131,7 @@ def dump(kept: Kept) -> dict[str, Any]:
 
 
 def load(value: Mapping[str, Any]) -> Kept:
-    """What `dump` was given."""
+    """Return what `dump` was given."""
     return Kept(
         value["thread_id"],
         value["checkpoint_ns"],
@@ -189,7 +189,7 @@ def deflate(data: bytes, base: bytes) -> bytes:
 
 
 def inflate(data: bytes, base: bytes) -> bytes:
-    """What `deflate` was given."""
+    """Return what `deflate` was given."""
     return zlib.decompressobj(-15, base).decompress(data)
 
 
@@ -220,7 +220,7 @@ def _common(one: memoryview, other: memoryview, most: int) -> int:
 
 
 def restored(stored: Mapping[str, Any], root: bytes) -> bytes:
-    """What was kept apart as its difference to a root."""
+    """Return what was kept apart as its difference to a root."""
     if "difference" in stored:
         return inflate(stored["difference"], root)
     right = root[len(root) - stored["right"] :]
@@ -228,7 +228,7 @@ def restored(stored: Mapping[str, Any], root: bytes) -> bytes:
 
 
 class Base(NamedTuple):
-    """What checkpoints are deflated against, and what it is deflated against itself."""
+    """The root that checkpoints are deflated against, and its own base."""
 
     digest: str
     data: bytes

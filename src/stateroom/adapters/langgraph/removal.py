@@ -221,7 +221,7 @@ async def _put_past(face: Face, target: str, checkpoints: Sequence[Kept]) -> Non
 async def history(
     face: Face, operations: Operations, place: names.Place, channels: Sequence[str]
 ) -> Mapping[str, DeltaChannelHistory]:
-    """What `get_delta_channel_history` gives: each channel's writes since its last stored value, and that value.
+    """Return what `get_delta_channel_history` gives: each channel's writes since its last stored value, and that value.
 
     Raises `NotFound` where an ancestor is missing: a state without its writes would be wrong, and nobody would notice.
     """

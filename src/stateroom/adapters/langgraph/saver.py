@@ -48,7 +48,7 @@ class Absences:
                 del self._counts[next(iter(self._counts))]
 
     def use(self, place: Place) -> bool:
-        """Whether a read gave nothing and no put has followed."""
+        """Say whether a read gave nothing and no put has followed."""
         key = place.thread, place.namespace
         with self._lock:
             count = self._counts.pop(key, 0)

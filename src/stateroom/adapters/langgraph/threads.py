@@ -1,4 +1,4 @@
-"""What is kept of LangGraph's threads, and every operation on it, for both kinds of store.
+"""LangGraph's threads as they are kept, and every operation on them, for both kinds of store.
 
 A namespace's newest checkpoint is its *head*, one record with all that a run needs to go on; a checkpoint that another
 has followed moves to the *past*. A put reads the head and replaces it in one transaction: so a writer whose parent is
@@ -344,7 +344,7 @@ class Operations:
         )
 
     async def _roots(self, face: Face, reader: Any, kept: Kept | None, channels: Collection[str]) -> dict[str, Base]:
-        """What new large values of some channels may be differences to."""
+        """Return what new large values of some channels may be differences to."""
         roots = {}
         for channel, (_, _, digest, root) in ({} if kept is None else kept.content.apart).items():
             if kept is not None and channel in channels:
@@ -404,5 +404,5 @@ def _plain(value: Any) -> Any:
 
 
 def metadata_of(config: Any, metadata: Any) -> Any:
-    """What is stored as metadata: LangGraph's own rules for NUL and for what a config adds."""
+    """Return what is stored as metadata: LangGraph's own rules for NUL and for what a config adds."""
     return get_checkpoint_metadata(config, metadata)

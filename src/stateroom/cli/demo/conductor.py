@@ -35,7 +35,7 @@ class View(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came out, and what should have."""
+    """The result of a run beside what it should have been."""
 
     run: str
     tally: Tally

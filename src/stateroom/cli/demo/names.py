@@ -1,4 +1,4 @@
-"""What conductor and worker both call things."""
+"""Names that conductor and worker share."""
 
 from datetime import UTC, datetime
 

@@ -19,7 +19,7 @@ _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 class Counts(NamedTuple):
-    """What the demo finds in files."""
+    """The numbers that the demo finds in files."""
 
     files: int
     lines: int

@@ -1,4 +1,4 @@
-"""What the feed says of a run: who completed what, how often, and what was restarted."""
+"""A run as the feed tells it: who completed what, how often, and what was restarted."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from .sources import Counts, add
 
 
 class Started(NamedTuple):
-    """What a worker says when it holds the lease."""
+    """The message of a worker that holds the lease."""
 
     pid: int
     token: int

@@ -89,7 +89,7 @@ def report(console: Console, outcome: Outcome, seconds: float) -> None:
 
 
 def signpost(console: Console, where: str, url: str, outcome: Outcome, example: str) -> None:
-    """Where the database is, and which commands to look with."""
+    """Return where the database is, and which commands to look with."""
     command = f"{program()} --url {shlex.quote(url)}"
     console.print(Text.assemble("\nThe database is ", (where, "bold"), ". Look at it with"))
     for line in (

@@ -84,7 +84,7 @@ class Worker:
             )
 
     def facts(self, taken_over: int) -> dict[str, Any]:
-        """What the feed says of this worker."""
+        """Return what the feed says of this worker."""
         return {"pid": os.getpid(), "token": self.lease.token, "taken_over": taken_over}
 
     async def index(self, one: Execution) -> None:

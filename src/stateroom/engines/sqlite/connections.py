@@ -98,7 +98,7 @@ class Connections:
             raise
 
     def reading(self, run: Callable[[apsw.Connection], T]) -> T:
-        """What `run` gives on this thread's connection, which is opened where there is none or it was closed."""
+        """Return what `run` gives on this thread's connection, which is opened where there is none or it was closed."""
         while True:
             try:
                 reader = getattr(self.local, "reader", None)

@@ -138,6 +138,8 @@ class SqliteEngine:
         return self._connections.reading(self._look_out)
 
     def _look_out(self, connection: apsw.Connection) -> int:
-        """What changes when another process commits. Raises `Damaged` where the file is not the one that was opened."""
+        """Return what changes when another process commits. Raises `Damaged` where the file is not the one that was
+        opened.
+        """
         self._connections.check_place(connection)
         return int(connection.execute("PRAGMA data_version").get)

@@ -27,7 +27,7 @@ def _extended(error: apsw.Error) -> int:
 
 
 def mapped(error: apsw.Error, path: str) -> StoreError:
-    """What `error` is called here; the caller chains it (``raise mapped(error, path) from error``)."""
+    """Return what `error` is called here; the caller chains it (``raise mapped(error, path) from error``)."""
     text = str(error)
     match error:
         case apsw.BusyError() | apsw.LockedError():

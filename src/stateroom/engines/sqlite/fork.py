@@ -15,7 +15,7 @@ __all__ = ["Forking", "guard"]
 
 
 class Forking(Protocol):
-    """What takes part in a fork."""
+    """A participant of a fork."""
 
     def hold(self) -> None:
         """Let the running work end and no other begin."""

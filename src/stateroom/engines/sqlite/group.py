@@ -80,7 +80,7 @@ class Group:
             self._execute(_MOVE, (self._versions[part], part))
 
     def is_there(self, connection: apsw.Connection) -> bool:
-        """Whether what was taken has been committed, as another connection sees it."""
+        """Say whether what was taken has been committed, as another connection sees it."""
         return all((connection.execute(_PART, (part,)).get or 0) >= self._versions[part] for part in self._moved)
 
     def _begin(self, part: int) -> dict[bytes, _Pending]:

@@ -1,4 +1,4 @@
-"""Where a database is: the url in each of its forms, and whether that disk can be trusted with locks."""
+"""The place of a database: the url in each of its forms, and whether that disk can be trusted with locks."""
 
 import os
 import re
@@ -30,7 +30,7 @@ _UNCHECKED = "?page_checksums=ignore"
 
 
 def checks_pages(url: str) -> bool:
-    """Whether the checksums of pages are looked at: False for ``sqlite:///runs.db?page_checksums=ignore``."""
+    """Say whether the checksums of pages are looked at: False for ``sqlite:///runs.db?page_checksums=ignore``."""
     return not (url.startswith("sqlite:///") and url.endswith(_UNCHECKED))
 
 

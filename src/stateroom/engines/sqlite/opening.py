@@ -164,7 +164,9 @@ def inspect(opened: apsw.Connection, path: str, vfs: str = "") -> int:
 
 
 def _is_ours(opened: apsw.Connection, path: str, vfs: str) -> bool:
-    """Whether there is a database of ours; False for an empty one. Raises where it cannot be read, or is another's."""
+    """Say whether there is a database of ours; False for an empty one. Raises where it cannot be read, or is
+    another's.
+    """
     owner, number = opened.pragma("application_id"), opened.pragma("user_version")
     if owner == 0 and number == 0 and not opened.execute("SELECT count(*) FROM sqlite_schema").get:
         return False
@@ -230,7 +232,9 @@ def _create(path: str) -> None:
 
 
 def _content(path: str) -> bool:
-    """Whether there is a file with something in it. Never opens it: closing a handle would drop SQLite's own locks."""
+    """Say whether there is a file with something in it. Never opens it: closing a handle would drop SQLite's own
+    locks.
+    """
     try:
         size = os.stat(path).st_size
     except FileNotFoundError:

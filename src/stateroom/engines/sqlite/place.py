@@ -36,7 +36,7 @@ def draw() -> int:
 
 
 class Place:
-    """What was under the path when the first connection was opened, compared with what is."""
+    """The file under the path when the first connection was opened, compared with the one there now."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -134,13 +134,13 @@ def check_log(connection: apsw.Connection, path: str) -> None:
 
 
 def _is_ours(connection: apsw.Connection) -> bool:
-    """Whether the file begins as one of ours, past its log."""
+    """Say whether the file begins as one of ours, past its log."""
     whole, header = connection.read("main", 0, 0, 100)
     return whole and header.startswith(b"SQLite format 3\0") and header[68:72] == APPLICATION_ID.to_bytes(4, "big")
 
 
 def find_parts(connection: apsw.Connection) -> tuple[int, int] | None:
-    """Where the first page of the table `parts` is in the file, and its size, in bytes."""
+    """Return where the first page of the table `parts` is in the file, and its size, in bytes."""
     root = connection.execute(_ROOT).get
     size = connection.pragma("page_size")
     return ((root - 1) * size, size) if root else None

@@ -79,7 +79,9 @@ class _Files:
         return opened
 
     def reading(self, run: Callable[[apsw.Connection], T]) -> T:
-        """What `run` gives on this thread's connection, run again where the files have changed in a way it misses."""
+        """Return what `run` gives on this thread's connection, run again where the files have changed in a way it
+        misses.
+        """
         while True:
             self.check()
             state = self._state()

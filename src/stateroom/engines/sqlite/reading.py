@@ -52,7 +52,7 @@ def merged(
 
 
 def _in_one_view(connection: apsw.Connection, run: Callable[[], T]) -> T:
-    """What `run` gives, with every statement seeing the same commits."""
+    """Return what `run` gives, with every statement seeing the same commits."""
     connection.execute("BEGIN")
     try:
         return run()

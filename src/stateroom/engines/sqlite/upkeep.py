@@ -1,4 +1,4 @@
-"""What keeps a file in order: copies, checks, and disk space given back."""
+"""Upkeep of a file: copies, checks, and disk space given back."""
 
 import contextlib
 import os
@@ -31,7 +31,7 @@ COPY_PAGES = 1024
 
 
 class Opening(Protocol):
-    """What opens connections to a file."""
+    """A function that opens connections to a file."""
 
     path: str
 
@@ -98,7 +98,7 @@ class Upkeep:
         return max(0, before - self.size())
 
     def verify(self) -> list[str]:
-        """What SQLite finds wrong with the file, one sentence each, at most 100; empty when it is sound."""
+        """Return what SQLite finds wrong with the file, one sentence each, at most 100; empty when it is sound."""
         with self._connection() as connection:
             try:
                 found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(100)")]

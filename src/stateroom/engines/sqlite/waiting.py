@@ -13,7 +13,7 @@ POLL_SECONDS = 0.035
 
 
 class Waiters:
-    """Those who wait. A commit of this process wakes them at once; one of them looks out for other processes."""
+    """Threads that wait. A commit of this process wakes them at once; one of them looks out for other processes."""
 
     def __init__(self, version: Callable[[int | None], int], foreign: Callable[[], int]) -> None:
         """`version` reads how far a part is; `foreign`, per thread, changes when others commit."""

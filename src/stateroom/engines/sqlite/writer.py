@@ -73,7 +73,7 @@ class Writer:
 
     @property
     def leading(self) -> bool:
-        """Whether this very thread is in the middle of a group: true in a signal's handler alone."""
+        """Say whether this very thread is in the middle of a group: true in a signal's handler alone."""
         return self.lock.owned
 
     def commit(self, part: int, batch: Batch) -> int:
@@ -327,7 +327,7 @@ class Writer:
             self._connections.set_aside()
 
     def _landed(self, attempt: _Attempt) -> bool:
-        """Whether a COMMIT that has ended did commit: an interrupt may come before its result is seen."""
+        """Say whether a COMMIT that has ended did commit: an interrupt may come before its result is seen."""
         group = attempt.group
         if group is None or len(attempt.outcomes) < len(attempt.jobs):
             return False
@@ -395,7 +395,7 @@ def _validate(batch: Batch) -> None:
 
 
 def _is_shared(error: Exception) -> bool:
-    """Whether `error` is the database's or ours, and so everybody's of the group; else it is the leader's alone."""
+    """Say whether `error` is the database's or ours, and so everybody's of the group; else it is the leader's alone."""
     if isinstance(error, apsw.Error):
         return True
     return not is_foreign(error) and (isinstance(error, StoreError) or type(error).__module__ == "builtins")

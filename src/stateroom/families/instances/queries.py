@@ -192,7 +192,7 @@ async def claiming(scope: Scope, workflow: str | None, status_in: Collection[str
 
 
 async def _are_fewer(scope: Scope, workflow: str, statuses: Collection[str]) -> bool:
-    """Whether a workflow has fewer instances than there are in some statuses."""
+    """Say whether a workflow has fewer instances than there are in some statuses."""
     of_workflow = [INSTANCES.counter(scope, b"w" + keys.path(workflow, status)) for status in STATUSES]
     of_statuses = [INSTANCES.counter(scope, b"s" + keys.path(status)) for status in statuses]
     return await scope.reader.total(of_workflow) < await scope.reader.total(of_statuses)

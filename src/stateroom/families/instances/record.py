@@ -1,4 +1,4 @@
-"""What a workflow instance is, and how it is kept."""
+"""Workflow instances as they are and as they are kept."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -25,7 +25,7 @@ UNIQUE = ("workflow", "version", "global")
 
 
 class Context(Shown, frozen=True, gc=False):
-    """What a run started with, and what its steps gave; `initial` is never changed."""
+    """The input of a run, and the results of its steps; `initial` is never changed."""
 
     initial: Mapping[str, Any] = {}
     steps: Mapping[str, Any] = {}
@@ -151,7 +151,7 @@ class _InstanceKind(Kind[Instance]):
         await forget(tx, record.id)
 
     async def audit(self, reader: Reader, part: int, records: dict[bytes, Stored[Instance]]) -> list[Problem]:
-        """Whether the rows of business keys say who is active, and no other, and how many they are."""
+        """Say whether the rows of business keys say who is active, and no other, and how many they are."""
         scope = reader.scope
         active = [one.record for one in records.values() if active_key(scope, one.record) is not None]
         expected = {active_key(scope, one) for one in active}
@@ -176,12 +176,12 @@ class _InstanceKind(Kind[Instance]):
 
 
 def active_prefix(scope: Scope, business_key: str) -> bytes:
-    """Where the rows of a business key's active instances are."""
+    """Return where the rows of a business key's active instances are."""
     return scope.key(keys.ACTIVE, keys.path(business_key))
 
 
 def head_key(scope: Scope, business_key: str) -> bytes:
-    """Where the number of active instances with a business key is."""
+    """Return the key of the number of active instances with a business key."""
     return scope.key(keys.HEADS + b"k", keys.path(business_key))
 
 

@@ -21,7 +21,7 @@ _PAGE = 1000
 
 
 class Active(NamedTuple):
-    """What the row of an active instance says."""
+    """The row of an active instance."""
 
     commit: int
     """The version of the commit that made it active here: the order in which they became so."""

@@ -19,7 +19,7 @@ _log = logging.getLogger("stateroom")
 
 
 class _Holding:
-    """What both faces share: how long the lease lasts by elapsed time, and whether it is lost."""
+    """The part that both faces share: how long the lease lasts by elapsed time, and whether it is lost."""
 
     def __init__(self, leases: "Leases[Any]", key: str, owner: str, ttl: float, wait: float) -> None:
         self._leases = leases
@@ -41,7 +41,7 @@ class _Holding:
 
     @property
     def lost(self) -> bool:
-        """Whether the lease is not ours any more: taken, revoked, or not renewed in time."""
+        """Say whether the lease is not ours any more: taken, revoked, or not renewed in time."""
         return self._lost or self._scope.clock.monotonic() >= self._ends
 
     def check(self) -> None:

@@ -50,7 +50,7 @@ class Lease(Shown, frozen=True):
 
 
 class Held(NamedTuple):
-    """What the two rows of a lease say; times in microseconds."""
+    """The two rows of a lease; times in microseconds."""
 
     owner: str | None
     """None: released or revoked."""
@@ -82,22 +82,22 @@ _sights: "WeakKeyDictionary[Scope, OrderedDict[str, _Sight]]" = WeakKeyDictionar
 
 
 def token_key(scope: Scope, key: str) -> bytes:
-    """Where the token of a lease is."""
+    """Return the key of the token of a lease."""
     return scope.prefix + keys.LEASE_TOKEN + keys.path(key)
 
 
 def until_key(scope: Scope, key: str) -> bytes:
-    """Where it stands until when a lease lasts."""
+    """Return where it stands until when a lease lasts."""
     return scope.prefix + keys.LEASE_UNTIL + keys.path(key)
 
 
 def mark_key(scope: Scope, key: str) -> bytes:
-    """Where the highest token is of the leases that are gone and share a mark with this one."""
+    """Return where the highest token is of the leases that are gone and share a mark with this one."""
     return scope.prefix + keys.LEASE_MARK + bytes((1 + crc32(key.encode()) % MARKS,))
 
 
 def floor_key(scope: Scope) -> bytes:
-    """Where the token is above which every lease of a part begins: a copy of a database has it."""
+    """Return where the token is above which every lease of a part begins: a copy of a database has it."""
     return scope.prefix + keys.LEASE_MARK + b"\0"
 
 
@@ -107,7 +107,7 @@ def rows(scope: Scope, key: str) -> tuple[bytes, bytes]:
 
 
 def decode(token_at: bytes, token: Row | None, until_at: bytes, until: Row | None) -> Held:
-    """What two rows say; no rows: never held. Raises `Damaged`."""
+    """Return what two rows say; no rows: never held. Raises `Damaged`."""
     if token is None:
         return _NOBODY
     with parsing("a lease", kind="leases", key=token_at):
@@ -147,7 +147,7 @@ def _see(scope: Scope, key: str, held: Held, now: int, monotonic: float, left: i
 
 
 async def _held(tx: Writable, key: str) -> Held:
-    """What a lease is, which must be the same at commit."""
+    """Return what a lease is, which must be the same at commit."""
     place = tx.at(key)
     token_at, until_at = rows(tx.scope, key)
     await place.prefetch((token_at, until_at))
@@ -259,7 +259,7 @@ def _check_time(scope: Scope, key: str, held: Held) -> None:
 
 
 async def look(scope: Scope, key: str) -> Held:
-    """What is committed of a lease."""
+    """Return what is committed of a lease."""
     token_at, until_at = rows(scope, key)
     token, ends = await scope.reader.at(key).peek([token_at, until_at])
     return decode(token_at, token, until_at, ends)
@@ -291,7 +291,7 @@ def lost(key: str, held: Held) -> LostLease:
 
 
 async def live_holders(reader: Reader, part: int, names: list[str]) -> list[bool]:
-    """Whether each of some keys of one part is held now."""
+    """Say whether each of some keys of one part is held now."""
     return [left > 0 for left in await times_left(reader.in_part(part), names)]
 
 

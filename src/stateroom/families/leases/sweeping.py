@@ -1,4 +1,4 @@
-"""What becomes of leases that nobody uses any more: their rows go, their tokens stay in the marks."""
+"""Leases that nobody uses any more: their rows go, their tokens stay in the marks."""
 
 from ... import keys
 from ...clock import to_micros

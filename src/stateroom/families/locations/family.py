@@ -1,4 +1,4 @@
-"""Where the values of DAGs are, after Handoff's location registry; several nodes may hold the same value."""
+"""The registry of locations of the values of DAGs; several nodes may hold the same value."""
 
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta

@@ -107,7 +107,7 @@ def parse(scope: Scope, row: Row) -> Location:
 
 
 def is_live(scope: Scope, location: Location) -> bool:
-    """Whether its value has not expired, by the store's clock."""
+    """Say whether its value has not expired, by the store's clock."""
     return location.expires_at is None or location.expires_at > scope.clock.now()
 
 

@@ -1,4 +1,4 @@
-"""What a machine's snapshot and its last failure are, and how they are kept."""
+"""Snapshots of machines and their last failures, as they are and as they are kept."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -147,7 +147,7 @@ def check_revision(expected: int | None, record: Snapshot | None, machine: str, 
 
 
 def history_prefix(scope: Scope, stored: Stored[Snapshot]) -> bytes:
-    """Where the history of one machine is; its nonce keeps a machine that is made again from inheriting it."""
+    """Return where the history of one machine is; its nonce keeps a machine that is made again from inheriting it."""
     record = stored.record
     return scope.key(keys.MACHINE_HISTORY, keys.path(record.machine, record.name) + stored.nonce)
 
@@ -196,7 +196,7 @@ class Past(NamedTuple):
 
 
 async def read_history(reader: Reader, machine: str, name: str, below: int, keep: int, limit: int) -> Past:
-    """Up to `limit` revisions under `below`, of the newest `keep`, each on its own: one row hides no other."""
+    """Return, up to `limit` revisions under `below`, of the newest `keep`, each on its own: one row hides no other."""
     scope, rows, path = reader.scope, reader.at(name), (machine, name)
     row = await rows.get(MACHINES.prefix(scope) + keys.path(*path))
     if row is None:

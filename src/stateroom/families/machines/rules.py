@@ -32,7 +32,7 @@ _PACKED: msgspec.msgpack.Decoder[tuple[str, dict[str, dict[str, str]], str | Non
 
 
 class Definition(Shown, frozen=True):
-    """What transitions a machine may make."""
+    """The transitions that a machine may make."""
 
     machine: str
     transitions: Mapping[str, Mapping[str, str]]

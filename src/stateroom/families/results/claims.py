@@ -110,7 +110,7 @@ class Claim:
             await transact(self.scope, body)
 
     async def check(self, tx: Transaction) -> bool:
-        """Whether it is still held, at this transaction's commit too."""
+        """Say whether it is still held, at this transaction's commit too."""
         owner, _ = self._read(await tx.at(self.dag).get(self.key))
         return owner == self._nonce
 

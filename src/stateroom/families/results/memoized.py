@@ -74,13 +74,13 @@ class memoizing(procedure[Any, Any, Any]):  # noqa: N801 - used as a decorator
 
 
 class BlockingDecorator(Protocol):
-    """What ``memoized`` gives on a `Store`."""
+    """The decorator that ``memoized`` gives on a `Store`."""
 
     def __call__(self, function: Callable[P, R], /) -> Callable[P, R]: ...
 
 
 class SuspendingDecorator(Protocol):
-    """What ``memoized`` gives on an `AsyncStore`."""
+    """The decorator that ``memoized`` gives on an `AsyncStore`."""
 
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Callable[P, Coroutine[Any, Any, R]]: ...

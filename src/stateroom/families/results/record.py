@@ -1,4 +1,4 @@
-"""What a result is, and how it is kept: small values in their record, large ones apart from it.
+"""Results as they are and as they are kept: small values in their record, large ones apart from it.
 
 The record of a large value (or of large inputs) holds only where it is; so pages and changes never read its chunks.
 """
@@ -196,7 +196,7 @@ def expiry(scope: Scope, ttl: Any) -> datetime | None:
 
 
 def live(scope: Scope, record: Result) -> bool:
-    """Whether it has not expired, by the store's clock."""
+    """Say whether it has not expired, by the store's clock."""
     return record.expires_at is None or record.expires_at > scope.clock.now()
 
 
@@ -296,7 +296,7 @@ def _named(error: Undecodable, record: Result) -> Undecodable:
 
 
 async def _read_parts(reader: Readable, record: StoredResult, *, raw: bool, inputs: bool) -> dict[str, Any]:
-    """What is kept apart of a result: its value, and its inputs where they are asked for."""
+    """Return what is kept apart of a result: its value, and its inputs where they are asked for."""
     parts: dict[str, Any] = {}
     if record.value_apart:
         form, wrapped = record.value_apart[0], record.value_apart[1:]
@@ -318,7 +318,7 @@ async def _fetch(reader: Readable, record: StoredResult, wrapped: bytes) -> byte
 
 
 def value_bound(scope: Scope, record: Result) -> bytes:
-    """What a value that is kept apart is bound to."""
+    """Return what a value that is kept apart is bound to."""
     return RESULTS.prefix(scope) + keys.path(record.dag, record.id)
 
 

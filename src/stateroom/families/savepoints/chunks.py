@@ -68,7 +68,7 @@ def threshold(sizes: Sequence[int]) -> int:
 
 
 class Sink:
-    """Where new objects go: into the batch of the savepoint while they are few, else into an upload."""
+    """The destination of new objects: the batch of the savepoint while they are few, else an upload."""
 
     def __init__(self, scope: Scope, root: str) -> None:
         self.scope = scope
@@ -168,7 +168,7 @@ _CHUNK = msgspec.msgpack.Decoder(tuple[list[str], list[str], bytes])
 
 
 def open_chunk(content: bytes) -> Chunk:
-    """What `pack_chunk` was given. Raises `Damaged`."""
+    """Return what `pack_chunk` was given. Raises `Damaged`."""
     with parsing("a chunk of a savepoint", kind="savepoints"):
         end = _HEAD.size + _HEAD.unpack_from(content)[0]
         ids, removed, packed = _CHUNK.decode(content[_HEAD.size : end])
@@ -181,7 +181,7 @@ def open_chunk(content: bytes) -> Chunk:
 
 
 class LayerHead(msgspec.Struct, frozen=True, array_like=True):
-    """What a layer says of itself."""
+    """The head of a layer."""
 
     count: int
     removed: int
@@ -191,7 +191,7 @@ class LayerHead(msgspec.Struct, frozen=True, array_like=True):
 
 
 class PageHead(msgspec.Struct, frozen=True, array_like=True):
-    """What a page says of its chunks."""
+    """The head of a page of chunks."""
 
     firsts: list[str]
     sizes: list[int]

@@ -25,7 +25,7 @@ Transform = Callable[[Any], Any]
 
 
 class _Member:
-    """What both kinds of entity share."""
+    """The part that both kinds of entity share."""
 
     def __init__(self, core: "_Core", id: str, state: Any, timestamp: int) -> None:
         self._core = core
@@ -236,7 +236,7 @@ def _core(store: Any, run: str, schedule: Any, *, suspends: bool) -> _Core:
 
 
 class _Collector:
-    """What both kinds of collector share."""
+    """The part that both kinds of collector share."""
 
     def __init__(self, core: _Core) -> None:
         self._core = core

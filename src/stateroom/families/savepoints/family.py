@@ -114,7 +114,7 @@ class Savepoint(Family[M], Generic[M]):
             raise await self._gone(tx, error) from error
 
     async def _gone(self, tx: Reader, error: Damaged) -> Exception:
-        """What to raise instead, where the savepoint is not there any more."""
+        """Return what to raise instead, where the savepoint is not there any more."""
         if error.fields.get("missing"):
             stored = await load(tx.scope.reader, SAVEPOINTS, (self.run, self.timestamp))
             if stored is None or manifest_ref(stored.record) != manifest_ref(self._record):

@@ -91,7 +91,7 @@ class Layer:
         return REMOVED if id in chunk.removed else chunk.state(id)
 
     async def told(self, ids: Sequence[str], hashes: Mapping[str, int]) -> dict[str, bool]:
-        """Of some sorted ids those that this layer tells of: True where it has them, False where it removes them."""
+        """Find those of some sorted ids that this layer has (True) or removes (False)."""
         told: dict[str, bool] = {}
         begin = 0
         while begin < len(ids):
@@ -158,7 +158,7 @@ class _Ahead:
         self._ended = False
 
     async def upto(self, stop: str | None) -> list[tuple[str, Any]]:
-        """What comes before `stop` and was not given out yet; None: the rest."""
+        """Return what comes before `stop` and was not given out yet; None: the rest."""
         while not self._ended and (stop is None or not self._entries or self._entries[-1][0] < stop):
             chunk = await anext(self._chunks, None)
             if chunk is None:

@@ -1,4 +1,4 @@
-"""What is kept of a savepoint beside its entities: its record, and the row of its run."""
+"""Savepoints beside their entities: the record, and the row of the run."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -193,7 +193,7 @@ def count_key(scope: Scope, run: str) -> bytes:
 
 
 class Mark(NamedTuple):
-    """What a run's savepoints were at a moment; equal marks: none has come or gone since."""
+    """The state of a run's savepoints at a moment; equal marks: none has come or gone since."""
 
     of_run: int
     """The version of the run's row: another one where it was deleted and initialised again."""
@@ -247,7 +247,7 @@ async def timestamps(reader: Reader, run: str) -> list[int]:
 
 
 async def runs(reader: Reader, begin: str, after: bytes | None, limit: int) -> tuple[list[str], bytes]:
-    """Up to `limit` runs whose names begin so, in order, and the place of the last one."""
+    """Return at most `limit` runs whose names begin so, in order, and the place of the last one."""
     head = reader.scope.key(keys.RUN)
     first = head + begin.encode()
     page = await reader.scan(first if after is None else head + after + b"\0", first + keys.END, limit=limit)

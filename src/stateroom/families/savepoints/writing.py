@@ -279,7 +279,7 @@ class _Update:
         await self._sink.finish(layer.ref)
 
     async def is_over(self, reader: Reader) -> bool:
-        """Whether its base is not the newest savepoint any more, or was replaced."""
+        """Say whether its base is not the newest savepoint any more, or was replaced."""
         rows = reader.at(self._record.run)
         if await mark(rows, self._record.run) != self._point:
             return True

@@ -1,4 +1,4 @@
-"""What a timer is, and how it is kept.
+"""Timers as they are and as they are kept.
 
 Two rows a timer: its own, and one without content that stands in the order of times. The row's head says when it is
 due, so that most changes need no payload. What recurs has another layout: there the value says how, before the payload.
@@ -46,7 +46,7 @@ class Timer(_Identified, frozen=True, kw_only=True):
 
     @property
     def recurring(self) -> bool:
-        """Whether `done` sets it to its next time."""
+        """Say whether `done` sets it to its next time."""
         return self.every is not None or self.cron is not None
 
 
@@ -64,12 +64,12 @@ class TimerRow(NamedTuple):
 
 
 def timer_key(scope: Scope, id: str) -> bytes:
-    """Where a timer is."""
+    """Return the key of a timer."""
     return scope.key(keys.TIMER, keys.path(id))
 
 
 def due_key(scope: Scope, at: int, id: str) -> bytes:
-    """Where a timer stands in the order of times."""
+    """Return the key of a timer in the order of times."""
     return scope.key(keys.TIMER_DUE, keys.number(at + BIAS) + keys.path(id))
 
 

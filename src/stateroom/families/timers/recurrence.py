@@ -14,7 +14,7 @@ _TRIES = 1000
 
 
 class Recurrence(NamedTuple):
-    """What a timer's row says of when it is due again."""
+    """The part of a timer's row that says when it is due again."""
 
     every: int | None
     """Microseconds from one time to the next."""

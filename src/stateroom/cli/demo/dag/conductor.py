@@ -31,7 +31,7 @@ class View(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came out, and what a plain run gives."""
+    """The result of a run beside that of a plain one."""
 
     dag: str
     value: Any
