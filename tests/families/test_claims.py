@@ -310,3 +310,19 @@ def test_bad_input(store):
         with pytest.raises(InvalidArgument), store.transaction() as tx:
             tx.executions.claim("me", 10)
     assert store.leases.holder("r") is None
+
+
+@BLOCKING
+def test_what_is_running_is_not_looked_through_by_every_idle_worker(database, store, clock):
+    """Thousands may be running while workers ask for more: they are read once, and again when the first runs out."""
+    store.executions.create_many([Execution(f"r/{n}", "job") for n in range(40)])
+    store.executions.claim("busy", 600, limit=40)
+    engine = Recording(database.raw())
+    idle = database.over(engine)
+    assert idle.executions.claim("idle", 10) == ()
+    whole = sum(len(call.what) for call in engine.calls if call.name == "read")
+    engine.calls.clear()
+    assert idle.executions.claim("idle", 10) == ()
+    assert sum(len(call.what) for call in engine.calls if call.name == "read") < whole / 2
+    clock.advance(600)
+    assert len(idle.executions.claim("idle", 10, limit=40)) == 40

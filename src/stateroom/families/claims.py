@@ -81,6 +81,12 @@ class _Found(NamedTuple, Generic[T]):
     """Seconds until the first lease ends that is in the way."""
 
 
+_LOOK_AGAIN = 1.0
+"""Seconds after which claims that other processes made since are looked at for having run out."""
+
+_lapses: "WeakKeyDictionary[Scope, dict[bytes, float]]" = WeakKeyDictionary()
+"""When the first of the claims in a state runs out, by the monotonic clock, as far as a store has seen."""
+
 _taking: "WeakKeyDictionary[Scope, set[tuple[str, str]]]" = WeakKeyDictionary()
 _lock = threading.Lock()
 
@@ -109,6 +115,7 @@ class _Claimer(Generic[T]):
         self._limit = limit
         self._conflicts = 0
         self._ends: float | None = None
+        self._shallow = False
         self._before: dict[str, T] = {}
 
     async def give_back(self, tx: Transaction, one: Claim[T]) -> None:
@@ -121,18 +128,43 @@ class _Claimer(Generic[T]):
         parts = self._scope.parts
         first = random.randrange(parts)
         self._ends = None
-        looks: list[tuple[Sequence[bytes], bool]] = [(self._plan.lanes, False)]
+        looks: list[tuple[Sequence[bytes], bool, bool]] = [(self._plan.lanes, False, False)]
         if self._plan.lapsed is not None:
-            # What is new comes first, but not for ever: one look in sixteen begins with what a dead worker left.
-            looks.insert(0 if random.randrange(16) == 0 else 1, ([self._plan.lapsed], True))
-        for lanes, lapsed in looks:
+            # What is new comes first, but not for ever: one look in sixteen begins with what dead workers left.
+            if random.randrange(16) == 0:
+                looks.insert(0, ([self._plan.lapsed], True, True))
+            if self._may_have_lapsed(self._plan.lapsed):
+                looks.append(([self._plan.lapsed], True, False))
+        for lanes, lapsed, self._shallow in looks:
             claims = await self._in_parts([first], lanes, lapsed=lapsed)
             if not claims and parts > 1:
                 others = [(first + step) % parts for step in range(1, parts)]
                 claims = await self._in_parts(others, lanes, lapsed=lapsed)
             if claims:
+                self._expect_end(self._ttl / 1_000_000)
                 return Look(claims)
+        if looks[-1][1]:
+            self._looked_at_all()
         return Look((), self._ends)
+
+    def _may_have_lapsed(self, lane: bytes) -> bool:
+        """Whether a claim may have run out since all were looked at: they may be many, and workers ask often."""
+        due = _lapses.get(self._scope, {}).get(lane)
+        left = 0.0 if due is None else due - self._scope.clock.monotonic()
+        if left > 0:
+            self._ends = left
+        return left <= 0
+
+    def _looked_at_all(self) -> None:
+        soonest = min(self._ends, _LOOK_AGAIN) if self._ends is not None else _LOOK_AGAIN
+        assert self._plan.lapsed is not None
+        _lapses.setdefault(self._scope, {})[self._plan.lapsed] = self._scope.clock.monotonic() + soonest
+
+    def _expect_end(self, seconds: float) -> None:
+        """Look again when a claim of this process may have run out."""
+        lane, due = self._plan.lapsed, _lapses.get(self._scope, {})
+        if lane in due:
+            due[lane] = min(due[lane], self._scope.clock.monotonic() + seconds)
 
     async def _in_parts(self, parts: list[int], lanes: Sequence[bytes], *, lapsed: bool) -> tuple[Claim[T], ...]:
         """Take from the first of some parts that has anything; all of them are looked at in one call."""
@@ -147,7 +179,7 @@ class _Claimer(Generic[T]):
     async def _in_part(self, looker: "_Looker[T]") -> tuple[Claim[T], ...]:
         while True:
             further = random.randrange(1 << min(self._conflicts, _SPREAD))
-            found = await looker.find(self._limit + further)
+            found = await looker.find(self._limit + further, shallow=self._shallow)
             if found.ends is not None:
                 self._ends = found.ends if self._ends is None else min(self._ends, found.ends)
             start = max(0, min(further, len(found.free) - self._limit))
@@ -229,13 +261,13 @@ class _Looker(Generic[T]):
                 self._starts[lane] = found[-1].key + b"\0"
         self._waiting.sort()
 
-    async def find(self, count: int) -> _Found[T]:
-        """The first records that nobody holds, `count` of them if there are so many."""
+    async def find(self, count: int, *, shallow: bool = False) -> _Found[T]:
+        """The first records that nobody holds, `count` of them if there are so many; `shallow`: near the oldest."""
         free: list[_Free[T]] = []
         ends: float | None = None
         while len(free) < count:
             run = self._next_run(max(4, count - len(free)))
-            if not run and not self._starts:
+            if not run and (shallow or not self._starts):
                 break
             if not run:
                 await _read_places(self._scope, [self], _MORE)
@@ -252,7 +284,8 @@ class _Looker(Generic[T]):
         run = self._waiting
         # Those of one microsecond are in the order of commits once all of them are read; of very many any is first.
         if horizons and len(run) < _SAME_TIME:
-            run = [place for place in run if place[0] < min(horizons)]
+            horizon = min(horizons)
+            run = [place for place in run if place[0] < horizon]
         run = run[:size]
         del self._waiting[: len(run)]
         return run
