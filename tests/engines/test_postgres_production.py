@@ -283,6 +283,33 @@ def test_an_idle_store_looks_at_nothing_until_something_is_said(url, opened, mon
             watcher.stop()
 
 
+def test_a_bridged_store_that_waits_asks_nothing_while_its_engine_listens(url, opened, monkeypatch):
+    with stateroom.open(url) as store:
+        notifier = store._engine._driver.notifier
+        bridged = stateroom.AsyncStore.over(store)
+
+        async def idle():
+            end = (await bridged.feed.read(stateroom.LATEST)).next
+            reading = asyncio.create_task(bridged.feed.read(end, wait=FOREVER))
+            while len(notifier._fresh) < 16:
+                await asyncio.sleep(0)
+            counted, waits, passed = Counted(store._engine, monkeypatch), [], notifier.wait
+
+            async def count(*args):
+                waits.append(args)
+                return await passed(*args)
+
+            notifier.wait = count
+            while len(waits) < 4:
+                await asyncio.sleep(0)
+            assert len(counted.statements) <= 1, "the poll of the thread that listens may fall in between"
+            notifier.wait = passed
+            await asyncio.to_thread(store.instances.put, stateroom.Instance("x", "wf"))
+            return await reading
+
+        assert [change.id for change in asyncio.run(idle()).items] == ["x"]
+
+
 def test_where_a_commit_is_not_announced_polling_goes_on_often(url, opened, monkeypatch):
     """As with writers on another node of a cluster: one commit comes late, the next ones do not."""
     monkeypatch.setattr(notify, "HEARING_POLL", 0.05)

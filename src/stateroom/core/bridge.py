@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from ..engine import Batch, Distant, Engine, Gathering, Instant, Outcome, Range, Row, Submitting
+from ..engine import Batch, Distant, Engine, Gathering, Instant, Outcome, Range, Reporting, Row, Submitting
 from ..engines.interrupts import Lock
 from ..errors import Closed, StoreError
 
@@ -192,6 +192,11 @@ class Remote(Threaded):
             return await self._aside(self.engine.scan_many, ranges)
         return [await self.scan(part, start, stop, limit=limit) for part, start, stop, limit in ranges]
 
+    async def passed(self, part: int | None, version: int, timeout: float, /) -> bool:
+        """As `wait`, and whether the version was passed; True where the engine cannot say."""
+        await self.wait(part, version, timeout)
+        return not isinstance(self.engine, Reporting) or await self._passed(part, version)
+
     async def _passed(self, part: int | None, version: int) -> bool:
         return await self._aside(self._hub.passed, part, version)
 
@@ -253,6 +258,8 @@ class _Hub:
         self._running = False
 
     def passed(self, part: int | None, version: int) -> bool:
+        if isinstance(self._engine, Reporting):  # which may know without asking the server
+            return bool(self._engine.passed(part, version, 0))
         return self._version(part) > version
 
     async def change(
@@ -280,6 +287,13 @@ class _Hub:
             with self._lock:
                 self._waiting.pop(future, None)
 
+    def _moved(self, seen: int) -> bool:
+        """Wait for a while; False where the sum of all versions is certainly still `seen`."""
+        if isinstance(self._engine, Reporting):
+            return bool(self._engine.passed(None, seen, _HUB_SECONDS))
+        self._engine.wait(None, seen, _HUB_SECONDS)
+        return True
+
     def wake_all(self) -> None:
         with self._lock:
             waiting = list(self._waiting.items())
@@ -296,21 +310,24 @@ class _Hub:
         return sum(row.version for (row,) in found if row is not None)
 
     def _run(self) -> None:
+        seen: int | None = None
         try:
             while True:
-                seen = self._version(None)
+                if seen is None:
+                    seen = self._version(None)
                 with self._lock:
                     if not self._waiting:
                         self._running = False
                         return
                     waiting = list(self._waiting.items())
-                versions: dict[int | None, int] = {}
+                outcomes: dict[tuple[int | None, int], bool] = {}
                 for future, (loop, part, version) in waiting:
-                    if part not in versions:
-                        versions[part] = self._version(part)
-                    if versions[part] > version:
+                    if (part, version) not in outcomes:
+                        outcomes[part, version] = self.passed(part, version)
+                    if outcomes[part, version]:
                         _wake(loop, future)
-                self._engine.wait(None, seen, _HUB_SECONDS)
+                if self._moved(seen):
+                    seen = None
         except BaseException as error:  # closed, or away for a while: whoever waits looks for himself, and is told
             with self._lock:
                 self._running = False  # first, so that who comes to wait from now on starts this again
