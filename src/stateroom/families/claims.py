@@ -265,13 +265,15 @@ class _Looker(Generic[T]):
         """The first records that nobody holds, `count` of them if there are so many; `shallow`: near the oldest."""
         free: list[_Free[T]] = []
         ends: float | None = None
+        size = max(4, count)
         while len(free) < count:
-            run = self._next_run(max(4, count - len(free)))
+            run = self._next_run(size)
             if not run and (shallow or not self._starts):
                 break
             if not run:
                 await _read_places(self._scope, [self], _MORE)
                 continue
+            size = min(2 * size, _MORE)  # most often the first is free; where it is not, many may be held
             more, ends_here = await self._open([tail for _, _, tail in run])
             free += more
             if ends_here is not None:
@@ -296,6 +298,8 @@ class _Looker(Generic[T]):
         taking = _taking.get(scope, ())
         places = [(tail, str(keys.parse(tail, (str,))[0])) for tail in tails]
         places = [(tail, id) for tail, id in places if (self._plan.kind.name, id) not in taking]
+        if not places:
+            return [], None
         asked = [key for tail, id in places for key in (prefix + tail, *lease_rows(scope, id), mark_key(scope, id))]
         *found, floor = await scope.reader.in_part(self.part).peek([*asked, floor_key(scope)])
         free: list[_Free[T]] = []
