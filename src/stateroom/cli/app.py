@@ -21,6 +21,7 @@ from . import (
     result,
     retention,
     savepoint,
+    serve,
     whole,
 )
 from .demo import command as demo
@@ -53,6 +54,7 @@ app.command("import")(imports.import_)
 app.command("export")(imports.export)
 app.command("views")(imports.views)
 app.command("compact")(moves.compact)
+app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 
 

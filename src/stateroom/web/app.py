@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, unquote
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route
 
 from .. import AsyncStore, Store, __version__
 from ..errors import InvalidArgument, StoreError
@@ -195,17 +195,20 @@ def app(
     read_only: bool = True,
     prefix: str = "",
     hosts: frozenset[str] = frozenset(),
+    trust_local: bool = True,
 ) -> Starlette:
     """An ASGI app over a store, to be served or mounted in an app of your own; it does not close the store.
 
     `tokens`: secrets of 32 bytes or more, or `Token`; without any only this machine may read. `read_only`: nothing can
     be changed, whatever the token. `prefix`: the path that a proxy puts before it. `hosts`: names it answers for
-    beside loopback and addresses, where no token is given. Raises `InvalidArgument`.
+    beside loopback and addresses, where no token is given. `trust_local`: clients on this machine read without a
+    token; not behind a proxy, where everybody looks like one. Raises `InvalidArgument`.
     """
     if not isinstance(store, Store | AsyncStore):
         raise InvalidArgument(f"store is a {type(store).__name__}; give a Store or an AsyncStore", what="store")
     inner = store if isinstance(store, AsyncStore) else AsyncStore.over(store)
-    server = Server(inner, Guard(Keyring(tokens), read_only=read_only, hosts=hosts), prefix.rstrip("/"))
+    guard = Guard(Keyring(tokens), read_only=read_only, hosts=hosts, trust_local=trust_local)
+    server = Server(inner, guard, prefix.rstrip("/"))
 
     def endpoint(answer: Answer) -> Callable[[Request], Awaitable[Response]]:
         async def serve(request: Request) -> Response:
@@ -216,7 +219,7 @@ def app(
     async def missing(_server: Server, request: Request, _token: Token) -> Response:
         raise HttpError(404, "not-found", f"nothing is at {request.url.path[:200]}; /openapi.json says what there is")
 
-    routes = [
+    routes: list[BaseRoute] = [
         *(Route(f"/api/v1/{name}", endpoint(_named(_list, "family", name))) for name in FAMILIES),
         Route("/api/v1/feed", endpoint(_feed)),
         *(Route(f"/api/v1/{name}", endpoint(_named(_view, "view", name))) for name in house.VIEWS),
@@ -228,7 +231,8 @@ def app(
         Route("/readyz", _readiness(server)),
         Route("/{path:path}", endpoint(missing), methods=["GET", "POST", "PUT", "DELETE", "PATCH"]),
     ]
-    return Starlette(routes=routes)
+    # A proxy may pass the prefix on or take it away.
+    return Starlette(routes=[Mount(server.prefix, routes=routes), *routes] if server.prefix else routes)
 
 
 def _named(answer: Answer, parameter: str, value: str) -> Answer:
