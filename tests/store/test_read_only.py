@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -154,8 +155,8 @@ except Exception as error:
     folder = os.path.dirname(path)
     os.chmod(path, 0o444)
     os.chmod(folder, 0o555)
-    for parent in list(Path(folder).parents)[:3]:
-        if parent != Path("/tmp"):
+    for parent in Path(folder).parents:
+        if Path(tempfile.gettempdir()) in parent.parents:
             os.chmod(parent, 0o755)
     before = contents(folder)
     try:

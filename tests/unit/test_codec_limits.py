@@ -12,7 +12,7 @@ import ormsgpack
 import pytest
 
 from stateroom.codec import Codec, depth
-from stateroom.errors import InvalidArgument, Undecodable
+from stateroom.errors import Damaged, InvalidArgument, Undecodable
 
 
 def nested(levels: int, wrap: Any, value: Any = 1) -> Any:
@@ -256,3 +256,13 @@ def test_a_raised_recursion_limit_does_not_let_the_stack_overflow() -> None:
         check=False,
     )
     assert (done.returncode, done.stdout.split()) == (0, ["refused"] * 5), done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("size", [0, 3, 11, 13])
+def test_numbers_of_another_length_are_damaged(size):
+    from stateroom.codec import tags
+
+    for tag in (tags.TIMEDELTA, tags.COMPLEX):
+        stored = ormsgpack.packb(ormsgpack.Ext(tag, b"\x09" * size))
+        with pytest.raises(Damaged):
+            Codec().decode(stored)

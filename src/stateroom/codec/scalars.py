@@ -144,14 +144,23 @@ ENCODERS: dict[type, tuple[int, Callable[[Any], bytes]]] = {
 for _kind in _PATH_LETTERS:
     ENCODERS[_kind] = (tags.PATH, _path)
 
+
+def _numbers(form: str, data: bytes) -> tuple[Any, ...]:
+    """Numbers packed in a row. Raises ValueError for another length, as the other decoders do."""
+    try:
+        return struct.unpack(form, data)
+    except struct.error as error:
+        raise ValueError(str(error)) from error
+
+
 DECODERS: dict[int, Callable[[bytes], Any]] = {
     tags.DATETIME: _clock(datetime),
     tags.DATE: lambda data: date.fromisoformat(data.decode()),
     tags.TIME: _clock(time),
-    tags.TIMEDELTA: lambda data: timedelta(*struct.unpack(">iii", data)),
+    tags.TIMEDELTA: lambda data: timedelta(*_numbers(">iii", data)),
     tags.DECIMAL: lambda data: Decimal(data.decode()),
     tags.UUID: lambda data: UUID(bytes=data),
-    tags.COMPLEX: lambda data: complex(*struct.unpack(">dd", data)),
+    tags.COMPLEX: lambda data: complex(*_numbers(">dd", data)),
     tags.FRACTION: _fraction_back,
     tags.INTEGER: _integer_back,
     tags.BYTEARRAY: bytearray,

@@ -259,6 +259,8 @@ class Feed(Family[M]):
         if tx is not None:
             await append_plain(tx, "emit", type, owner, (owner,), object)
             return None
+        # All that may fail comes before the commit: an error says that nothing was emitted.
+        database = await positions.identity(scope)
         vector = await positions.latest(scope.reader) if scope.parts > 1 else positions.beginning(scope)
         emitted: list[tuple[TransactionRows, int]] = []
 
@@ -270,7 +272,7 @@ class Feed(Family[M]):
         rows, index = emitted[0]
         assert rows.version is not None
         vector[rows.part] = rows.version, index
-        return await positions.write(scope, vector)
+        return positions.place_of(scope, database, vector).text
 
 
 async def append_plain(tx: Transaction, op: str, family: str, id: str, path: tuple[str | int, ...], value: Any) -> int:
