@@ -1,6 +1,7 @@
-"""Guarded executions with their own events, after Bacalhau's compute store: conditions are checked before "terminal",
-a change writes record, events and feed entry at once. Unlike there, a field can be cleared, a deletion is a change,
-counts are counters and lists are paged.
+"""Guarded executions with their own events.
+
+Conditions are checked before anything is said of terminal states; a change writes record, events and feed entry at
+once; a deletion is a change; counts are counters and lists are paged.
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
@@ -49,7 +50,7 @@ class _Condition(NamedTuple):
     revision: int | None
 
     def check(self, record: Execution) -> None:
-        """Raise `WrongState` or `StaleRevision`; in Bacalhau's order, before anything is said of terminal states."""
+        """Raise `WrongState` or `StaleRevision`, before anything is said of terminal states."""
         if self.expected and record.state not in self.expected:
             raise _wrong(record, self.expected, f"expected {' or '.join(sorted(self.expected))}")
         if self.revision is not None:
@@ -91,7 +92,7 @@ class Executions(Family[M]):
     async def create(self, tx: Transaction, execution: Execution, *, events: Iterable[Event] = ()) -> Execution:
         """Store a new execution, in state new or bid_accepted (`WrongState`), with its first events.
 
-        Raises `AlreadyExists`, `InvalidArgument`. Source: Bacalhau's CreateExecution.
+        Raises `AlreadyExists`, `InvalidArgument`.
         """
         return await _create(tx, check_execution(execution), check_events(events))
 
@@ -150,7 +151,6 @@ class Executions(Family[M]):
         What is not named is kept; a mapping replaces; None sets the field's default. Checked in this order: `NotFound`,
         the conditions (`WrongState`, `StaleRevision`), a terminal state (`WrongState` with terminal=True). Any state
         may follow any that is not terminal, itself too. Raises `InvalidArgument` for a field that cannot be changed.
-        Source: Bacalhau's UpdateExecutionState, without its merge that could not clear.
         """
         id = arguments.name(id, "id")
         condition = _Condition(

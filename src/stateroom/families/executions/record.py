@@ -1,7 +1,4 @@
-"""Guarded executions with their own events, after Bacalhau's compute store: conditions are checked before "terminal",
-a change writes record, events and feed entry at once. Unlike there, a field can be cleared, a deletion is a change,
-counts are counters and lists are paged.
-"""
+"""Guarded executions with their own events: a change writes record, events and feed entry at once."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime

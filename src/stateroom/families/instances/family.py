@@ -1,7 +1,7 @@
-"""Workflow instances, after Hephaestus: each run's latest state, found by status, workflow, business key or label.
+"""Workflow instances: each run's latest state, found by status, workflow, business key or label.
 
-Unlike there, uniqueness of a business key is kept by the store in the batch that writes, a cancelled run cannot be
-brought back by a runner's stale write, and an unknown filter is an error.
+Uniqueness of a business key is kept in the batch that writes, a cancelled run cannot be brought back by a runner's
+stale write, and an unknown filter is an error.
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
@@ -54,7 +54,6 @@ class Instances(Family[M]):
         status over a terminal instance needs `expected_revision`, else `WrongState` with terminal=True: so a runner
         cannot undo a cancel it has not seen. One that becomes active again, or in another workflow or version, is
         checked for uniqueness (`AlreadyExists`). Raises `InvalidArgument`, for a changed business key too.
-        Source: Hephaestus' put.
         """
         return await _put(tx, check(instance), expected_revision)
 
@@ -116,7 +115,7 @@ class Instances(Family[M]):
 
         `unique` says where: "workflow" (the same workflow), "version" (the same workflow and version), "global" (the
         namespace), None (not checked). Raises `AlreadyExists` naming the other in `id`, also for a taken id;
-        `WrongState` for a terminal status; `InvalidArgument`. Source: Hephaestus' start, made atomic.
+        `WrongState` for a terminal status; `InvalidArgument`.
         """
         unique = check_unique(unique)
         if isinstance(instance, Instance):
@@ -197,7 +196,7 @@ class Instances(Family[M]):
     async def cancel(self, tx: Transaction, id: str) -> Instance:
         """Make an active instance cancelled and revoke the lease under its id.
 
-        Raises `NotFound`, and `WrongState` with terminal=True when it has ended already. Source: Hephaestus' cancel.
+        Raises `NotFound`, and `WrongState` with terminal=True when it has ended already.
         """
         id = arguments.name(id, "id")
         await tx.at(id).prefetch((INSTANCES.prefix(tx.scope) + keys.path(id), *rows(tx.scope, id)))

@@ -1,7 +1,7 @@
 """Collecting savepoints: each entity says how far it has come, and a savepoint is written when all have passed it.
 
-After Runbox' StateStore and Entity. Unlike there, a write that failed is tried again, and an entity that never comes is
-shown by `pending` and can be given up by `abandon`, instead of holding everything in memory for ever.
+A write that failed is tried again. An entity that never comes is shown by `pending` and can be given up by `abandon`;
+until then the states of the others are in memory.
 """
 
 import asyncio

@@ -1,7 +1,6 @@
 """When savepoints are due: at the multiples of an interval.
 
-Source: Runbox' ScheduleUtils. The next one is strictly later, so at a multiple itself it is the one after; the previous
-one may be the time itself.
+The next one is strictly later, so at a multiple itself it is the one after; the previous one may be the time itself.
 """
 
 from typing import Any
