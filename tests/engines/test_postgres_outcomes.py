@@ -14,6 +14,7 @@ from engines.proxy import CLIENT, SERVER, Proxy
 from engines.test_postgres_cuts import attempt, batch, points, truth
 from stateroom.engine import Batch, read_counter
 from stateroom.engines.postgres import connect
+from stateroom.engines.postgres.queue import _Lead
 from stateroom.errors import OutcomeUnknown, StoreError, Unavailable
 from stateroom.testing.harness import Running
 from stateroom.testing.postgres import Server, fresh_schema, runs_on_one_server, shared
@@ -91,8 +92,7 @@ def test_behind_a_pooler_nobody_of_a_shared_transaction_is_applied_twice():
         together(engine, 0, [Batch(add={b"x": 1})] * 7)
         before = read_counter(direct.read(0, [b"x"])[0].value)
         queue = engine._driver.queue
-        holder = queue._join(0, Batch())  # as a commit under way, behind which seven meet
-        holder.caller = None
+        holder = queue._join(0, Batch(), _Lead(None))  # as a commit under way, behind which seven meet
         commits = [Running(lambda: attempt(lambda: engine.commit(0, Batch(add={b"x": 1})))) for _ in range(7)]
         while len(queue._lines[0].waiting) < 7:
             pass
@@ -137,8 +137,7 @@ def test_an_error_of_commit_itself_that_is_no_clean_refusal_leaves_the_outcome_u
         return await original(part, batches)
 
     store._driver.queue._together = counted
-    holder = store._driver.queue._join(0, Batch())
-    holder.caller = None
+    holder = store._driver.queue._join(0, Batch(), _Lead(None))
     commits = [Running(lambda n=n: attempt(lambda: store.commit(0, Batch(write={b"k%d" % n: b""})))) for n in range(4)]
     while len(store._driver.queue._lines[0].waiting) < 4:
         pass
@@ -174,7 +173,7 @@ def test_what_the_server_says_of_another_statement_is_no_doubt(url, server, open
     name = name_of(url)
     server.execute(
         f"""CREATE FUNCTION "{name}".say() RETURNS trigger LANGUAGE plpgsql AS
-        $$BEGIN RAISE NOTICE 'written'; RETURN NEW; END$$"""
+        $$BEGIN RAISE NOTICE 'written'; RAISE WARNING 'so it is'; RETURN NEW; END$$"""
     )
     server.execute(f'CREATE TRIGGER says BEFORE INSERT ON "{name}".rows EXECUTE FUNCTION "{name}".say()')
     server.execute(f'CREATE TRIGGER warns BEFORE UPDATE ON "{name}".parts EXECUTE FUNCTION "{name}".say()')

@@ -56,8 +56,8 @@ class Gated(CommitQueue):
         super().__init__(Blocking(), gate.go_alone, gate.go_together)
         self._gate = gate
 
-    def _join(self, part, batch):
-        joined = super()._join(part, batch)
+    def _join(self, part, batch, lead):
+        joined = super()._join(part, batch, lead)
         if isinstance(joined, queue._Entry):
             self._gate.joined()
         return joined
@@ -198,8 +198,7 @@ def test_a_line_that_does_not_move_is_led_by_somebody_else(monkeypatch):
     monkeypatch.setattr(queue, "PATIENCE", 0.0)
     gate = Gate(others=-1)
     line = Gated(gate)
-    stuck = line._join(0, batch(b"never"))
-    stuck.caller = None  # as if the thread that leads were stopped
+    stuck = line._join(0, batch(b"never"), queue._Lead(None))
     gate.first.set()
     assert finish(line.commit(0, batch(b"0"))) == 1
     assert line._lines == {}

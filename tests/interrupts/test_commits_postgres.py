@@ -11,6 +11,8 @@ from interrupts.test_commits import INTERRUPTS, Ledger, interrupted
 from kit.lines import At, Interrupted, in_thread
 from stateroom.engine import Batch
 from stateroom.engines.postgres import connect
+from stateroom.engines.postgres import queue as queue_file
+from stateroom.engines.postgres.queue import _Lead
 from stateroom.errors import Closed, OutcomeUnknown
 from stateroom.testing.postgres import fresh_schema
 
@@ -64,6 +66,22 @@ def test_an_interrupt_at_any_line_is_told_to_its_caller_alone(engine, ledger, ki
     assert number > 100
 
 
+def test_an_interrupt_that_is_kept_keeps_no_line(engine):
+    """As an interactive session does, which keeps the last traceback, and with it what every frame of it had."""
+    queue, kept, number = engine._driver.queue, [], 1
+    while True:
+        at = At(number, lambda: _raise(KeyboardInterrupt), files=(queue_file.__file__,))
+        try:
+            at.run(lambda: engine.commit(0, Batch(add={b"n": 1})))
+        except KeyboardInterrupt as error:
+            kept.append(error)
+        if at.where is None:
+            break
+        assert queue._lines == {}, at.where
+        number += 1
+    assert len(kept) > 10
+
+
 class Behind:
     """Two threads whose commits wait behind one of the main thread, which is to lead them."""
 
@@ -81,8 +99,7 @@ class Behind:
     def run(self, number, kind):
         """Give where the main thread was interrupted, and whether others had come behind it by then."""
         queue = self.engine._driver.queue
-        holder = queue._join(0, Batch())  # as another thread whose commit is under way
-        holder.caller = None
+        holder = queue._join(0, Batch(), _Lead(None))  # as another thread whose commit is under way
         threads = [threading.Thread(target=self.commit) for _ in range(2)]
         at, over = At(number, lambda: _raise(kind)), threading.Event()
 

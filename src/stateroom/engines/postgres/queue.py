@@ -44,12 +44,12 @@ class _Lead:
 class _Entry:
     """A batch that waits for others, and what became of it."""
 
-    __slots__ = ("alone", "batch", "caller", "group", "lead", "outcome", "signal")
+    __slots__ = ("alone", "batch", "group", "lead", "outcome", "own", "signal")
 
-    def __init__(self, batch: Batch, signal: Signal, caller: int | None) -> None:
-        self.batch, self.signal, self.caller = batch, signal, caller
+    def __init__(self, batch: Batch, signal: Signal, own: _Lead) -> None:
+        self.batch, self.signal, self.own = batch, signal, own
         self.lead: _Lead | None = None
-        """Set for the one who is to lead."""
+        """Set to its own for the one who is to lead."""
         self.group: _Group | None = None
         """Set once somebody is about to carry it out."""
         self.outcome: Outcome | None = None
@@ -114,22 +114,19 @@ class CommitQueue:
 
     async def commit(self, part: int, batch: Batch) -> int:
         """Return the version. Raises what the batch alone would have raised."""
-        joined = self._join(part, batch)
-        if isinstance(joined, _Lead):
-            try:
-                try:
-                    return await self._alone(part, batch)
-                finally:
-                    self._pass_on(part, joined)
-            except BaseException:
-                self._pass_on(part, joined)  # again, where an interrupt came in between
-                raise
+        lead = _Lead(self._carrier.caller())
         try:
-            await self._wait(part, joined)
-            if joined.lead is not None:
-                await self._lead(part, joined, joined.lead)
+            try:
+                joined = self._join(part, batch, lead)
+                if isinstance(joined, _Lead):
+                    return await self._alone(part, batch)
+                await self._wait(part, joined)
+                if joined.lead is not None:
+                    await self._lead(part, joined, lead)
+            finally:
+                self._pass_on(part, lead)
         except BaseException:
-            self._leave(part, joined)
+            self._leave(part, lead)  # also where an interrupt came before the line above
             raise
         if joined.outcome is None:
             return await self._alone(part, batch)
@@ -137,22 +134,20 @@ class CommitQueue:
             raise joined.outcome
         return joined.outcome
 
-    def _join(self, part: int, batch: Batch) -> "_Lead | _Entry":
+    def _join(self, part: int, batch: Batch, lead: _Lead) -> "_Lead | _Entry":
+        """Begin a line and lead it, or wait in the one there is."""
         with self.lock:
-            caller = self._carrier.caller()
             line = self._lines.get(part)
             if line is None:
-                lead = _Lead(caller)
                 self._lines[part] = _Line(lead)
                 return lead
             leader = line.leader()
             if leader is None:  # it was interrupted
-                lead = _Lead(caller)
                 line.leader = weakref.ref(lead)
                 return lead
-            if caller is not None and leader.caller == caller:
-                return _Lead(caller)  # a signal's handler, in the middle of a commit: it cannot wait for that
-            entry = _Entry(batch, self._carrier.signal(), caller)
+            if lead.caller is not None and leader.caller == lead.caller:
+                return lead  # a signal's handler, in the middle of a commit: it cannot wait for that
+            entry = _Entry(batch, self._carrier.signal(), lead)
             line.waiting.append(entry)
             return entry
 
@@ -177,8 +172,8 @@ class CommitQueue:
 
     def _appoint(self, line: _Line, entry: _Entry) -> bool:
         """Make an entry, which waits no more, lead its line; False where nobody waits for it any more."""
-        entry.lead = _Lead(entry.caller)
-        line.leader = weakref.ref(entry.lead)
+        entry.lead = entry.own
+        line.leader = weakref.ref(entry.own)
         return entry.signal.set()
 
     def _pass_on(self, part: int, lead: _Lead) -> None:
@@ -192,14 +187,14 @@ class CommitQueue:
                     return
             del self._lines[part]
 
-    def _leave(self, part: int, entry: _Entry) -> None:
+    def _leave(self, part: int, lead: _Lead) -> None:
         """Interrupted: what it was to do for others, another does; its own was not begun, or goes on."""
         with self.lock:
             line = self._lines.get(part)
-            if line is not None and entry in line.waiting:
-                line.waiting.remove(entry)
-        if entry.lead is not None:
-            self._pass_on(part, entry.lead)
+            for entry in list(line.waiting) if line is not None else ():
+                if line is not None and entry.own is lead:
+                    line.waiting.remove(entry)
+            self._pass_on(part, lead)
 
     async def _lead(self, part: int, entry: _Entry, lead: _Lead) -> None:
         """Carry out a batch and those that wait behind it; alone where nobody does."""
@@ -216,8 +211,6 @@ class CommitQueue:
                 if not group.begun and len(group.entries) > 1:
                     group.settle([None] * len(group.entries))
             raise
-        finally:
-            self._pass_on(part, lead)
 
     def _gather(self, part: int, group: _Group) -> None:
         with self.lock:

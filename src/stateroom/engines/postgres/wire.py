@@ -229,14 +229,11 @@ class RoundTrip:
     def doubt(self) -> str | None:
         """Return what the server said while it carried out a COMMIT at the end; None where it said nothing.
 
-        libpq hands over a notice as soon as it has read it, which for one that belongs to COMMIT may be before the
-        answer of the statement before it: there a warning counts, and a lesser message does not.
+        What it says of an earlier statement comes before that one's answer.
         """
         last = len(self.statements) - 1
         for index, notice in self.notices if self.commits else ():
-            if (index >= last and notice.severity in ("WARNING", "NOTICE")) or (
-                index == last - 1 and notice.severity == "WARNING"
-            ):
+            if index >= last and notice.severity in ("WARNING", "NOTICE"):
                 return notice.text
         return None
 
