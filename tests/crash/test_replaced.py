@@ -309,3 +309,23 @@ def test_part_minus_one_is_no_part(tmp_path):
     engine.wait(None, 0, 0)
     assert engine._version(None) == 1
     engine.close()
+
+
+def test_another_number_in_the_file_is_told_also_where_no_log_says_so(tmp_path):
+    """Another store copied over this one after its log was taken into it: all that differs is the number."""
+    path, other = str(tmp_path / "runs.db"), str(tmp_path / "other.db")
+    for name, commits in ((path, 3), (other, 9)):
+        engine = sqlite.connect(name)
+        for _ in range(commits):
+            engine.commit(0, Batch())
+        engine.close()
+    watched = place.Place(path)
+    with closing(apsw.Connection(path)) as connection:
+        watched.check(connection)
+        watched.check(connection)
+    with open(other, "rb") as source, open(path, "r+b") as target:  # in place: the file is the same
+        target.write(source.read())
+        target.truncate()
+    os.utime(path, ns=(1, 1))
+    with closing(apsw.Connection(path)) as connection, pytest.raises(Damaged, match="overwritten"):
+        watched.check(connection)

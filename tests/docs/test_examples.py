@@ -26,7 +26,8 @@ class Block(NamedTuple):
 def pages() -> list[Path]:
     if not (ROOT / "README.md").exists():
         return []
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    others = [page for page in (ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md") if page.exists()]
+    return [ROOT / "README.md", *others, *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(text: str) -> list[Block]:
@@ -56,6 +57,27 @@ def test_links_lead_somewhere(page: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
         assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}, which is not there"
+
+
+def test_the_index_names_every_page() -> None:
+    index = ROOT / "docs" / "README.md"
+    if not index.exists():
+        pytest.skip("the documentation is not beside the tests")
+    named = {
+        (index.parent / target).resolve()
+        for target in re.findall(r"\]\(([^)#:]+)\)", index.read_text(encoding="utf-8"))
+    }
+    missing = {page.resolve() for page in index.parent.rglob("*.md")} - named - {index.resolve()}
+    assert not missing, f"docs/README.md does not name {sorted(page.name for page in missing)}"
+
+
+def test_anchors_lead_to_a_heading() -> None:
+    for page in pages():
+        text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+        for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", text):
+            headings = re.findall(r"^#+ (.+)$", (page.parent / target if target else page).read_text("utf-8"), re.M)
+            slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in slugs, f"{page.relative_to(ROOT)} links to #{anchor} of {target or 'itself'}"
 
 
 def commands() -> list[str]:

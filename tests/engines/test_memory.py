@@ -6,6 +6,7 @@ import pytest
 
 from engines.kit import failing
 from stateroom.engine import Batch, Row
+from stateroom.engines import memory
 from stateroom.engines.memory import MemoryEngine, connect
 from stateroom.errors import InvalidArgument, NotFound
 from stateroom.testing import engine_suite
@@ -108,3 +109,19 @@ def test_removed_keys_are_let_go_though_nobody_scans():
         engine.commit(0, Batch(write={key: None}))
     assert len(engine._parts[0].rows) < 2_000
     assert len(engine._parts[0].unsorted) < 2_000
+
+
+def test_a_handler_that_writes_while_keys_are_sorted_does_not_lose_its_own(monkeypatch):
+    engine = MemoryEngine()
+    engine.commit(0, Batch(write={b"a": b""}))
+    sort, writing = memory.OrderedKeys, [b"b"]
+
+    def interrupted(keys):
+        order = sort(keys)
+        if writing:  # as a signal's handler would, before the order that was made is kept
+            engine.commit(0, Batch(write={writing.pop(): b""}))
+        return order
+
+    monkeypatch.setattr(memory, "OrderedKeys", interrupted)
+    engine.scan(0, b"", b"c", limit=9)
+    assert [row.key for row in engine.scan(0, b"a", b"c", limit=9)] == [b"a", b"b"]

@@ -212,3 +212,17 @@ def test_writers_have_their_turn_between_the_steps_of_giving_space_back(engine, 
     assert len(free) > 3
     assert all(free)
     assert engine.read(0, [b"turn"])[0].value == b"%d" % len(free)
+
+
+def test_a_backup_is_flushed_before_and_its_folder_after_it_has_its_name(engine, tmp_path, monkeypatch):
+    engine.commit(0, Batch(write={b"a": b"1"}))
+    copy, flush, flushed = tmp_path / "copy.db", os.fsync, []
+
+    def watched(handle):
+        flushed.append((os.fstat(handle).st_ino, copy.exists()))
+        flush(handle)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    engine.backup(str(copy))
+    assert (copy.stat().st_ino, False) in flushed
+    assert flushed[-1] == (tmp_path.stat().st_ino, True)
