@@ -13,7 +13,7 @@ SYSTEM := $(VENV)/.system
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench torture clean
+.PHONY: help demo test check bench mutants torture clean
 
 help: ## This list
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## */|/' | awk -F'|' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ check: $(READY) ## Lint, format, types, layers, sizes
 
 bench: $(READY) ## Measure, and print tables (ARGS="engine" for one of them)
 	@$(PY) bench/run.py $(ARGS)
+
+mutants: $(READY) $(SYSTEM) ## Put one-line defects into every room: do the tests notice? (ARGS="retention" for some of them)
+	@cd tests && ../$(PY) -m mutants $(ARGS)
 
 torture: $(READY) $(SYSTEM) ## Long crash and race tests
 	$(PY) -m pytest -m torture -n 2 --timeout 1800 $(ARGS)
