@@ -48,7 +48,7 @@ def test_a_machine_is_shown_with_error_and_history(run: Run) -> None:
 
 
 def test_delete_takes_one_machine_alone(run: Run) -> None:
-    assert run("machine", "delete", "door", "front").code == 0
-    assert run("machine", "delete", "door", "front").code == 1
+    assert run("machine", "delete", "door", "front", "--yes").code == 0
+    assert run("machine", "delete", "door", "front", "--yes").code == 1
     assert run("machine", "show", "door", "front").err.startswith("not-found: ")
     assert run("machine", "show", "gate", "front").code == 0

@@ -19,7 +19,7 @@ def states(url: str) -> dict[str, str]:
 def test_a_backup_comes_back_equal(run: Run, url: str, tmp_path: Path) -> None:
     path, target = str(tmp_path / "copy.db"), str(tmp_path / "new.db")
     assert run("--json", "backup", path).json == {"backup": path}
-    run("execution", "delete", "order-17/mail")
+    run("execution", "delete", "order-17/mail", "--yes")
     ran = run("--json", "restore", path, url=target)
     assert (ran.code, ran.json["records"]) == (0, 5)
     assert states(target) == {"order-17/charge": "running", "order-17/mail": "completed", "order-17/ship": "new"}

@@ -15,7 +15,7 @@ def test_instances_are_a_table_without_empty_columns(run: Run) -> None:
     ran = run("instance", "list")
     assert ran.code == 0
     assert ran.lines[0].split() == ["ID", "WORKFLOW", "V", "STATUS", "KEY", "REV", "UPDATED"]
-    assert ran.lines[1].startswith("order-18  refund")
+    assert ran.lines[1].startswith("order-17  checkout")
     assert len(ran.lines) == 3
 
 
@@ -37,20 +37,21 @@ def test_without_a_terminal_nothing_is_coloured_or_cut(run: Run, url: str) -> No
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ((), ["order-18", "order-17"]),
-        (("--order", "id"), ["order-17", "order-18"]),
+        ((), ["order-17", "order-18"]),
+        (("--order", "updated"), ["order-18", "order-17"]),
         (("--status", "running"), ["order-17"]),
-        (("--status", "running", "--status", "completed"), ["order-18", "order-17"]),
+        (("--status", "running", "--status", "completed"), ["order-17", "order-18"]),
         (("--workflow", "refund"), ["order-18"]),
         (("--workflow-prefix", "check"), ["order-17"]),
         (("--business-key", "order-17"), ["order-17"]),
         (("--label", "tier=gold"), ["order-17"]),
         (("--label", "tier=tin"), []),
-        (("--updated-after", "1h"), ["order-18", "order-17"]),
+        (("--updated-after", "1h"), ["order-17", "order-18"]),
         (("--updated-before", "1h"), []),
         (("--updated-before", "2001-02-03"), []),
-        (("--limit", "1"), ["order-18"]),
-        (("--limit", "1", "--all"), ["order-18", "order-17"]),
+        (("--limit", "1"), ["order-17"]),
+        (("-n", "1"), ["order-17"]),
+        (("--limit", "1", "--all"), ["order-17", "order-18"]),
     ],
 )
 def test_instances_are_filtered(run: Run, options: tuple[str, ...], expected: list[str]) -> None:
@@ -107,9 +108,9 @@ def test_what_is_not_there_is_one_line_and_code_1(run: Run, noun: str) -> None:
 
 
 def test_delete_deletes_once(run: Run, url: str) -> None:
-    assert run("execution", "delete", "order-17/mail").code == 0
-    assert run("execution", "delete", "order-17/mail").code == 1
-    assert run("--json", "instance", "delete", "order-18").json == {"deleted": "instance order-18"}
+    assert run("execution", "delete", "order-17/mail", "--yes").code == 0
+    assert run("execution", "delete", "order-17/mail", "--yes").code == 1
+    assert run("--json", "instance", "delete", "order-18", "--yes").json == {"deleted": "instance order-18"}
     with stateroom.open(url) as store:
         assert store.executions.find("order-17/mail") is None
         assert store.instances.find("order-18") is None

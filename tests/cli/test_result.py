@@ -49,7 +49,7 @@ def test_a_result_is_shown_with_its_value(run: Run) -> None:
 
 
 def test_delete_takes_one_result_alone(run: Run) -> None:
-    assert run("result", "delete", "build", "compile").code == 0
-    assert run("result", "delete", "build", "compile").code == 1
+    assert run("result", "delete", "build", "compile", "--yes").code == 0
+    assert run("result", "delete", "build", "compile", "--yes").code == 1
     assert run("result", "show", "build", "compile").err.startswith("not-found: ")
     assert run("result", "show", "build%", "compile").code == 0

@@ -47,6 +47,6 @@ def test_the_help_names_every_family_and_what_a_policy_may_say(run: Run) -> None
 def test_a_policy_can_be_forgotten(run: Run) -> None:
     run("retention", "set", "results", "--keep-latest", "3")
     assert run("--json", "retention", "list").json[0]["keep_latest"] == 3
-    assert run("retention", "delete", "results").code == 0
+    assert run("retention", "delete", "results", "--yes").code == 0
     assert run("--json", "retention", "list").json == []
-    assert run("retention", "delete", "results").code == 1
+    assert run("retention", "delete", "results", "--yes").code == 1

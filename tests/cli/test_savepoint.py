@@ -37,8 +37,8 @@ def test_a_savepoint_is_shown_with_its_entities(run: Run) -> None:
 
 
 def test_delete_takes_a_run_or_its_older_savepoints(run: Run) -> None:
-    assert run("savepoint", "delete", "stream", "--keep", "1").lines == ["deleted 2 savepoints of stream"]
+    assert run("savepoint", "delete", "stream", "--keep", "1", "--yes").lines == ["deleted 2 savepoints of stream"]
     assert len(run("--json", "savepoint", "list", "stream").json) == 1
-    assert run("savepoint", "delete", "stream").code == 0
-    assert run("savepoint", "delete", "stream").code == 1
+    assert run("savepoint", "delete", "stream", "--yes").code == 0
+    assert run("savepoint", "delete", "stream", "--yes").code == 1
     assert run("savepoint", "show", "stream").code == 1

@@ -1,7 +1,6 @@
 """For when something is wrong, or the keys change: doctor, rekey."""
 
 import platform
-from typing import Any
 
 import typer
 
@@ -9,17 +8,15 @@ import stateroom
 
 from ..errors import InvalidArgument
 from .node import node_remarks
-from .output import Column, Output
+from .safe import masked
 from .session import key_ring, opened
-
-_UNREADABLE = ("undecodable", "damaged")
+from .whole import broken, tell_problems
 
 
 def doctor(context: typer.Context) -> None:
     """Say what runs here and what is wrong: versions, the file, rows that cannot be read. Exit code 1 for problems.
 
-    Nothing is deleted or changed. A record that cannot be decoded is listed with its id; the others are not touched by
-    it.
+    Nothing is deleted or changed. A record that cannot be rebuilt here is listed with its id, and is no problem.
     """
     with opened(context) as (store, output):
         problems = store.check()
@@ -27,7 +24,7 @@ def doctor(context: typer.Context) -> None:
         facts = {
             "stateroom": stateroom.__version__,
             "python": platform.python_version(),
-            "database": store.url,
+            "database": masked(store.url),
             "engine": found.engine,
             "parts": found.parts,
             "bytes": found.bytes,
@@ -39,31 +36,13 @@ def doctor(context: typer.Context) -> None:
         if output.as_json:
             output.json({**facts, "nodes": nodes, "remarks": remarks, "problems": problems})
         else:
-            output.fields(facts | ({"nodes": ", ".join(node.name for node in nodes)} if nodes else {}))
+            numbers = {name: f"{facts[name]:,}" for name in ("bytes", "commits") if facts[name] is not None}
+            output.fields(facts | numbers | ({"nodes": ", ".join(node.name for node in nodes)} if nodes else {}))
             for remark in remarks:
                 output.say(remark, "yellow")
-            _list(output, problems)
-        if problems:
+            tell_problems(output, problems)
+        if broken(problems):
             raise typer.Exit(1)
-
-
-def _list(output: Output, problems: list[Any]) -> None:
-    if not problems:
-        output.say("no problems", "green")
-        return
-    columns = (
-        Column("PROBLEM", lambda one: one.code),
-        Column("FAMILY", lambda one: one.family),
-        Column("ID", lambda one: one.id, fold=True),
-        Column("WHAT", lambda one: one.message, fold=True),
-    )
-    output.table(columns, problems)
-    unreadable = sum(one.code in _UNREADABLE for one in problems)
-    if unreadable:
-        output.note(
-            f"{unreadable} rows cannot be read: register the type they name (or give the key ring), or restore them"
-            " from a backup; they are kept as they are"
-        )
 
 
 def rekey(context: typer.Context) -> None:

@@ -12,10 +12,12 @@ import typer
 import stateroom
 
 from ..errors import InvalidArgument, NotFound
+from .confirm import DryRun, Yes, agreed
+from .options import All, Limit
 from .output import Column
 from .session import key_ring, opened
 
-app = typer.Typer(help="Nodes that hold results: list, run, forget.", no_args_is_help=True)
+app = typer.Typer(help="Nodes that hold results.", no_args_is_help=True)
 
 
 def clocks_of(node: Any) -> str:
@@ -56,18 +58,18 @@ def node_remarks(nodes: Sequence[Any], holders: Sequence[str]) -> list[str]:
 
 
 @app.command("list")
-def list_(context: typer.Context) -> None:
+def list_(context: typer.Context, limit: Limit = 100, everything: All = False) -> None:
     """List every node that was ever there, dead ones too."""
     with opened(context) as (store, output):
-        output.records(NODES, store.locations.nodes(), limit=None, empty="no nodes")
+        output.records(NODES, store.locations.nodes(), limit=None if everything else limit, empty="no nodes")
 
 
 @app.command("forget")
 def forget(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="The node, which must be dead.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many locations would go.")] = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Forget a node that is gone for good, with its locations."""
     with opened(context) as (store, output):
@@ -75,23 +77,15 @@ def forget(
         known = any(node.name == name for node in store.locations.nodes())
         if not known and not count:
             raise NotFound(f"no node {name!r}", kind="nodes", id=name)
-        if dry_run:
-            output.say(f"node {name} and {count:,} locations would go")
+        thing = f"{name} with {count:,} locations"
+        if not agreed(output, [thing], "node", yes=yes, dry_run=dry_run, verb="forget"):
             return
-        if not yes:
-            _ask(f"Forget node {name} and its {count:,} locations?", output.console.is_terminal)
         store.locations.forget(name)
         removed = store.locations.clear_node(name)
         if output.as_json:
             output.json({"node": name, "locations": removed})
         else:
             output.say(f"forgot node {name} and {removed:,} locations")
-
-
-def _ask(question: str, terminal: bool) -> None:
-    if not terminal:
-        raise InvalidArgument("this removes things; say --yes where nobody can be asked", what="yes")
-    typer.confirm(question, abort=True)
 
 
 @app.command("run")
@@ -117,12 +111,18 @@ def run(
         if not tls_cert or not tls_key:
             raise InvalidArgument("TLS needs --tls-cert and --tls-key", what="tls")
         tls = {"cert": tls_cert, "key": tls_key, "ca": tls_ca, "mutual": mutual}
-    ended = threading.Event()
+    ended, interrupted = threading.Event(), threading.Event()
+
+    def end(number: int, _frame: object) -> None:
+        if number == signal.SIGINT:
+            interrupted.set()
+        ended.set()
+
     with opened(context) as (shared, output), closing(stateroom.open(local, key_ring=key_ring())) as own:
         secret = f"file:{secret_file}"
         node = node_class(shared, own, name, secret=secret, listen=listen, advertise=advertise, ttl=ttl, tls=tls)
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: ended.set())
+            signal.signal(number, end)
         with node:
             if output.as_json:
                 output.line({"name": node.name, "address": node.address})
@@ -130,6 +130,8 @@ def run(
                 output.say(f"node {node.name} at {node.address}; Ctrl-C ends it")
             while not ended.wait(3600):
                 pass
+    if interrupted.is_set():
+        raise KeyboardInterrupt
 
 
 def _node_class() -> Any:

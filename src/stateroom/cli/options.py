@@ -1,7 +1,8 @@
 """Options that several verbs share, and how their words become values."""
 
+import json
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -9,8 +10,10 @@ import stateroom
 
 from ..errors import InvalidArgument
 
-Limit = Annotated[int, typer.Option(min=1, help="At most this many.")]
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="At most this many.")]
 All = Annotated[bool, typer.Option("--all", help="Everything, however many.")]
+Prefix = Annotated[str | None, typer.Option("--id-prefix", help="Ids that begin with this.")]
+OlderThan = Annotated[str | None, typer.Option("--older-than", help="Unchanged for this long: 90s, 15m, 2h, 30d.")]
 After = Annotated[
     str | None, typer.Option(help="Changed after this time: ISO 8601, or an age such as 90s, 15m, 2h, 3d.")
 ]
@@ -43,7 +46,14 @@ def duration_of(text: str, name: str) -> timedelta:
 
 def _age(text: str) -> timedelta | None:
     number, unit = text[:-1], text[-1:]
-    return timedelta(**{UNITS[unit]: int(number)}) if unit in UNITS and number.isdecimal() else None
+    if unit not in UNITS or not number.isdecimal() or len(number) > 9:
+        return None
+    try:
+        age = timedelta(**{UNITS[unit]: int(number)})
+        datetime.now(UTC) - age  # an age of more years than there are
+    except OverflowError:
+        return None
+    return age
 
 
 def position_of(text: str) -> str:
@@ -61,6 +71,21 @@ def label_of(text: str | None) -> tuple[str, str] | None:
     return key, value
 
 
-def given(**filters: object) -> dict[str, object]:
+def given(**filters: Any) -> dict[str, Any]:
     """The filters that were given; one that was not must not reach the query, where None would mean a value."""
     return {name: value for name, value in filters.items() if value is not None and value != []}
+
+
+def before_of(text: str | None) -> datetime | None:
+    """The time before which a record of --older-than was last changed."""
+    return None if text is None else datetime.now(UTC) - duration_of(text, "--older-than")
+
+
+def json_of(text: str | None, name: str) -> Any:
+    """The value that an option holds as JSON; None where it was not given."""
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InvalidArgument(f"{name} is no JSON: {error}", what=name, value=text) from error

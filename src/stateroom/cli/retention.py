@@ -8,11 +8,12 @@ import typer
 import stateroom
 
 from ..errors import NotFound
-from .options import duration_of
+from .confirm import DryRun, Yes, agreed, on_terminal
+from .options import All, Limit, duration_of
 from .output import Column
 from .session import opened
 
-app = typer.Typer(help="What ages out: list, set, delete, plan, run.", no_args_is_help=True)
+app = typer.Typer(help="What ages out, and when.", no_args_is_help=True)
 
 POLICIES = (Column("FAMILY", lambda p: p.family), Column("GOES WHEN", lambda p: p.why, fold=True))
 DUE = (
@@ -32,10 +33,12 @@ _AGE = "an age such as 90s, 15m, 2h, 30d."
 
 
 @app.command("list")
-def list_(context: typer.Context) -> None:
+def list_(context: typer.Context, limit: Limit = 100, everything: All = False) -> None:
     """List the policies."""
     with opened(context) as (store, output):
-        output.records(POLICIES, store.retention.list(), limit=None, empty="no policies: nothing ages out")
+        output.records(
+            POLICIES, store.retention.list(), limit=None if everything else limit, empty="no policies: nothing ages out"
+        )
 
 
 @app.command("set")
@@ -48,23 +51,22 @@ def set_(
         ),
     ],
     terminal_older_than: Annotated[
-        str | None, typer.Option(help=f"Terminal for so long (instances, executions, machines): {_AGE}")
+        str | None, typer.Option(help=f"Ended at least this long ago (instances, executions, machines): {_AGE}")
     ] = None,
     older_than: Annotated[
-        str | None, typer.Option(help=f"Last changed so long ago, whatever its state (any family): {_AGE}")
+        str | None, typer.Option(help=f"Unchanged for this long, whatever its state (any family): {_AGE}")
     ] = None,
     keep_latest: Annotated[
         int | None,
         typer.Option(
-            help="Not among so many that were changed last of its workflow, job, machine, DAG or run"
-            " (any but feed and once)."
+            help="Always keep this many newest of each workflow, job, machine, DAG or run (any but feed and once)."
         ),
     ] = None,
     max_pinned: Annotated[
-        str | None, typer.Option(help=f"When it goes though a checkpoint holds it back (feed): {_AGE}")
+        str | None, typer.Option(help=f"Goes after this long even if a checkpoint holds it back (feed): {_AGE}")
     ] = None,
 ) -> None:
-    """Set the policy of a family, in place of the one it had. Nothing goes before the next run.
+    """Set the policy of a family, in place of the one it had. Nothing is deleted until the next run.
 
     A record goes when all that its policy says is true of it.
     """
@@ -84,12 +86,19 @@ def set_(
 
 
 @app.command()
-def delete(context: typer.Context, family: Annotated[str, typer.Argument(help="Whose policy.")]) -> None:
-    """Forget the policy of a family: from then on nothing of it goes."""
+def delete(
+    context: typer.Context,
+    family: Annotated[str, typer.Argument(help="Whose policy.")],
+    yes: Yes = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Forget the policy of a family: from then on nothing of it is deleted."""
     with opened(context) as (store, output):
-        if not store.retention.delete(family):
+        if store.retention.get(family) is None:
             raise NotFound(f"there is no policy for {family!r}", kind="policies", id=family)
-        output.deleted(f"policy of {family}")
+        if agreed(output, [family], "policy", yes=yes, dry_run=dry_run):
+            store.retention.delete(family)
+            output.deleted(f"policy of {family}")
 
 
 @app.command()
@@ -102,18 +111,26 @@ def plan(context: typer.Context) -> None:
             return
         output.records(DUE, found.items, limit=None, empty="no policies: nothing ages out")
         if found.pins:
-            output.say("")
+            output.title("")
             output.table(PINS, found.pins)
 
 
 @app.command()
 def run(
     context: typer.Context,
-    max_records: Annotated[int, typer.Option(min=1, help="At most so many.")] = 1000,
-    max_seconds: Annotated[float, typer.Option(min=0.1, help="For at most about so long.")] = 10.0,
+    max_records: Annotated[int, typer.Option(min=1, help="Remove at most this many.")] = 1000,
+    max_seconds: Annotated[float, typer.Option(min=0.1, help="Stop after about this many seconds.")] = 10.0,
+    dry_run: DryRun = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask (on a terminal it does).")] = False,
 ) -> None:
-    """Remove what may go, in small commits that let writers through."""
+    """Remove what the policies let go, in small commits that let writers through. --dry-run is `retention plan`."""
+    if dry_run:
+        plan(context)
+        return
     with opened(context) as (store, output):
+        if not yes and on_terminal(output):
+            due = [f"{due.count:,} {due.family}" for due in store.retention.plan().items if due.count]
+            agreed(output, due, "kind of record", yes=False, dry_run=False)
         went = store.retention.run(max_records=max_records, max_seconds=max_seconds)
         if output.as_json:
             output.json(went)

@@ -6,17 +6,19 @@ from typing import Annotated
 import typer
 
 from ..errors import NotFound
+from .confirm import DryRun, Yes, agreed
 from .options import All, Limit
 from .output import Column
-from .session import opened
+from .session import opened, paged
 
-app = typer.Typer(help="Consistent cuts of a run: list, show, delete.", no_args_is_help=True)
+app = typer.Typer(help="Consistent cuts of a run.", no_args_is_help=True)
 
 COLUMNS = (
     Column("TIMESTAMP", lambda s: str(s.timestamp), "right"),
     Column("ENTITIES", lambda s: f"{s.count:,}", "right"),
     Column("BYTES", lambda s: f"{s.bytes:,}", "right"),
 )
+RUNS = (Column("RUN", lambda name: name, fold=True),)
 ENTITIES = (Column("ENTITY", lambda pair: pair[0], fold=True), Column("STATE", lambda pair: pair[1]))
 
 Run = Annotated[str, typer.Argument(help="The run.")]
@@ -51,10 +53,32 @@ def show(
             output.json({**facts, "entities": dict(entities)})
             return
         output.fields(facts)
-        output.say("")
+        output.title("")
         output.table(ENTITIES, entities)
         if not everything and found.count > limit:
             output.note(f"the first {limit} of {found.count:,}; --limit N or --all shows more")
+
+
+@app.command()
+def runs(
+    context: typer.Context,
+    prefix: Annotated[str, typer.Option(help="Runs whose names begin with this.")] = "",
+    limit: Limit = 100,
+    everything: All = False,
+) -> None:
+    """List the runs that have savepoints, or were initialised."""
+    most = None if everything else limit
+    with opened(context) as (store, output):
+        found = paged(output, lambda **page: store.savepoints.runs(prefix, **page), most)
+        output.records(RUNS, found, limit=most, empty="no runs")
+
+
+@app.command()
+def count(context: typer.Context, run: Run) -> None:
+    """Count the savepoints of one run."""
+    with opened(context) as (store, output):
+        number = len(store.savepoints.list(run))
+        output.json({"count": number}) if output.as_json else output.say(str(number))
 
 
 @app.command()
@@ -62,12 +86,21 @@ def delete(
     context: typer.Context,
     run: Run,
     keep: Annotated[int | None, typer.Option(min=1, help="Keep the newest N and the run.")] = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Delete a run with all its savepoints; with --keep only the older ones."""
     with opened(context) as (store, output):
+        if not store.savepoints.initialized(run):
+            raise NotFound(f"no run {run!r}", kind="savepoints", id=run)
+        savepoints = [f"{run} {timestamp}" for timestamp in store.savepoints.list(run)]
+        going = savepoints if keep is None else savepoints[: max(len(savepoints) - keep, 0)]
+        if not agreed(
+            output, going or [run], "savepoint", yes=yes or (keep is not None and not going), dry_run=dry_run
+        ):
+            return
         if keep is not None:
-            count = store.savepoints.keep(run, keep)
-            output.deleted(f"{count} savepoints of {run}")
+            output.deleted(f"{store.savepoints.keep(run, keep)} savepoints of {run}")
         elif store.savepoints.delete_run(run):
             output.deleted(f"run {run}")
         else:

@@ -1,6 +1,5 @@
 """`stateroom demo`."""
 
-import re
 import time
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ import typer
 import stateroom
 
 from ...errors import InvalidArgument
+from ..safe import masked
 from ..session import session
 from . import view
 from .conductor import Conductor, Outcome
@@ -51,11 +51,11 @@ def demo(
         outcome = Conductor(store, url, here.namespace, bar, kills=kills, seed=seed, pace=pace).conduct(files)
     seconds = time.perf_counter() - started
     if here.output.as_json:
-        here.output.json({"run": outcome.run, "url": _shown(url), **_keys(outcome), "seconds": round(seconds, 2)})
+        here.output.json({"run": outcome.run, "url": masked(url), **_keys(outcome), "seconds": round(seconds, 2)})
     else:
         view.report(here.output.console, outcome, seconds)
-        where = str(Path(url).resolve()) if "://" not in url else _shown(url)
-        view.signpost(here.output.console, where, _shown(url), outcome, _example(outcome))
+        where = str(Path(url).resolve()) if "://" not in url else masked(url)
+        view.signpost(here.output.console, where, masked(url), outcome, _example(outcome))
     if outcome.differences:
         raise typer.Exit(1)
 
@@ -68,8 +68,3 @@ def _keys(outcome: Outcome) -> dict[str, object]:
 def _example(outcome: Outcome) -> str:
     """An execution worth a look: one that was restarted, else any."""
     return next(iter([*outcome.tally.restarted, *outcome.tally.completions]), outcome.run)
-
-
-def _shown(url: str) -> str:
-    """The url without its password: what is printed ends up in logs."""
-    return re.sub(r"(://[^:/@]*:)[^@]*@", r"\1***@", url)

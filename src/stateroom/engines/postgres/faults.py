@@ -119,7 +119,9 @@ def _map(code: str, text: str, *, ended: bool) -> StoreError:
         return NotFound(f"{text}: the tables are gone or were never made", kind="database")
     if code in _RIGHTS:
         return InvalidArgument(
-            f"{text}: the role of the url lacks a right; docs/operate/postgresql.md lists what it needs", what="url"
+            f"{text}: the role of the url lacks a right; docs/operate/postgresql.md lists what it needs",
+            what="url",
+            outside=True,
         )
     if ended or code in _UNAVAILABLE or code[:2] in _UNAVAILABLE_CLASSES:
         return Unavailable(f"{text}: nothing was changed; try again")
@@ -145,9 +147,9 @@ def cannot_connect(error: psycopg.Error, where: str) -> StoreError:
     """Return the error for a connection that was not made. libpq gives no code, only the server's English text."""
     reason = " ".join(str(error).split())
     if "password authentication failed" in reason or "no pg_hba.conf entry" in reason:
-        return InvalidArgument(f"{where} refuses the role of the url: {reason}", what="url")
+        return InvalidArgument(f"{where} refuses the role of the url: {reason}", what="url", outside=True)
     if "does not exist" in reason and ("database" in reason or "role" in reason):
-        return InvalidArgument(f"{where}: {reason}; create it, or correct the url", what="url")
+        return InvalidArgument(f"{where}: {reason}; create it, or correct the url", what="url", outside=True)
     return Unavailable(f"cannot connect to {where}: {reason}; check that the server runs and the url is right")
 
 

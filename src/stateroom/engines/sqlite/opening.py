@@ -144,7 +144,9 @@ def _inspect(
                 return None
             raise NotFound(f"{path} is an empty database; create=True fills it", kind="database", id=path)
         if opened.readonly("main"):
-            raise _refused(path, "this user may not write it; grant write permission on the file and its folder")
+            raise _refused(
+                path, "this user may not write it; grant write permission on the file and its folder", outside=True
+            )
         if opened.pragma("journal_mode") != "wal":
             opened.pragma("journal_mode", "wal")
         check_log(opened, path)
@@ -185,7 +187,7 @@ def _is_ours(opened: apsw.Connection, path: str, vfs: str) -> bool:
             supported=FORMAT,
         )
     if opened.reserve_bytes("main") and not (vfs or _checksums()):
-        raise _refused(path, "its pages carry checksums, which this build of apsw cannot keep; install apsw's wheel")
+        raise _refused(path, "its pages carry checksums, which this build of apsw cannot keep; install apsw's wheel", outside=True)
     return True
 
 
@@ -289,5 +291,5 @@ def opening_error(error: apsw.Error, path: str) -> StoreError:
             return mapped(error, path)
 
 
-def _refused(path: str, why: str) -> InvalidArgument:
-    return InvalidArgument(f"cannot open {path}: {why}", what="url", value=path)
+def _refused(path: str, why: str, **fields: bool) -> InvalidArgument:
+    return InvalidArgument(f"cannot open {path}: {why}", what="url", value=path, **fields)
