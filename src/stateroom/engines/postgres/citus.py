@@ -59,7 +59,9 @@ def spread(schema: str, where: str) -> Dialogue[None]:
     s = f'"{schema}"'
     (extension,) = yield [Statement(EXTENSION.encode())]
     if not extension.ntuples:
-        raise InvalidArgument(f"{where} has no Citus: CREATE EXTENSION citus on every node first", what="url", outside=True)
+        raise InvalidArgument(
+            f"{where} has no Citus: CREATE EXTENSION citus on every node first", what="url", outside=True
+        )
     (version,) = yield [Statement(VERSION.encode())]
     release = _release((version.get_value(0, 0) or b"").decode())
     yield from _transaction(_distribute(schema, s, release))

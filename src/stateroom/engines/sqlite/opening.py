@@ -187,7 +187,9 @@ def _is_ours(opened: apsw.Connection, path: str, vfs: str) -> bool:
             supported=FORMAT,
         )
     if opened.reserve_bytes("main") and not (vfs or _checksums()):
-        raise _refused(path, "its pages carry checksums, which this build of apsw cannot keep; install apsw's wheel", outside=True)
+        raise _refused(
+            path, "its pages carry checksums, which this build of apsw cannot keep; install apsw's wheel", outside=True
+        )
     return True
 
 
