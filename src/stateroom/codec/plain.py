@@ -55,8 +55,8 @@ def plain(value: Any) -> Any:
         return sorted(map(plain, value), key=json.dumps)
     if isinstance(value, range):
         return str(value)
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return {name: plain(item) for name, item in zip(value._fields, value, strict=True)}
+    if isinstance(value, tuple) and (names := getattr(value, "_fields", None)) is not None:
+        return {name: plain(item) for name, item in zip(names, value, strict=True)}
     if isinstance(value, list | tuple) or type(value).__name__ == "deque":
         return list(map(plain, value))
     return _object(value)

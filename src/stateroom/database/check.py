@@ -98,7 +98,7 @@ Audit = Callable[[Reader, int], Awaitable[list[Problem]]]
 
 def _auditors() -> list[Audit]:
     """The functions that look at rows which belong to no record, as the table of row kinds names them."""
-    package = __package__.rpartition(".")[0]
+    package = __name__.split(".")[0]
     modules = dict.fromkeys(kind.auditor for kind in keys.ROWS.values() if kind.auditor)
     return [import_module(f"{package}.{module}").audit for module in modules]
 

@@ -19,6 +19,7 @@ async def audit_values(look: Look) -> list[Problem]:
         async for rows in look.runs(f"values of {family}", prefix):
             for row in rows:
                 rest = row.key[len(look.scope.prefix) :]
+                owner = readable(rest[len(tag) :])
                 try:
                     owner = owner_of(rest)
                     data = await wrapper.fetch(look.reader.look_at(owner), row.key, wrapper_in(look.scope, row) or b"")

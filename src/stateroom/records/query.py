@@ -146,9 +146,11 @@ class Query(Generic[T]):
 
     async def _keep_places(self) -> tuple[set[bytes], list[Place]]:
         """Return what moved while all places were read, and the places of the others."""
+        places: dict[bytes, Place] = {}
+        moved: set[bytes] = set()
         for _ in range(_RESTARTS):
             watch = await self._watch()
-            places: dict[bytes, Place] = {}
+            places = {}
             async for place in await self._places(None, _BATCH):
                 places.setdefault(place.tail, place)
             try:
@@ -156,8 +158,6 @@ class Query(Generic[T]):
             except PrunedError:
                 continue
             break
-        else:
-            moved = set()
         return moved, [place for tail, place in places.items() if tail not in moved]
 
     async def _fill(self, limit: int | None, after: Any, *, proven: bool = True) -> list[Match[T]]:

@@ -83,17 +83,21 @@ def open(
     chosen = _prepare(durability, codec, key_ring, parts)
     keys.namespace(namespace)
     connect = urls.connect(where)
-    engine = connect(where, **_options(connect, durability, create, parts, read_only))
+    engine: Any = connect(where, **_options(connect, durability, create, parts, read_only))
     if read_only:
         engine = ReadOnlyEngine(engine)
     try:
         chosen = run_now(fitting_codec(Inline(engine), chosen, writable=not read_only))
-        if isinstance(engine, Describing):
-            engine.describe(views.NUMBER, views.views())
+        _describe(engine)
     except BaseException:
         engine.close()
         raise
     return Store(engine, _shown(where), namespace=namespace, codec=chosen, clock=clock or SystemClock())
+
+
+def _describe(engine: object) -> Any:
+    """Have an engine that offers views make them; gives what is to be awaited where it is one for event loops."""
+    return engine.describe(views.NUMBER, views.views()) if isinstance(engine, Describing) else None
 
 
 def open_async(
@@ -164,8 +168,9 @@ async def _open_async(
             engine = AsyncReadOnlyEngine(engine)
         try:
             chosen = await fitting_codec(engine, chosen, writable=not read_only)
-            if isinstance(engine, Describing):
-                await engine.describe(views.NUMBER, views.views())
+            described = _describe(engine)
+            if described is not None:
+                await described
         except BaseException:
             await engine.close()
             raise

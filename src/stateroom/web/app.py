@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
@@ -118,7 +118,7 @@ async def _feed(server: Server, request: Request, token: Token) -> Response:
         raise HttpError(503, "unavailable", f"{STREAMS} clients follow the feed already", retry_after="5")
     events = await feed.stream_of(store, query, request.headers.get("last-event-id"))
 
-    async def counted() -> Any:
+    async def counted() -> AsyncIterator[bytes]:
         server.served.streams += 1
         try:
             async for event in events:

@@ -55,11 +55,11 @@ def _tokens(tokens: Tokens) -> list[Token]:
     if tokens is None:
         return []
     if isinstance(tokens, Mapping):
-        given = [Token(secret, _may_write(kind)) for secret, kind in tokens.items()]
+        given = [Token(str(secret), _may_write(kind)) for secret, kind in tokens.items()]
     elif isinstance(tokens, str | bytes):
         raise InvalidArgument("tokens is one text; give a collection of tokens", what="tokens")
     else:
-        given = [token if isinstance(token, Token) else Token(token) for token in tokens]
+        given = [token if isinstance(token, Token) else Token(str(token)) for token in tokens]
     for token in given:
         if not isinstance(token.secret, str) or len(token.secret.encode()) < LEAST_BYTES:
             raise InvalidArgument(

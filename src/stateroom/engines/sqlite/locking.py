@@ -10,9 +10,11 @@ from typing import Any
 from ...errors import InvalidArgument, Unavailable
 
 try:
-    import fcntl
+    import fcntl as _fcntl
+
+    fcntl: Any = _fcntl
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None
 try:
     import msvcrt as _msvcrt
 

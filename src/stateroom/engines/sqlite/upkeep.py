@@ -40,6 +40,7 @@ class Opening(Protocol):
 
     def open(self) -> apsw.Connection:
         """A new connection, which the caller closes."""
+        ...
 
 
 class Upkeep:

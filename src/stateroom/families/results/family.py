@@ -374,7 +374,8 @@ class Results(Family[M]):
         expiry(self._scope, ttl)
 
         def ask(key: str, inputs: Any, compute: Callable[[], Any]) -> Any:
-            return self.memo(dag, key, inputs, compute, ttl=ttl, timeout=timeout, ignore=ignore)
+            results: Any = self
+            return results.memo(dag, key, inputs, compute, ttl=ttl, timeout=timeout, ignore=ignore)
 
         return lambda function: decorate(function, ask, name, suspends=self._scope.suspends)
 

@@ -192,8 +192,8 @@ async def save_changes(
                     what="timestamp",
                     value=timestamp,
                 )
+            update = _Update(scope, reader, timestamp, head, point, base)
             try:
-                update = _Update(scope, reader, timestamp, head, point, base)
                 await update.prepare(entries, gone)
                 return await finish(update.finish)
             except _Moved as moved:
