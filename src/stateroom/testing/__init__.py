@@ -6,7 +6,7 @@ import pytest
 pytest.register_assert_rewrite(
     *(f"{__name__}.{name}" for name in ("harness", "commits", "reading", "bounds", "living", "model", "async_engine")),
     *(f"{__name__}.{name}" for name in ("family_harness", "instance_cases", "unique_cases", "execution_cases")),
-    *(f"{__name__}.{name}" for name in ("feed_cases", "feed_races")),
+    *(f"{__name__}.{name}" for name in ("feed_cases", "feed_races", "adapters")),
 )
 
 from .engine_suite import async_engine_suite, engine_suite  # noqa: E402
