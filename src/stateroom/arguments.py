@@ -46,10 +46,10 @@ def optional_name(value: Any, what: str, limit: int = NAME_BYTES) -> str | None:
 
 def prefix(value: Any, what: str) -> str:
     """The text that names begin with: at most 256 bytes of UTF-8, no NUL; the empty one begins all."""
-    given = text(value, what)
-    if given == "" or given.isspace():  # a name may begin with a blank
-        return given
-    return name(given, what)
+    checked = text(value, what)
+    if checked == "" or checked.isspace():  # a name may begin with a blank
+        return checked
+    return name(checked, what)
 
 
 def names(values: Any, what: str) -> tuple[str, ...]:
@@ -72,8 +72,8 @@ def choice(value: Any, what: str, allowed: Collection[str]) -> str:
     if value.__class__ is not str and isinstance(value, str):
         value = str.__str__(value)
     if not isinstance(value, str) or value not in allowed:
-        known = ", ".join(allowed if isinstance(allowed, tuple | list | Mapping) else sorted(allowed))
-        raise InvalidArgument(f"unknown {what} {value!r}; one of {known}", what=what, value=value)
+        names = ", ".join(allowed if isinstance(allowed, tuple | list | Mapping) else sorted(allowed))
+        raise InvalidArgument(f"unknown {what} {value!r}; one of {names}", what=what, value=value)
     return value
 
 
@@ -111,8 +111,8 @@ def number(value: Any, what: str, *, least: int = 0, most: int = INT64_MAX) -> i
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidArgument(f"{what} must be an int, not {type(value).__name__}", what=what, value=value)
     if not least <= value <= most:
-        shown = value if abs(value) < 1 << 128 else f"a number of {value.bit_length()} bits"
-        raise InvalidArgument(f"{what} is {shown}; use {least} to {most}", what=what, value=value)
+        label = value if abs(value) < 1 << 128 else f"a number of {value.bit_length()} bits"
+        raise InvalidArgument(f"{what} is {label}; use {least} to {most}", what=what, value=value)
     return int(value)
 
 
@@ -154,7 +154,7 @@ def later(now: int, length: int, what: str) -> int:
 
 def _short(value: Any) -> str:
     try:
-        shown = repr(value)
+        result = repr(value)
     except ValueError:  # an int of more digits than Python prints
-        shown = "a very long int"
-    return shown if len(shown) <= 100 else f"{shown[:97]}..."
+        result = "a very long int"
+    return result if len(result) <= 100 else f"{result[:97]}..."

@@ -248,9 +248,9 @@ def validate(batch: Batch) -> None:
         raise InvalidArgument(f"a batch of {size} bytes; at most {BATCH_BYTES}", what="batch", value=size)
 
 
-def _key_size(key: bytes, more: int = 0) -> int:
-    size = len(key) + more
-    if not more < size <= KEY_BYTES:
+def _key_size(key: bytes, suffix_size: int = 0) -> int:
+    size = len(key) + suffix_size
+    if not suffix_size < size <= KEY_BYTES:
         raise InvalidArgument(f"a key of {size} bytes; 1 to {KEY_BYTES}", what="key", value=key[:64])
     return size
 

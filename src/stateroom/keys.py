@@ -181,9 +181,9 @@ def part_of(prefix: bytes, root: str, parts: int) -> int:
 check_number = arguments.number
 
 
-def row_tag(rest: bytes) -> bytes | None:
+def row_tag(suffix: bytes) -> bytes | None:
     """The tag that a key begins with after its namespace; None for one that this version does not know."""
     for size in (2, 1):
-        if rest[:size] in ROWS:
-            return rest[:size]
+        if suffix[:size] in ROWS:
+            return suffix[:size]
     return None

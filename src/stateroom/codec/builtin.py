@@ -42,21 +42,21 @@ def factory_name(value: Any, registered: Names) -> list[Any] | None:
     name = registered(factory) if isinstance(factory, type) else None
     if name is not None:
         return [1, name]
-    shown = getattr(factory, "__qualname__", repr(factory))
+    label = getattr(factory, "__qualname__", repr(factory))
     raise TypeError(
-        f"a defaultdict whose factory is {shown} is not kept; use a built-in type or a registered one as its factory"
+        f"a defaultdict whose factory is {label} is not kept; use a built-in type or a registered one as its factory"
     )
 
 
-def factory(kept: Any, types: Callable[[str], Any]) -> Any:
+def factory(state: Any, types: Callable[[str], Any]) -> Any:
     """The factory of what `factory_name` gave. Raises ValueError."""
-    if kept is None:
+    if state is None:
         return None
-    registered, name = kept
-    made = types(name) if registered else _FACTORIES.get(name)
-    if made is None:
+    registered, name = state
+    result = types(name) if registered else _FACTORIES.get(name)
+    if result is None:
         raise ValueError(f"{name!r} is no factory that is known here; register the type under this name")
-    return made
+    return result
 
 
 def parts(value: Any, registered: Names) -> list[Any] | None:
@@ -80,9 +80,9 @@ def rebuild(tag: int, state: list[Any], types: Callable[[str], Any]) -> Any:
     if tag == tags.COUNTER:
         return Counter(mapping(state))
     if tag == tags.NAMESPACE:
-        made = SimpleNamespace()
-        made.__dict__.update(mapping(state))
-        return made
+        namespace = SimpleNamespace()
+        namespace.__dict__.update(mapping(state))
+        return namespace
     if not state:
         raise ValueError("not the parts of a container")
     if tag == tags.DEQUE:

@@ -37,29 +37,29 @@ class Codec:
     def encode(self, value: Any) -> bytes:
         """The bytes of a value. Raises `InvalidArgument` with `path` (``$.a[3].b``) and the type that is refused."""
         # `Pass.pack` in place, for this is called for every record.
-        one = self._packer.take()
-        before = one.calls
+        walk = self._packer.take()
+        before = walk.calls
         try:
-            data = packb(value, one.first, OPTIONS)
+            data = packb(value, walk.first, OPTIONS)
         except TypeError as error:
-            return self._walked(value, one, error)
+            return self._walked(value, walk, error)
         if not clear(data):
-            return self._walked(value, one, None, data, before)
-        self._packer.give(one)
+            return self._walked(value, walk, None, data, before)
+        self._packer.give(walk)
         return data
 
     def _walked(
-        self, value: Any, one: Pass, error: TypeError | None, data: bytes | None = None, before: int = 0
+        self, value: Any, walk: Pass, error: TypeError | None, data: bytes | None = None, before: int = 0
     ) -> bytes:
-        if one.error is not None:
-            raise self._refused(value, one.error) from one.error
+        if walk.error is not None:
+            raise self._refused(value, walk.error) from walk.error
         if error is not None and from_handler(error):
             raise error
         try:
-            data = one.walked(value) if data is None else one.checked(value, data, before)
+            data = walk.walked(value) if data is None else walk.checked(value, data, before)
         except Exception as failed:
             raise self._refused(value, failed) from failed
-        self._packer.give(one)
+        self._packer.give(walk)
         return data
 
     def _refused(self, value: Any, error: BaseException) -> BaseException:
@@ -184,16 +184,16 @@ class Codec:
 
     def with_key_ring(self, key_ring: "crypto.KeyRing | None") -> Self:
         """The same codec, with the same registered types now and later, that encrypts with `key_ring`."""
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
-        other.key_ring = key_ring
-        return other
+        codec = object.__new__(type(self))
+        codec.__dict__.update(self.__dict__)
+        codec.key_ring = key_ring
+        return codec
 
     def locked(self, reason: str) -> Self:
         """The same codec, that protects nothing and says why: for a store whose values have other keys than this."""
-        other = self.with_key_ring(self.key_ring)
-        other._locked = reason
-        return other
+        codec = self.with_key_ring(self.key_ring)
+        codec._locked = reason
+        return codec
 
     def protect(self, bound: bytes, data: bytes) -> bytes:
         """Encrypt where a key ring is set; `bound` (where the data belongs) must be given again to `reveal`.

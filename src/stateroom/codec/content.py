@@ -29,10 +29,10 @@ class Hasher:
         return self._hashed.hexdigest()
 
     def _digest(self, value: Any) -> bytes:
-        other = Hasher(self._encode, Registry())
-        other._types = self._types
-        other._add(value)
-        return other._hashed.digest()
+        hasher = Hasher(self._encode, Registry())
+        hasher._types = self._types
+        hasher._add(value)
+        return hasher._hashed.digest()
 
     def _add(self, value: Any) -> None:
         kind = type(value)
@@ -73,9 +73,9 @@ class Hasher:
         self._hashed.update(b"v%d:" % len(code) + code)
 
     def _many(self, tag: bytes, parts: Iterable[bytes]) -> None:
-        each = list(parts)
-        self._hashed.update(b"%b%d:" % (tag, len(each)))
-        for part in each:
+        items = list(parts)
+        self._hashed.update(b"%b%d:" % (tag, len(items)))
+        for part in items:
             self._hashed.update(b"%d:" % len(part) + part)
 
     def _items(self, tag: bytes, items: Any) -> None:
@@ -87,8 +87,8 @@ class Hasher:
             self._add(item)
 
     def _pairs(self, tag: bytes, pairs: Iterable[tuple[Any, Any]]) -> None:
-        each = sorted(((self._digest(key), value) for key, value in pairs), key=lambda pair: pair[0])
-        self._hashed.update(b"%b%d:" % (tag, len(each)))
-        for key, value in each:
+        items = sorted(((self._digest(key), value) for key, value in pairs), key=lambda pair: pair[0])
+        self._hashed.update(b"%b%d:" % (tag, len(items)))
+        for key, value in items:
             self._hashed.update(key)
             self._add(value)

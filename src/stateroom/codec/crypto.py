@@ -63,9 +63,9 @@ class KeyRing:
 
     def cipher(self, name: str) -> Any:
         """The cipher under a key id. Raises `Undecodable` naming the id that is missing."""
-        found = self._keys.get(name)
-        if found is not None:
-            return found
+        cipher = self._keys.get(name)
+        if cipher is not None:
+            return cipher
         if self._fetch is not None:
             with self._lock:
                 if name not in self._keys:
@@ -86,10 +86,10 @@ class KeyRing:
     def from_text(cls, text: str, *, source: str = "text", plain: bool = True) -> Self:
         """Keys from JSON: ``{"current": "2026", "keys": {"2026": "<base64>"}, "naming": "<base64>"}``."""
         try:
-            found = json.loads(text)
-            keys = {name: base64.b64decode(key, validate=True) for name, key in found["keys"].items()}
-            naming = base64.b64decode(found["naming"], validate=True)
-            current = found["current"]
+            document = json.loads(text)
+            keys = {name: base64.b64decode(key, validate=True) for name, key in document["keys"].items()}
+            naming = base64.b64decode(document["naming"], validate=True)
+            current = document["current"]
         except (ValueError, LookupError, TypeError, AttributeError, binascii.Error) as error:
             # Chaining would show the text, and with it the keys, in a traceback.
             raise InvalidArgument(
@@ -124,26 +124,26 @@ class KeyRing:
 
         Raises `AlreadyExists` when there is a file: keys are never overwritten.
         """
-        made = {"current": _key_id(name), "keys": {name: _new_key()}, "naming": _new_key()}
+        document = {"current": _key_id(name), "keys": {name: _new_key()}, "naming": _new_key()}
         try:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError as error:
             raise AlreadyExists(f"{os.fspath(path)} is there already", kind="key ring", id=os.fspath(path)) from error
-        _write(handle, made)
+        _write(handle, document)
 
     @staticmethod
     def rotate(path: str | os.PathLike[str], name: str) -> None:
         """Add a new key to a file and make it the current one; the others stay, to read what was written under them."""
         KeyRing.from_file(path)
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-        if _key_id(name) in found["keys"]:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        if _key_id(name) in document["keys"]:
             raise AlreadyExists(f"{os.fspath(path)} has a key {name!r}", kind="key", id=name)
-        found["keys"][name] = _new_key()
-        found["current"] = name
-        beside = f"{os.fspath(path)}.new"
+        document["keys"][name] = _new_key()
+        document["current"] = name
+        temporary = f"{os.fspath(path)}.new"
         # Whole or not at all: a half-written key ring would lose every value.
-        _write(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), found)
-        Path(beside).replace(path)
+        _write(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), document)
+        Path(temporary).replace(path)
 
 
 def _new_key() -> str:
@@ -221,8 +221,10 @@ def _invalid_tag() -> type[Exception]:
 def _name(data: bytes) -> tuple[str, int]:
     """The key id in the head, and where the nonce starts."""
     if data[:2] != _ENCRYPTED:
-        found = data[1] if len(data) > 1 else None
-        raise UnsupportedFormat(f"an encrypted value of format {found}; this version reads 1", found=found, supported=1)
+        number = data[1] if len(data) > 1 else None
+        raise UnsupportedFormat(
+            f"an encrypted value of format {number}; this version reads 1", found=number, supported=1
+        )
     size = data[2] if len(data) > 2 else 0
     text = data[3 : 3 + size]
     if len(text) != size or not 1 <= size <= ID_BYTES:

@@ -35,13 +35,13 @@ def may_hold_bytes(data: bytes) -> bool:
 
 def _may(data: bytes, header: bytes, width: int, size: int) -> bool:
     at = data.find(header)
-    found = 0
+    count = 0
     while at >= 0:
         content = at + 1 + width
         if content + int.from_bytes(data[at + 1 : content], "big") <= size and not _in_number(data, at):
             return True
-        found += 1
-        if found > _MANY:
+        count += 1
+        if count > _MANY:
             return True
         at = data.find(header, at + 1)
     return False

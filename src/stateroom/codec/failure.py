@@ -46,16 +46,16 @@ def describe(error: BaseException) -> ErrorRecord:
     return _describe(error, DEPTH, {id(error)})
 
 
-def _describe(error: BaseException, depth: int, seen: set[int]) -> ErrorRecord:
+def _describe(error: BaseException, depth: int, visited: set[int]) -> ErrorRecord:
     following: BaseException | None = error.__cause__
     if following is None and not error.__suppress_context__:
         following = error.__context__
     cause = None
-    if following is not None and depth > 1 and id(following) not in seen:
-        cause = _describe(following, depth - 1, seen | {id(following)})
+    if following is not None and depth > 1 and id(following) not in visited:
+        cause = _describe(following, depth - 1, visited | {id(following)})
     members: list[ErrorRecord] = []
     if isinstance(error, BaseExceptionGroup) and depth > 1:
-        members = [_describe(one, depth - 1, seen | {id(one)}) for one in error.exceptions[:MEMBERS]]
+        members = [_describe(member, depth - 1, visited | {id(member)}) for member in error.exceptions[:MEMBERS]]
     notes = getattr(error, "__notes__", ())
     return ErrorRecord(
         type=_clean(_text(type(error).__qualname__)),

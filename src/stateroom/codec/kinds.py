@@ -90,10 +90,10 @@ def _constant(value: Any) -> Callable[[], Any]:
 
 def _assemble(kind: type, defaults: dict[str, Callable[[], Any]]) -> Load:
     def load(state: Any) -> Any:
-        made: Any = object.__new__(kind)
+        instance: Any = object.__new__(kind)
         for name, value in _complete(kind, state, defaults).items():
-            object.__setattr__(made, name, value)
-        return made
+            object.__setattr__(instance, name, value)
+        return instance
 
     return load
 
@@ -135,18 +135,18 @@ def _struct(kind: Any) -> tuple[Dump, Load]:
 
     def load(state: Any) -> Any:
         full = _complete(kind, state, defaults)
-        made = kind(**full)
+        instance = kind(**full)
         if changes:
             for name, value in full.items():
-                msgspec.structs.force_setattr(made, name, value)
-        return made
+                msgspec.structs.force_setattr(instance, name, value)
+        return instance
 
     return msgspec.structs.asdict, load
 
 
 def _namedtuple(kind: Any) -> tuple[Dump, Load]:
-    known = dict(kind._field_defaults)
-    defaults = {name: _constant(known.get(name, _MISSING)) for name in kind._fields}
+    declared = dict(kind._field_defaults)
+    defaults = {name: _constant(declared.get(name, _MISSING)) for name in kind._fields}
 
     def load(state: Any) -> Any:
         full = _complete(kind, state, defaults)
@@ -179,16 +179,16 @@ def _pydantic(kind: Any) -> tuple[Dump, Load]:
         return [fields, sorted(state["__pydantic_fields_set__"]), extra, private]
 
     def load(state: Any) -> Any:
-        fields, given, extra, private = state
-        made = kind.__new__(kind)
-        made.__setstate__(
+        fields, field_names, extra, private = state
+        instance = kind.__new__(kind)
+        instance.__setstate__(
             {
                 "__dict__": _complete(kind, fields, {n: default(f) for n, f in kind.model_fields.items()}),
-                "__pydantic_fields_set__": set(given),
+                "__pydantic_fields_set__": set(field_names),
                 "__pydantic_extra__": extra,
                 "__pydantic_private__": private,
             }
         )
-        return made
+        return instance
 
     return dump, load

@@ -32,8 +32,8 @@ def locate(value: Any, packer: Packer, registry: Registry) -> tuple[str, str] | 
     """The path of the first part that is refused, and why; None where no part of it is."""
     try:
         _Search(packer, registry).visit(value, "$", ())
-    except Found as found:
-        return short(found.path), found.reason
+    except Found as place:
+        return short(place.path), place.reason
     except RecursionError:
         return "$", "nested deeper than the stack of this thread allows"
     return None

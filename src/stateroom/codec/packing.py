@@ -63,9 +63,9 @@ class Packer:
     def __init__(self) -> None:
         self._names: dict[type, str] = {}
         self.encoders: dict[type, Encoder] = {
-            tuple: lambda one, value, depth: Ext(tags.TUPLE, one.pack(list(value), depth)),
-            set: lambda one, value, depth: Ext(tags.SET, one.pack_set(value, depth)),
-            frozenset: lambda one, value, depth: Ext(tags.FROZENSET, one.pack_set(value, depth)),
+            tuple: lambda walk, value, depth: Ext(tags.TUPLE, walk.pack(list(value), depth)),
+            set: lambda walk, value, depth: Ext(tags.SET, walk.pack_set(value, depth)),
+            frozenset: lambda walk, value, depth: Ext(tags.FROZENSET, walk.pack_set(value, depth)),
             failure.ErrorRecord: lambda _, value, __: _failure(value),
             Raw: _raw,
         }
@@ -78,13 +78,13 @@ class Packer:
 
     def _container(self, tag: int) -> Encoder:
         names = self._names.get
-        return lambda one, value, depth: Ext(tag, one.pack(builtin.parts(value, names), depth))
+        return lambda walk, value, depth: Ext(tag, walk.pack(builtin.parts(value, names), depth))
 
     def add(self, entry: Registered) -> None:
         """Encode instances of a registered type, and only of exactly that type."""
 
-        def encode(one: "Pass", value: Any, depth: int) -> Ext:
-            return Ext(tags.NAMED, one.pack([entry.name, entry.version, entry.dump(value)], depth))
+        def encode(walk: "Pass", value: Any, depth: int) -> Ext:
+            return Ext(tags.NAMED, walk.pack([entry.name, entry.version, entry.dump(value)], depth))
 
         self.encoders[entry.type] = encode
         self._names[entry.type] = entry.name
@@ -105,16 +105,16 @@ class Packer:
         except IndexError:
             return Pass(self)
 
-    def give(self, one: "Pass") -> None:
+    def give(self, walk: "Pass") -> None:
         """Take a pass back, unless something was raised in it."""
-        if one.error is None:
-            self._free.append(one)
+        if walk.error is None:
+            self._free.append(walk)
 
     def encoder(self, value: Any) -> Encoder:
         """How to encode what is not in the table."""
-        known = arrays.encoder(value)
-        if known is not None:
-            return _simple(*known)
+        array = arrays.encoder(value)
+        if array is not None:
+            return _simple(*array)
         if isinstance(value, BaseException):
             return lambda _, error, __: _failure(failure.describe(error))
         raise Refused(refusal(value))
@@ -154,13 +154,13 @@ class Pass:
         return self._callbacks[depth]
 
     def _answers(self, below: int) -> Generator[Ext, Any, None]:
-        encoders, other = self._packer.encoders, self._packer.encoder
+        encoders, fallback = self._packer.encoders, self._packer.encoder
         answer: Any = None
         try:
             while True:
                 value = yield answer
                 self.calls += 1
-                answer = (encoders.get(type(value)) or other(value))(self, value, below)
+                answer = (encoders.get(type(value)) or fallback(value))(self, value, below)
         except GeneratorExit:
             raise
         except BaseException as error:
@@ -240,11 +240,11 @@ class Pass:
         changed = items
         for at, item in enumerate(items):
             if type(item) not in _LEAVES:
-                other = self._rewritten(item, depth, level)
-                if other is not item:
+                replacement = self._rewritten(item, depth, level)
+                if replacement is not item:
                     if changed is items:
                         changed = list(items)
-                    changed[at] = other
+                    changed[at] = replacement
         return changed
 
 
@@ -261,11 +261,11 @@ def _simple(tag: int, function: Callable[[Any], bytes]) -> Encoder:
     return lambda _, value, __: Ext(tag, function(value))
 
 
-def _raw(one: Pass, value: Raw, depth: int) -> Ext:
+def _raw(walk: Pass, value: Raw, depth: int) -> Ext:
     """Return what could not be rebuilt goes back as it came: the very bytes, where it came from a store."""
     if value.stored is not None:
         return Ext(*value.stored)
-    return Ext(tags.NAMED, one.pack([value.name, value.version, value.data], depth))
+    return Ext(tags.NAMED, walk.pack([value.name, value.version, value.data], depth))
 
 
 def _thinned(value: Any, level: int = 0) -> Any:

@@ -70,8 +70,8 @@ def _mapping(value: Mapping[Any, Any]) -> Any:
 
 
 def _text(key: Any) -> str:
-    made = plain(key)
-    return made if isinstance(made, str) else json.dumps(made, ensure_ascii=False)
+    text = plain(key)
+    return text if isinstance(text, str) else json.dumps(text, ensure_ascii=False)
 
 
 def _object(value: Any) -> Any:
@@ -79,9 +79,9 @@ def _object(value: Any) -> Any:
         return {"$type": value.name, "$version": value.version, "data": plain(value.data)}
     if isinstance(value, StoreError):
         return {"code": value.code, "message": value.message, "fields": _mapping(value.fields)}
-    own = getattr(value, "to_dict", None)
-    if own is not None and isinstance(value, msgspec.Struct):
-        return own()
+    method = getattr(value, "to_dict", None)
+    if method is not None and isinstance(value, msgspec.Struct):
+        return method()
     if isinstance(value, msgspec.Struct):
         return {name: plain(getattr(value, name)) for name in value.__struct_fields__}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

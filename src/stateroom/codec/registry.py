@@ -94,9 +94,9 @@ class Registry:
         entry = Registered(kind, name, version, dump, load, steps)
         with self._lock:
             if name in self.by_name:
-                taken = self.by_name[name].type
+                registered = self.by_name[name].type
                 raise AlreadyExists(
-                    f"the name {name!r} is registered for {taken.__module__}.{taken.__qualname__}",
+                    f"the name {name!r} is registered for {registered.__module__}.{registered.__qualname__}",
                     kind="type",
                     id=name,
                 )

@@ -68,11 +68,11 @@ def _clock_text(value: Any) -> bytes:
 
 def _clock(kind: Any) -> Callable[[bytes], Any]:
     def rebuild(data: bytes) -> Any:
-        local, more, rest = data.decode().partition(";")
+        local, separator, fold_and_zone = data.decode().partition(";")
         value = kind.fromisoformat(local)
-        if not more:
+        if not separator:
             return value
-        fold, _, zone = rest.partition(";")
+        fold, _, zone = fold_and_zone.partition(";")
         return value.replace(fold=int(fold), tzinfo=_zone(zone) if zone else None)
 
     return rebuild

@@ -42,15 +42,15 @@ class Shown(msgspec.Struct, frozen=True):
         return plain(getattr(self, name))
 
     def __repr__(self) -> str:
-        shown = []
+        texts = []
         fields = {field.name: field for field in msgspec.structs.fields(self)}
         for name in self.keys():
             field, value = fields[name], getattr(self, name)
             if value is None or _is_default(field, value):
                 continue
             text = value.isoformat() if isinstance(value, datetime) else repr(value)
-            shown.append(f"{field.name}={text}")
-        return f"{type(self).__name__}({', '.join(shown)})"
+            texts.append(f"{field.name}={text}")
+        return f"{type(self).__name__}({', '.join(texts)})"
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
@@ -101,7 +101,7 @@ def _schema(hint: Any, arguments: Mapping[Any, Any]) -> dict[str, Any]:
         return dict(_SIMPLE[hint])
     origin, inside = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return {"anyOf": [_schema(each, arguments) for each in inside]}
+        return {"anyOf": [_schema(inner, arguments) for inner in inside]}
     if origin is typing.Literal:
         return {"enum": list(inside)}
     kind = origin or hint
@@ -112,7 +112,7 @@ def _schema(hint: Any, arguments: Mapping[Any, Any]) -> dict[str, Any]:
     if issubclass(kind, Mapping):
         return {"type": "object"}
     if issubclass(kind, tuple | list | Set):
-        items = [each for each in inside if each is not ...]
+        items = [inner for inner in inside if inner is not ...]
         return {"type": "array", "items": _schema(items[0], arguments) if len(items) == 1 else {}}
     return {}
 

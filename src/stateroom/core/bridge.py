@@ -134,7 +134,11 @@ class Threaded(Inline):
         loop = asyncio.get_running_loop()
         delivery = self._deliveries.get(loop)
         if delivery is None:
-            self._deliveries = {known: kept for known, kept in self._deliveries.items() if not known.is_closed()}
+            self._deliveries = {
+                bound_loop: deliverer
+                for bound_loop, deliverer in self._deliveries.items()
+                if not bound_loop.is_closed()
+            }
             delivery = self._deliveries[loop] = _Delivery(loop)
         return await delivery.submit(self._submitting, part, batch)
 
@@ -142,10 +146,10 @@ class Threaded(Inline):
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         while not await self._passed(part, version):
-            left = deadline - loop.time()
-            if left <= 0:
+            remaining = deadline - loop.time()
+            if remaining <= 0:
                 return
-            await self._hub.change(loop, part, version, left, self._passed)
+            await self._hub.change(loop, part, version, remaining, self._passed)
 
     async def _passed(self, part: int | None, version: int) -> bool:
         return self._hub.passed(part, version)
@@ -304,17 +308,17 @@ class _Hub:
         parts = range(self._engine.parts) if part is None else (part,)
         engine = self._engine
         if isinstance(engine, Gathering):
-            found = engine.read_many([(each, (b"",)) for each in parts])
+            answers = engine.read_many([(number, (b"",)) for number in parts])
         else:
-            found = [engine.read(each, (b"",)) for each in parts]
-        return sum(row.version for (row,) in found if row is not None)
+            answers = [engine.read(number, (b"",)) for number in parts]
+        return sum(row.version for (row,) in answers if row is not None)
 
     def _run(self) -> None:
-        seen: int | None = None
+        total: int | None = None
         try:
             while True:
-                if seen is None:
-                    seen = self._version(None)
+                if total is None:
+                    total = self._version(None)
                 with self._lock:
                     if not self._waiting:
                         self._running = False
@@ -326,8 +330,8 @@ class _Hub:
                         outcomes[part, version] = self.passed(part, version)
                     if outcomes[part, version]:
                         _wake(loop, future)
-                if self._moved(seen):
-                    seen = None
+                if self._moved(total):
+                    total = None
         except BaseException as error:  # closed, or away for a while: whoever waits looks for himself, and is told
             with self._lock:
                 self._running = False  # first, so that who comes to wait from now on starts this again

@@ -36,16 +36,16 @@ class Scope:
         self.lines = Lines()
         self.reader = Reader(self)
 
-    def leave(self, gone: Any) -> None:
+    def leave(self, closed: Any) -> None:
         """Call what stands for an engine that was closed, from now on."""
-        self.engine = self.direct = gone
+        self.engine = self.direct = closed
         self.distant, self.gathering = False, None
 
     def sibling(self, namespace: str) -> "Scope":
         """Another namespace of the same database."""
-        other = Scope(self.engine, self.direct, namespace, self.codec, self.clock)
-        other.suspends = self.suspends
-        return other
+        scope = Scope(self.engine, self.direct, namespace, self.codec, self.clock)
+        scope.suspends = self.suspends
+        return scope
 
     def part(self, root: str) -> int:
         return keys.part_of(self.prefix, root, self.parts) if self.parts > 1 else 0
@@ -93,23 +93,23 @@ class Rows:
             return scope.direct.read(self.part, (key,))[0]
         return (await scope.engine.read(self.part, (key,)))[0]
 
-    async def get_many(self, wanted: Sequence[bytes]) -> list[Row | None]:
+    async def get_many(self, row_keys: Sequence[bytes]) -> list[Row | None]:
         """As `get` of each, in one call of the engine."""
-        return await self.committed(wanted) if wanted else []
+        return await self.committed(row_keys) if row_keys else []
 
     async def get_new(self, key: bytes) -> Row | None:
         """As `get`, of a row that most likely is not there; a transaction may assume so instead of looking."""
         return await self.get(key)
 
-    async def peek(self, wanted: Sequence[bytes]) -> list[Row | None]:
+    async def peek(self, row_keys: Sequence[bytes]) -> list[Row | None]:
         """Rows under several keys; never remembered, with a transaction's own writes."""
-        return await self.committed(wanted)
+        return await self.committed(row_keys)
 
-    async def committed(self, wanted: Sequence[bytes]) -> list[Row | None]:
+    async def committed(self, row_keys: Sequence[bytes]) -> list[Row | None]:
         """Rows under several keys as they are committed, without a transaction's own writes."""
         if self.scope.direct is not None:
-            return self.scope.direct.read(self.part, wanted)
-        return await self.scope.engine.read(self.part, wanted)
+            return self.scope.direct.read(self.part, row_keys)
+        return await self.scope.engine.read(self.part, row_keys)
 
     async def scan(self, start: bytes, stop: bytes, *, limit: int, reverse: bool = False) -> list[Row]:
         """Rows of a range; never remembered, with a transaction's own writes."""
@@ -141,13 +141,13 @@ class Reader:
         """The committed rows of a part by number, for what works part by part."""
         return Rows(self.scope, part)
 
-    async def read_many(self, wanted: Sequence[tuple[int, Sequence[bytes]]]) -> list[list[Row | None]]:
+    async def read_many(self, requests: Sequence[tuple[int, Sequence[bytes]]]) -> list[list[Row | None]]:
         """Rows under the keys of each (part, keys); one call of an engine that can. Never remembered."""
         gathering = self.scope.gathering
-        if gathering is None or len(wanted) < 2:
-            return [await Rows(self.scope, part).committed(found) for part, found in wanted]
-        found: Any = gathering.read_many(wanted)
-        rows: list[list[Row | None]] = found if self.scope.direct is not None else await found
+        if gathering is None or len(requests) < 2:
+            return [await Rows(self.scope, part).committed(answer) for part, answer in requests]
+        answer: Any = gathering.read_many(requests)
+        rows: list[list[Row | None]] = answer if self.scope.direct is not None else await answer
         return rows
 
     async def scan_many(self, ranges: Sequence[Range]) -> list[list[Row]]:
@@ -158,8 +158,8 @@ class Reader:
                 await Rows(self.scope, part).scan_committed(start, stop, limit=limit)
                 for part, start, stop, limit in ranges
             ]
-        found: Any = gathering.scan_many(ranges)
-        rows: list[list[Row]] = found if self.scope.direct is not None else await found
+        answer: Any = gathering.scan_many(ranges)
+        rows: list[list[Row]] = answer if self.scope.direct is not None else await answer
         return rows
 
     async def scan(self, start: bytes, stop: bytes, *, limit: int, reverse: bool = False) -> list[Row]:
@@ -175,5 +175,5 @@ class Reader:
 
     async def total(self, counters: Sequence[bytes]) -> int:
         """The sum of some counters over all parts."""
-        found = await self.read_many([(part, counters) for part in range(self.scope.parts)])
-        return sum(read_counter(row.value) for rows in found for row in rows if row is not None)
+        answers = await self.read_many([(part, counters) for part in range(self.scope.parts)])
+        return sum(read_counter(row.value) for rows in answers for row in rows if row is not None)

@@ -159,9 +159,9 @@ class _Described:
 
     def public_signature(self) -> Signature:
         """The signature as a caller sees it."""
-        whole = signature(self._work)
-        kept = list(whole.parameters.values())[self._skip :]
-        return whole.replace(parameters=kept)
+        full = signature(self._work)
+        public = list(full.parameters.values())[self._skip :]
+        return full.replace(parameters=public)
 
     def _bind(self, family: Any) -> Any:
         face = family._face
@@ -261,7 +261,7 @@ class iteration(_Described, Generic[F, P, R]):  # noqa: N801
 def _iterables(work: Work) -> tuple[str, ...]:
     """The parameters by name that may be given an iterator."""
     parameters = signature(work).parameters.values()
-    return tuple(one.name for one in parameters if get_origin(one.annotation) in (Iterable, Collection))
+    return tuple(item.name for item in parameters if get_origin(item.annotation) in (Iterable, Collection))
 
 
 def _again(work: Work, family: Any, args: Any, kwargs: Any, used_up: tuple[str, ...]) -> Work:

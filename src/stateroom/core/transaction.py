@@ -88,15 +88,15 @@ class TransactionRows(Rows):
         row = self._rows[key] = (await self.committed((key,)))[0]
         return None if self._cleared(key) else row
 
-    async def prefetch(self, wanted: Sequence[bytes]) -> None:
+    async def prefetch(self, row_keys: Sequence[bytes]) -> None:
         """Read at once what `get` will surely be asked for, where each would be a round trip."""
-        missing = [key for key in wanted if key not in self._rows and key not in self._writes]
+        missing = [key for key in row_keys if key not in self._rows and key not in self._writes]
         if self.scope.distant and self.on_first_read is None and len(missing) > 1:
             self._rows.update(zip(missing, await self.committed(missing), strict=True))
 
-    async def get_many(self, wanted: Sequence[bytes]) -> list[Row | None]:
-        await self.prefetch(wanted)
-        return [await self.get(key) for key in wanted]
+    async def get_many(self, row_keys: Sequence[bytes]) -> list[Row | None]:
+        await self.prefetch(row_keys)
+        return [await self.get(key) for key in row_keys]
 
     async def get_new(self, key: bytes) -> Row | None:
         if not self.assume_new or key in self._writes or key in self._rows:
@@ -105,9 +105,9 @@ class TransactionRows(Rows):
         self._rows[key] = None
         return None
 
-    async def peek(self, wanted: Sequence[bytes]) -> list[Row | None]:
-        rows = await self.committed(wanted)
-        return [self.own(key, row) for key, row in zip(wanted, rows, strict=True)]
+    async def peek(self, row_keys: Sequence[bytes]) -> list[Row | None]:
+        rows = await self.committed(row_keys)
+        return [self.own(key, row) for key, row in zip(row_keys, rows, strict=True)]
 
     async def scan(self, start: bytes, stop: bytes, *, limit: int, reverse: bool = False) -> list[Row]:
         return await self.overlaid(self.scan_committed, start, stop, limit=limit, reverse=reverse)
@@ -116,22 +116,22 @@ class TransactionRows(Rows):
         self, scan: Callable[..., Awaitable[list[Row]]], start: bytes, stop: bytes, *, limit: int, reverse: bool
     ) -> list[Row]:
         """The rows that a scan of what is committed gives, with own writes laid over them."""
-        own, hidden = self._own_range(start, stop)
-        if not own and not hidden:
+        written, hidden = self._own_range(start, stop)
+        if not written and not hidden:
             return await scan(start, stop, limit=limit, reverse=reverse)
         visible: list[Row] = []
         low, high = start, stop
         while len(visible) < limit:
-            asked = limit + hidden
-            rows = await scan(low, high, limit=asked, reverse=reverse)
+            size = limit + hidden
+            rows = await scan(low, high, limit=size, reverse=reverse)
             visible += [row for row in rows if row.key not in self._writes and not self._cleared(row.key)]
-            if len(rows) < asked:
+            if len(rows) < size:
                 break
             if reverse:
                 high = rows[-1].key
             else:
                 low = rows[-1].key + b"\0"
-        return sorted([*visible, *own], key=lambda row: row.key, reverse=reverse)[:limit]
+        return sorted([*visible, *written], key=lambda row: row.key, reverse=reverse)[:limit]
 
     def put(self, key: bytes, value: bytes) -> None:
         """Write a row."""
@@ -237,18 +237,18 @@ class TransactionRows(Rows):
 
     def _own_range(self, start: bytes, stop: bytes) -> tuple[list[Row], int]:
         """Own rows in a range, and how many rows of the engine they may hide there."""
-        own: list[Row] = []
+        written: list[Row] = []
         hidden = len(self._clears)
         for key, value in self._writes.items():
             if start <= key < stop:
                 hidden += 1
                 if value is not None:
-                    own.append(Row(key, value, PENDING))
+                    written.append(Row(key, value, PENDING))
         for index, (prefix, value) in enumerate(self._appends):
             key = stamped(prefix, _LAST, index)
             if start <= key < stop:
-                own.append(Row(key, value, PENDING))
-        return own, hidden
+                written.append(Row(key, value, PENDING))
+        return written, hidden
 
 
 class Transaction(Reader):
@@ -269,10 +269,13 @@ class Transaction(Reader):
     def look_at(self, name: str) -> Rows:
         return self.rows.look_at(name)
 
-    async def read_many(self, wanted: Sequence[tuple[int, Sequence[bytes]]]) -> list[list[Row | None]]:
-        found = await self.scope.reader.read_many(wanted)
-        asked = [keys for _, keys in wanted]
-        return [[self.rows.own(*pair) for pair in zip(*pairs, strict=True)] for pairs in zip(asked, found, strict=True)]
+    async def read_many(self, requests: Sequence[tuple[int, Sequence[bytes]]]) -> list[list[Row | None]]:
+        committed = await self.scope.reader.read_many(requests)
+        key_lists = [keys for _, keys in requests]
+        return [
+            [self.rows.own(*pair) for pair in zip(*pairs, strict=True)]
+            for pairs in zip(key_lists, committed, strict=True)
+        ]
 
     async def scan(self, start: bytes, stop: bytes, *, limit: int, reverse: bool = False) -> list[Row]:
         return await self.rows.overlaid(super().scan, start, stop, limit=limit, reverse=reverse)

@@ -30,11 +30,11 @@ async def apart(scope: Scope, long: bool, call: Callable[..., R], *arguments: An
 
 def is_large(value: Any) -> bool:
     """Say whether encoding a value may take long: it has over `LONG_BYTES`, or thousands of objects."""
-    size, looked = 0, 0
+    size, count = 0, 0
     waiting: list[Any] = [value]
     while waiting:
         item = waiting.pop()
-        looked += 1
+        count += 1
         if isinstance(item, str | bytes | bytearray | memoryview):
             size += len(item)
         elif isinstance(item, dict | list | tuple | set | frozenset):
@@ -44,7 +44,7 @@ def is_large(value: Any) -> bool:
         else:
             size += getattr(item, "nbytes", 0) if isinstance(getattr(item, "nbytes", 0), int) else 0
             waiting += getattr(item, "__dict__", {}).values()
-        if size > LONG_BYTES or looked > _LOOKED_AT:
+        if size > LONG_BYTES or count > _LOOKED_AT:
             return True
     return False
 

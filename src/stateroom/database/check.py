@@ -34,11 +34,11 @@ async def check(scope: Scope, progress: Progress | None = None) -> list[Problem]
     moving: list[int] = []
     for part in range(scope.parts):
         before = await _version(scope.reader, part)
-        found = await _check_part(scope, part, progress)
-        if found and await _version(scope.reader, part) != before:
+        part_problems = await _check_part(scope, part, progress)
+        if part_problems and await _version(scope.reader, part) != before:
             moving.append(part)  # what looks wrong may only be a commit between two looks
         else:
-            problems += found
+            problems += part_problems
     if moving:
         problems += await _check_moving(scope, moving, progress)
     engine = scope.direct
@@ -58,11 +58,11 @@ async def _check_moving(scope: Scope, parts: list[int], progress: Progress | Non
         lasting: set[Problem] | None = None
         for _ in range(_TRIES):
             before = await _version(scope.reader, part)
-            found = await _check_part(scope, part, progress)
+            part_problems = await _check_part(scope, part, progress)
             if await _version(scope.reader, part) == before:
-                lasting = set(found)
+                lasting = set(part_problems)
                 break
-            lasting = set(found) if lasting is None else lasting & set(found)
+            lasting = set(part_problems) if lasting is None else lasting & set(part_problems)
             if not lasting:
                 break
         problems += lasting or ()

@@ -222,8 +222,8 @@ async def _copy_feed(source: Scope, target: Scope, copied: Copied) -> tuple[Poin
         size = 0
         async for row in rows_of(source, part, feed_prefix(source)):
             entry = decode(source, row.value)
-            there = target.part(keys.root(entry.id))
-            run.setdefault(there, []).append((place_in(row.key), entry))
+            target_part = target.part(keys.root(entry.id))
+            run.setdefault(target_part, []).append((place_in(row.key), entry))
             size += len(row.value)
             if size > _BATCH or sum(map(len, run.values())) >= _RUN:
                 await _append(source, target, part, run, pointers, marks)
@@ -241,23 +241,23 @@ async def _append(
     pointers: Pointers,
     marks: list[_Mark],
 ) -> None:
-    for there, entries in run.items():
+    for target_part, entries in run.items():
         appended: list[tuple[bytes, bytes]] = []
         pending: Pointers = {}
         for at, entry in entries:
             name = (entry.family, entry.path)
             first = before_of(at, entry) is None
-            back = NO_POINTER if first else pending.get(name, pointers.get(name, NO_POINTER))
+            pointer = NO_POINTER if first else pending.get(name, pointers.get(name, NO_POINTER))
             for wrapped in entry.wrappers:
                 await wrapper.transplant(source.reader.at(entry.id), target, wrapped)
-            moved = entry._replace(before=back)
+            moved = entry._replace(before=pointer)
             pending[name] = (PENDING, len(appended))
             appended.append((feed_prefix(target), encode(target, moved)))
-        version = await target.engine.commit(there, Batch(append=appended))
+        version = await target.engine.commit(target_part, Batch(append=appended))
         for index, (at, entry) in enumerate(entries):
             pointers[entry.family, entry.path] = (version, index)
             for mark in marks:
-                mark.saw(part, at, there, (version, index))
+                mark.saw(part, at, target_part, (version, index))
 
 
 async def _copy_records(
@@ -269,16 +269,16 @@ async def _copy_records(
             tail = row.key[len(prefix) :]
             path = keys.parse(tail, kind.shape)
             rows = source.reader.at(kind.owner(path))
-            there = target.part(rows.root)
+            target_part = target.part(rows.root)
             await wrapper.transplant(rows, target, row_body(row))
-            await writer.put(there, row.key, moved_row(row, pointers.get((kind.name, path), NO_POINTER)))
+            await writer.put(target_part, row.key, moved_row(row, pointers.get((kind.name, path), NO_POINTER)))
             stored = await open_row(source.reader, kind, path, row.key, row, raw=True)
-            for held in kind.held(stored.record):
-                await wrapper.transplant(rows, target, held)
+            for stored_form in kind.held(stored.record):
+                await wrapper.transplant(rows, target, stored_form)
             for key in index_rows(target, kind, stored.record, tail, stored.updated):
-                await writer.put(there, key, b"")
+                await writer.put(target_part, key, b"")
             for counter in kind.counters(stored.record):
-                await writer.add(there, kind.counter(target, counter), 1)
+                await writer.add(target_part, kind.counter(target, counter), 1)
             copied.records += 1
 
 
@@ -287,24 +287,24 @@ async def _copy_rows(source: Scope, target: Scope, writer: _Writer) -> None:
     cut = len(source.prefix)
     for part in range(source.parts):
         async for row in rows_of(source, part, source.prefix):
-            rest = row.key[cut:]
-            tag = keys.row_tag(rest)
+            suffix = row.key[cut:]
+            tag = keys.row_tag(suffix)
             on_copy = OnCopy.AS_IS if tag is None else keys.ROWS[tag].on_copy
             if on_copy is OnCopy.REBUILT:
                 continue
             if on_copy is OnCopy.EVERY_PART:
-                for there in range(target.parts) if part == 0 else ():
-                    await writer.put(there, row.key, row.value)
+                for target_part in range(target.parts) if part == 0 else ():
+                    await writer.put(target_part, row.key, row.value)
                 continue
-            rows = source.reader.at(owner_of(rest))
+            rows = source.reader.at(owner_of(suffix))
             wrapped = wrapper_in(source, row)
             if wrapped is not None:
                 await wrapper.transplant(rows, target, wrapped)
             await writer.put(target.part(rows.root), row.key, row.value)
 
 
-def _is_copied_as_it_is(rest: bytes) -> bool:
-    tag = keys.row_tag(rest)
+def _is_copied_as_it_is(suffix: bytes) -> bool:
+    tag = keys.row_tag(suffix)
     return tag is not None and keys.ROWS[tag].on_copy is OnCopy.AS_IS
 
 
@@ -314,27 +314,27 @@ async def digest(scope: Scope) -> dict[str, str]:
 
     def count(what: str, *data: bytes) -> None:
         hashed = blake2b(digest_size=16)
-        for one in data:
-            hashed.update(len(one).to_bytes(8, "big") + one)
+        for field in data:
+            hashed.update(len(field).to_bytes(8, "big") + field)
         sums[what] = (sums.get(what, 0) + int.from_bytes(hashed.digest(), "big")) % (1 << 128)
 
     cut = len(scope.prefix)
     order: dict[str, int] = {}
     for part in range(scope.parts):
         async for row in rows_of(scope, part, scope.prefix):
-            rest = row.key[cut:]
-            if rest.startswith(keys.RECORD):
+            suffix = row.key[cut:]
+            if suffix.startswith(keys.RECORD):
                 unseal(row.key, row.value)
-                count(f"records {rest[1:2].decode()}", row.key, row_body(row))
-            elif rest.startswith(keys.FEED):
+                count(f"records {suffix[1:2].decode()}", row.key, row_body(row))
+            elif suffix.startswith(keys.FEED):
                 entry = decode(scope, row.value)
                 root = keys.root(entry.id)
                 order[root] = order.get(root, 0) + 1
                 what = msgspec.msgpack.encode([*entry[:4], entry.at, entry.wrapped, entry.events, order[root]])
                 count("feed", what)
-            elif rest.startswith(keys.INDEX) or _is_copied_as_it_is(rest):
-                count(f"rows {rest[:1].decode()}", row.key, row.value)
-            elif rest.startswith(keys.COUNTER):
+            elif suffix.startswith(keys.INDEX) or _is_copied_as_it_is(suffix):
+                count(f"rows {suffix[:1].decode()}", row.key, row.value)
+            elif suffix.startswith(keys.COUNTER):
                 sums[row.key.hex()] = sums.get(row.key.hex(), 0) + int.from_bytes(row.value, "big", signed=True)
     return {what: str(value) for what, value in sums.items() if value}
 

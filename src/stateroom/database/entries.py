@@ -105,16 +105,16 @@ def _readable(look: Look, rows: list[Row]) -> Iterator[tuple[Entry, Place]]:
 
 async def _behind(look: Look, entries: list[tuple[Entry, Place]]) -> dict[Place, bool]:
     """Find which of some entries have no record (False), or one as it was before them (True)."""
-    wanted = {
+    keys_by_name = {
         (entry.family, entry.path): KINDS[entry.family].prefix(look.scope) + key_path(*entry.path)
         for entry, _ in entries
     }
     rows: dict[tuple[str, Path], Row | None] = {}
-    names = list(wanted)
+    names = list(keys_by_name)
     for start in range(0, len(names), RUN):
-        some = names[start : start + RUN]
-        found = await look.reader.in_part(look.part).peek([wanted[name] for name in some])
-        rows.update(zip(some, found, strict=True))
+        batch = names[start : start + RUN]
+        answers = await look.reader.in_part(look.part).peek([keys_by_name[name] for name in batch])
+        rows.update(zip(batch, answers, strict=True))
     behind: dict[Place, bool] = {}
     for entry, at in entries:
         row = rows[entry.family, entry.path]

@@ -96,9 +96,9 @@ async def _executions(scope: Scope) -> AsyncIterator[Any]:
     family = Executions(Suspending(scope))
     async for record in family.scan():
         events = await family.events(record.id)
-        told = [[event.message, event.topic, event.details, event.at] for event in events]
-        shown = {**record.to_dict(), "events": [event.to_dict() for event in events]}
-        yield (record.id,), shown, [_past(record), EXECUTIONS.pack(record), told]
+        event_fields = [[event.message, event.topic, event.details, event.at] for event in events]
+        public = {**record.to_dict(), "events": [event.to_dict() for event in events]}
+        yield (record.id,), public, [_past(record), EXECUTIONS.pack(record), event_fields]
 
 
 async def _machines(scope: Scope) -> AsyncIterator[Any]:
@@ -114,7 +114,7 @@ async def _machines(scope: Scope) -> AsyncIterator[Any]:
             if cursor is None:
                 break
         failure = await family.last_error(*path, raw=True)
-        past = [[_past(each), MACHINES.pack(each)] for each in reversed(history)]
+        past = [[_past(snapshot), MACHINES.pack(snapshot)] for snapshot in reversed(history)]
         failed = None
         if failure is not None:
             failed = [failure.reason, failure.event, failure.state, failure.payload, failure.info, failure.at]
@@ -124,11 +124,11 @@ async def _machines(scope: Scope) -> AsyncIterator[Any]:
 
 async def _results(scope: Scope) -> AsyncIterator[Any]:
     family = Results(Suspending(scope))
-    async for shown in family.scan():
-        record = await family.find(shown.dag, shown.id, raw=True)
+    async for public in family.scan():
+        record = await family.find(public.dag, public.id, raw=True)
         if record is not None:  # else it expired meanwhile
             value = [record.value, record.producer, record.inputs, record.expires_at]
-            yield (record.dag, record.id), shown, [_past(record), value]
+            yield (record.dag, record.id), public, [_past(record), value]
 
 
 async def _savepoints(scope: Scope) -> AsyncIterator[Any]:
@@ -161,8 +161,8 @@ async def _timers(scope: Scope) -> AsyncIterator[Any]:
     while True:
         page = await family.query(limit=1000, cursor=cursor)
         for timer in page.items:
-            rest = [timer.at, timer.payload, timer.every, timer.cron, timer.tz, timer.nonce]
-            yield (timer.id,), timer, [_past(timer), rest]
+            fields = [timer.at, timer.payload, timer.every, timer.cron, timer.tz, timer.nonce]
+            yield (timer.id,), timer, [_past(timer), fields]
         cursor = page.cursor
         if cursor is None:
             return

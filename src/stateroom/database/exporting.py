@@ -58,17 +58,17 @@ async def export(
 
 
 async def _write(scope: Scope, path: str, form: str, families: tuple[str, ...], progress: Progress | None) -> int:
-    made = {"parquet": _ParquetFile, "sqlite": SqlFile, "jsonl": _Lines}[form]
-    file: Any = made(path, scope.namespace)
-    count, whole = 0, sha256()
+    make = {"parquet": _ParquetFile, "sqlite": SqlFile, "jsonl": _Lines}[form]
+    file: Any = make(path, scope.namespace)
+    count, digest = 0, sha256()
     try:
         async for item in items(scope, families):
             file.add(item)
-            whole.update(bytes.fromhex(item.digest))
+            digest.update(bytes.fromhex(item.digest))
             count += 1
             if progress is not None and count % _TOLD == 0:
                 progress(count)
-        file.end(count, whole.hexdigest())
+        file.end(count, digest.hexdigest())
     finally:
         file.close()
     return count
@@ -176,15 +176,15 @@ def _read(path: str) -> Iterator[Item]:
     with open(path, "rb") as file:
         form = "parquet" if file.read(4) == _MAGIC else "jsonl"
     rows = _parquet_rows(path) if form == "parquet" else _line_rows(path)
-    count, whole, ended = 0, sha256(), False
+    count, digest, ended = 0, sha256(), False
     for row in rows:
         if "end" in row:
-            if (row.get("items"), row.get("sha256")) != (count, whole.hexdigest()):
+            if (row.get("items"), row.get("sha256")) != (count, digest.hexdigest()):
                 raise Damaged(f"{path} lacks items, or has others than were exported", kind="export")
             ended = True
             continue
         item = Item.from_row(row)
-        whole.update(bytes.fromhex(item.digest))
+        digest.update(bytes.fromhex(item.digest))
         count += 1
         yield item
     if not ended:

@@ -23,10 +23,10 @@ class FewRows(Rows):
     def at(self, name: str) -> Rows:
         return self._few.at(name)
 
-    async def committed(self, wanted: Sequence[bytes]) -> list[Row | None]:
-        if not all(self._few.kept(self.part, key) for key in wanted):
-            return await super().committed(wanted)
-        return self._few.read(wanted)
+    async def committed(self, row_keys: Sequence[bytes]) -> list[Row | None]:
+        if not all(self._few.kept(self.part, key) for key in row_keys):
+            return await super().committed(row_keys)
+        return self._few.read(row_keys)
 
     async def get(self, key: bytes) -> Row | None:
         return (await self.committed([key]))[0]
@@ -55,10 +55,10 @@ class Few(Reader):
         """The reader of a part; where it has more rows, one that reads them as they are asked for."""
         rows: list[Row] = []
         for start, stop in ((b"", _CHUNKS), (_CHUNKS + keys.END, keys.END)):
-            found = await scope.reader.in_part(part).scan(scope.key(start), scope.key(stop), limit=MANY)
-            if len(found) == MANY:
+            batch = await scope.reader.in_part(part).scan(scope.key(start), scope.key(stop), limit=MANY)
+            if len(batch) == MANY:
                 return scope.reader
-            rows += found
+            rows += batch
         return cls(scope, part, rows)
 
     def kept(self, part: int, start: bytes) -> bool:
@@ -71,9 +71,9 @@ class Few(Reader):
     def in_part(self, part: int) -> Rows:
         return FewRows(self, part)
 
-    def read(self, wanted: Sequence[bytes]) -> list[Row | None]:
+    def read(self, row_keys: Sequence[bytes]) -> list[Row | None]:
         """Rows under several keys, from memory."""
-        places = [(key, bisect_left(self._keys, key)) for key in wanted]
+        places = [(key, bisect_left(self._keys, key)) for key in row_keys]
         return [self._rows[at] if self._keys[at : at + 1] == [key] else None for key, at in places]
 
     def between(self, start: bytes, stop: bytes, limit: int, reverse: bool) -> list[Row]:

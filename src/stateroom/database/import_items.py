@@ -91,8 +91,8 @@ async def _instance(scope: Scope, key: Any, data: Any) -> bool:
 
 
 async def _execution(scope: Scope, key: Any, data: Any) -> bool:
-    past, fields, told = data
-    events = tuple(Event(message, topic, details, at) for message, topic, details, at in told)
+    past, fields, event_fields = data
+    events = tuple(Event(message, topic, details, at) for message, topic, details, at in event_fields)
     return await _record(
         scope, EXECUTIONS, key, past, fields, lambda tx, record: executions.save_new(tx, record, events)
     )
@@ -152,11 +152,11 @@ async def _savepoint(scope: Scope, key: Any, data: Any) -> bool:
 
 
 async def _timer(scope: Scope, key: Any, data: Any) -> bool:
-    past, (at, payload, every, cron, zone, nonce) = data
+    past, (at, payload, interval, cron, zone, nonce) = data
     revision, created, updated = _micros(past)
     (id,) = key
-    recurs = every is not None or cron is not None
-    span = None if every is None else every // timedelta(microseconds=1)
+    recurs = interval is not None or cron is not None
+    span = None if interval is None else interval // timedelta(microseconds=1)
     recurrence = Recurrence(span, cron, zone) if recurs else None
 
     async def body(tx: Transaction) -> bool:

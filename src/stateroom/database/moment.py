@@ -26,12 +26,12 @@ async def one_moment(scope: Scope, *, copying: bool = False) -> AsyncIterator[Sc
         async with scope.engine.snapshot() as still:
             yield _over(scope, still, None)
     elif isinstance(scope.engine, Remote) and isinstance(scope.engine.engine, Snapshotting):
-        held = scope.engine.engine.snapshot()  # of a blocking engine, whose every call leaves the event loop
-        still = await asyncio.to_thread(held.__enter__)
+        snapshot = scope.engine.engine.snapshot()  # of a blocking engine, whose every call leaves the event loop
+        still = await asyncio.to_thread(snapshot.__enter__)
         try:
             yield _over(scope, Remote(still), None)
         finally:
-            await asyncio.to_thread(held.__exit__, None, None, None)
+            await asyncio.to_thread(snapshot.__exit__, None, None, None)
     elif copying and isinstance(scope.direct, BackingUp):
         with tempfile.TemporaryDirectory(prefix="stateroom-") as folder:
             path = os.path.join(folder, "moment.db")

@@ -18,15 +18,15 @@ _CONTENTS = 16  # read in one scan: each may have 512 KiB
 _COUNTS = 1000
 
 
-async def audit(reader: Reader, part: int, wanted: Counter[bytes], complete: bool) -> list[Problem]:
-    """Compare counts with what refers to chunks: `wanted` by records and changes, other rows, uploads, and nodes.
+async def audit(reader: Reader, part: int, expected: Counter[bytes], complete: bool) -> list[Problem]:
+    """Compare counts with what refers to chunks: `expected` by records and changes, other rows, uploads, and nodes.
 
     `complete`: all that refers was readable; otherwise a count that is too high proves nothing.
     """
     problems: list[Problem] = []
-    complete = await _add_holders(reader, part, wanted) and complete
-    await _add_uploads(reader, part, wanted, problems)
-    present = await _add_nodes(reader, part, wanted, problems)
+    complete = await _add_holders(reader, part, expected) and complete
+    await _add_uploads(reader, part, expected, problems)
+    present = await _add_nodes(reader, part, expected, problems)
     prefix = reader.scope.key(keys.CHUNK_COUNT)
     counts: dict[bytes, int] = {}
     async for row in _rows(reader, part, prefix, _COUNTS):
@@ -36,14 +36,14 @@ async def audit(reader: Reader, part: int, wanted: Counter[bytes], complete: boo
             problems.append(_problem("damaged", row.key[len(prefix) :], f"its count: {error.message}", part))
             return problems
     complete = complete and not any(problem.code == "damaged" for problem in problems)
-    for ref in wanted.keys() | present | counts.keys():
-        found, expected = counts.get(ref, 0), wanted[ref]
-        if ref not in present and (expected or found):
-            problems.append(_problem("chunk-missing", ref, f"is not there, and {expected} refer to it", part))
-        elif found < expected or (complete and found > expected > 0):
-            problems.append(_problem("chunk-count", ref, f"counts {found} references; there are {expected}", part))
-        elif complete and not expected:
-            problems.append(_problem("chunk-leaked", ref, f"is referred to by nothing; its count is {found}", part))
+    for ref in expected.keys() | present | counts.keys():
+        count, references = counts.get(ref, 0), expected[ref]
+        if ref not in present and (references or count):
+            problems.append(_problem("chunk-missing", ref, f"is not there, and {references} refer to it", part))
+        elif count < references or (complete and count > references > 0):
+            problems.append(_problem("chunk-count", ref, f"counts {count} references; there are {references}", part))
+        elif complete and not references:
+            problems.append(_problem("chunk-leaked", ref, f"is referred to by nothing; its count is {count}", part))
     return problems
 
 
@@ -51,7 +51,7 @@ def _problem(code: str, ref: bytes, text: str, part: int) -> Problem:
     return Problem(code, f"chunk {ref.hex()} {text}", "chunks", ref.hex(), part)
 
 
-async def _add_holders(reader: Reader, part: int, wanted: Counter[bytes]) -> bool:
+async def _add_holders(reader: Reader, part: int, expected: Counter[bytes]) -> bool:
     """Say whether all of them could be read; those that could not their families report."""
     readable = True
     for tag in (tag for tag, kind in keys.ROWS.items() if kind.value_at is not None):
@@ -61,11 +61,11 @@ async def _add_holders(reader: Reader, part: int, wanted: Counter[bytes]) -> boo
             except Damaged:
                 readable = False
             else:
-                wanted.update(() if ref is None else (ref,))
+                expected.update(() if ref is None else (ref,))
     return readable
 
 
-async def _add_uploads(reader: Reader, part: int, wanted: Counter[bytes], problems: list[Problem]) -> None:
+async def _add_uploads(reader: Reader, part: int, expected: Counter[bytes], problems: list[Problem]) -> None:
     now = to_micros(reader.scope.clock.now())
     prefix = reader.scope.key(keys.UPLOAD)
     async for row in _rows(reader, part, prefix, _CONTENTS):
@@ -75,13 +75,13 @@ async def _add_uploads(reader: Reader, part: int, wanted: Counter[bytes], proble
         except Damaged as error:
             problems.append(Problem("damaged", f"upload {id}: {error.message}", "chunks", id, part))
             continue
-        wanted.update(refs)
+        expected.update(refs)
         if 0 < expires <= now:
             message = f"upload {id} has ended and holds {len(refs)} chunks; retention frees them"
             problems.append(Problem("upload-expired", message, "chunks", id, part))
 
 
-async def _add_nodes(reader: Reader, part: int, wanted: Counter[bytes], problems: list[Problem]) -> set[bytes]:
+async def _add_nodes(reader: Reader, part: int, expected: Counter[bytes], problems: list[Problem]) -> set[bytes]:
     """Every content's reference; what is refused as damaged is there as well."""
     present: set[bytes] = set()
     prefix = reader.scope.key(keys.CHUNK)
@@ -91,7 +91,7 @@ async def _add_nodes(reader: Reader, part: int, wanted: Counter[bytes], problems
         try:
             content = objects.opened(reader.scope, ref, row.value)
             if ref[:1] == objects.NODE:
-                wanted.update(objects.split(content)[0])
+                expected.update(objects.split(content)[0])
         except Damaged as error:
             problems.append(_problem("damaged", ref, error.message, part))
     return present

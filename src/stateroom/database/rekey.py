@@ -38,23 +38,23 @@ class Rekeyed(msgspec.Struct):
 
 async def rekey(scope: Scope) -> Rekeyed:
     """Go over every namespace; rows that are under the current key already cost a read."""
-    done = Rekeyed()
+    result = Rekeyed()
     for name in await namespaces(scope):
-        here = scope.sibling(name)
-        for part in range(here.parts):
+        space = scope.sibling(name)
+        for part in range(space.parts):
             # Records first: with them go the newest entries of the feed, and only older ones are left for it.
-            unreadable = done.unreadable
-            await _sweep(here, part, here.key(keys.RECORD), here.key(keys.RECORD, keys.END), done)
-            done.unreadable = unreadable  # they are met again
-            await _sweep(here, part, here.prefix, here.prefix + keys.END, done)
-    return done
+            unreadable = result.unreadable
+            await _sweep(space, part, space.key(keys.RECORD), space.key(keys.RECORD, keys.END), result)
+            result.unreadable = unreadable  # they are met again
+            await _sweep(space, part, space.prefix, space.prefix + keys.END, result)
+    return result
 
 
-async def _sweep(scope: Scope, part: int, start: bytes, stop: bytes, done: Rekeyed) -> None:
+async def _sweep(scope: Scope, part: int, start: bytes, stop: bytes, result: Rekeyed) -> None:
     while start < stop:
         written, unreadable, start = await transact(scope, partial(_run, part, start, stop), part=part)
-        done.rows += written
-        done.unreadable += unreadable
+        result.rows += written
+        result.unreadable += unreadable
         await breathe(scope)
 
 
@@ -82,15 +82,15 @@ async def _run(part: int, start: bytes, stop: bytes, tx: Transaction) -> tuple[i
 
 async def _renewed(scope: Scope, part: int, row: Row) -> list[tuple[Row, bytes]]:
     """Rows as they were and the values they get; none where nothing is to do. Raises `Damaged`, `Undecodable`."""
-    rest = row.key[len(scope.prefix) :]
-    if rest.startswith(keys.CHUNK):
+    suffix = row.key[len(scope.prefix) :]
+    if suffix.startswith(keys.CHUNK):
         value = _again(scope, row.key, row.value[1:])
         return [] if value is None else [(row, row.value[:1] + value)]
-    if rest.startswith(keys.FEED):
+    if suffix.startswith(keys.FEED):
         return _entry(scope, row)
-    if rest.startswith(keys.RECORD):
+    if suffix.startswith(keys.RECORD):
         return await _record(scope, part, row)
-    tag = keys.row_tag(rest)
+    tag = keys.row_tag(suffix)
     wrapped = wrapper_in(scope, row)
     if wrapped is not None:
         renewed = _wrapper(scope, row.key, wrapped)

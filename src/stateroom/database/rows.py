@@ -104,11 +104,11 @@ async def audit_records(look: Look, kind: Kind[Any]) -> list[Problem]:
 
 
 async def opened(
-    look: Look, kind: Kind[Any], wanted: Callable[[str], bool] | None = None
+    look: Look, kind: Kind[Any], has_root: Callable[[str], bool] | None = None
 ) -> AsyncIterator[tuple[dict[bytes, Stored[Any]], list[Problem]]]:
     """Records in runs, by the tail of their keys, and problems of those that cannot be read here.
 
-    A record of which only values cannot be rebuilt is there all the same. `wanted`: of which roots.
+    A record of which only values cannot be rebuilt is there all the same. `has_root`: of which roots.
     """
     prefix = kind.prefix(look.scope)
     async for rows in look.runs(kind.name, prefix):
@@ -118,7 +118,7 @@ async def opened(
             tail = row.key[len(prefix) :]
             try:
                 path = keys.parse(tail, kind.shape)
-                if wanted is not None and not wanted(keys.root(kind.owner(path))):
+                if has_root is not None and not has_root(keys.root(kind.owner(path))):
                     continue
                 try:
                     records[tail] = await open_row(look.reader, kind, path, row.key, row)
@@ -180,17 +180,23 @@ async def _check_indexes(look: Look, kind: Kind[Any], expected: _Keys) -> list[P
     problems: list[Problem] = []
     shares = 1 + max(actual.count, expected.count) // SHARE
     for share in range(shares):  # which they are: for as many at a time as may be held
-        wanted: set[bytes] = set()
+        index_keys: set[bytes] = set()
         async for records, _ in opened(look, kind):
             for tail, stored in records.items():
                 index = index_rows(look.scope, kind, stored.record, tail, stored.updated)
-                wanted.update(key for key in index if hash(key) % shares == share)
-        there: set[bytes] = set()
+                index_keys.update(key for key in index if hash(key) % shares == share)
+        present: set[bytes] = set()
         async for rows in look.runs(f"indexes of {kind.name}", prefix, 1000):
-            there.update(row.key for row in rows if hash(row.key) % shares == share)
+            present.update(row.key for row in rows if hash(row.key) % shares == share)
         problems += [
-            *(Problem("index-missing", f"{key!r} is missing", kind.name, part=look.part) for key in wanted - there),
-            *(Problem("index-stale", f"{key!r} has no record", kind.name, part=look.part) for key in there - wanted),
+            *(
+                Problem("index-missing", f"{key!r} is missing", kind.name, part=look.part)
+                for key in index_keys - present
+            ),
+            *(
+                Problem("index-stale", f"{key!r} has no record", kind.name, part=look.part)
+                for key in present - index_keys
+            ),
         ]
     return problems
 

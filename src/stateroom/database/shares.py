@@ -29,8 +29,8 @@ class Share:
     async def records(self, kind: Kind[Any]) -> dict[bytes, Stored[Any]]:
         """The readable records of a kind, by the tail of their keys."""
         records: dict[bytes, Stored[Any]] = {}
-        async for some, _ in opened(self._look, kind, None if self._count == 1 else self.has):
-            records.update(some)
+        async for batch, _ in opened(self._look, kind, None if self._count == 1 else self.has):
+            records.update(batch)
         return records
 
 
@@ -61,8 +61,8 @@ class _ShareRows(Rows):
         self._rows = rows
         self._has = has
 
-    async def committed(self, wanted: Sequence[bytes]) -> list[Row | None]:
-        return await self._rows.committed(wanted)
+    async def committed(self, row_keys: Sequence[bytes]) -> list[Row | None]:
+        return await self._rows.committed(row_keys)
 
     async def scan_committed(self, start: bytes, stop: bytes, *, limit: int, reverse: bool = False) -> list[Row]:
         chosen: list[Row] = []

@@ -91,18 +91,18 @@ async def stats(scope: Scope) -> Stats:
 async def _counted(reader: Reader, tag: bytes) -> dict[str, int]:
     """The counters under a tag, summed over parts, without those that are 0."""
     prefix = reader.scope.key(tag)
-    found: dict[str, int] = {}
+    totals: dict[str, int] = {}
     for part in range(reader.scope.parts):
         start = prefix
         while True:
             rows = await reader.in_part(part).scan(start, prefix + keys.END, limit=_RUN)
             for row in rows:
                 name = row.key[len(prefix) : -1].decode() or "all"
-                found[name] = found.get(name, 0) + read_counter(row.value)
+                totals[name] = totals.get(name, 0) + read_counter(row.value)
             if len(rows) < _RUN:
                 break
             start = rows[-1].key + b"\0"
-    return {name: number for name, number in sorted(found.items()) if number}
+    return {name: number for name, number in sorted(totals.items()) if number}
 
 
 async def _lags(scope: Scope, versions: list[int]) -> tuple[Lag, ...]:

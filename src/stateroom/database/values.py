@@ -18,15 +18,15 @@ async def audit_values(look: Look) -> list[Problem]:
         prefix = look.scope.key(tag)
         async for rows in look.runs(f"values of {family}", prefix):
             for row in rows:
-                rest = row.key[len(look.scope.prefix) :]
-                owner = readable(rest[len(tag) :])
+                suffix = row.key[len(look.scope.prefix) :]
+                owner = readable(suffix[len(tag) :])
                 try:
-                    owner = owner_of(rest)
+                    owner = owner_of(suffix)
                     data = await wrapper.fetch(look.reader.look_at(owner), row.key, wrapper_in(look.scope, row) or b"")
                     look.scope.codec.decode(data)
                 except Damaged as error:
                     code = "undecodable" if isinstance(error, Undecodable) else "damaged"
-                    id = owner if family == "executions" else readable(rest[len(tag) :])
+                    id = owner if family == "executions" else readable(suffix[len(tag) :])
                     problems.append(
                         Problem(code, f"a value of {family} {id!r}: {error.message}", family, id, look.part)
                     )

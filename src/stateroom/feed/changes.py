@@ -99,43 +99,43 @@ def before_of(at: tuple[int, int], entry: Entry) -> tuple[int, int] | None:
     return None if entry.before == NO_POINTER else entry.before
 
 
-async def _entries_before(reader: Reader, seen: Sequence[Seen], passed: Looked) -> list[Entry | None]:
+async def _entries_before(reader: Reader, items: Sequence[Seen], passed: Looked) -> list[Entry | None]:
     """The same records' entries before some: None where there was none, or it is not retained or not readable.
 
-    What was looked at (`passed` and `seen`) is not read again, and the rest of each part is read at once.
+    What was looked at (`passed` and `items`) is not read again, and the rest of each part is read at once.
     """
-    known = dict(passed)
+    entries_by_place = dict(passed)
     backs: list[Entry | None] = []
     missing: dict[int, list[tuple[int, bytes]]] = {}
-    for part, at, entry, error, _, _ in seen:
+    for part, at, entry, error, _, _ in items:
         version, index = entry.before
-        back = None
+        previous = None
         if version:
             place = place_at(version, index) if version != PENDING else at[:8] + index.to_bytes(2, "big")
-            back = known.get((part, place))
-            if back is None:
+            previous = entries_by_place.get((part, place))
+            if previous is None:
                 missing.setdefault(part, []).append((len(backs), place))
-        backs.append(back)
+        backs.append(previous)
         if error is None:
-            known[part, at] = entry
+            entries_by_place[part, at] = entry
     prefix = feed_prefix(reader.scope)
-    wanted = [(part, [prefix + place for _, place in spots]) for part, spots in missing.items()]
-    for spots, rows in zip(missing.values(), await reader.read_many(wanted), strict=True):
-        there = [(number, row) for (number, _), row in zip(spots, rows, strict=True) if row is not None]
-        entries, errors = decode_run(reader.scope, [row for _, row in there])
-        for (number, row), entry in zip(there, entries, strict=True):
+    requests = [(part, [prefix + place for _, place in spots]) for part, spots in missing.items()]
+    for spots, rows in zip(missing.values(), await reader.read_many(requests), strict=True):
+        present = [(number, row) for (number, _), row in zip(spots, rows, strict=True) if row is not None]
+        entries, errors = decode_run(reader.scope, [row for _, row in present])
+        for (number, row), entry in zip(present, entries, strict=True):
             if row.key[-10:] not in errors:
                 backs[number] = entry
     return backs
 
 
-async def changes_of(reader: Reader, seen: Sequence[Seen], passed: Looked) -> tuple[Change, ...]:
+async def changes_of(reader: Reader, items: Sequence[Seen], passed: Looked) -> tuple[Change, ...]:
     """Entries as changes; `passed`: those that were looked at and did not match."""
-    backs = await _entries_before(reader, seen, passed)
-    changes = _plain_changes(reader.scope, seen, backs)
+    backs = await _entries_before(reader, items, passed)
+    changes = _plain_changes(reader.scope, items, backs)
     for number, change in enumerate(changes):
         if change is None:
-            changes[number] = await _change(reader, seen[number], backs[number])
+            changes[number] = await _change(reader, items[number], backs[number])
     return tuple(changes)  # type: ignore[arg-type]
 
 
@@ -143,26 +143,26 @@ class _Times(dict[int, datetime]):
     """Moments by their microseconds: the same ones come again, as a change's and as its records'."""
 
     def __missing__(self, micros: int) -> datetime:
-        made = self[micros] = EPOCH + timedelta(0, 0, micros)  # `from_micros` in place
-        return made
+        moment = self[micros] = EPOCH + timedelta(0, 0, micros)  # `from_micros` in place
+        return moment
 
 
-def _plain_changes(scope: Scope, seen: Sequence[Seen], backs: Sequence[Entry | None]) -> list[Change | None]:
+def _plain_changes(scope: Scope, items: Sequence[Seen], backs: Sequence[Entry | None]) -> list[Change | None]:
     """Entries as changes, where all values are small, in clear and readable, as most are; None for others."""
     changes: list[Change | None] = []
     if scope.codec.key_ring is not None:
-        return [None] * len(seen)
+        return [None] * len(items)
     add, times = changes.append, _Times()
     decode = scope.codec.quick
     records = _Openers(decode, times)
-    for (_, _, entry, error, before, after), back in zip(seen, backs, strict=True):
-        op, family, id, path, _, at, wrapped, told = entry
+    for (_, _, entry, error, before, after), former in zip(items, backs, strict=True):
+        op, family, id, path, _, at, wrapped, events_wrapper = entry
         try:
             record = None if wrapped is None else records[family](wrapped)
             # Decoded once more where it was the record of the change before: who changes one must not see it there.
-            earlier = None if back is None else back.wrapped
+            earlier = None if former is None else former.wrapped
             previous = None if earlier is None else records[family](earlier)
-            events = () if told is None else _plain_events(decode, family, told)
+            events = () if events_wrapper is None else _plain_events(decode, family, events_wrapper)
             add(Change(after, before, op, family, id, path, record, previous, events, times[at], error))
         except Exception as failed:
             if from_handler(failed):
@@ -182,8 +182,8 @@ class _Openers(dict[str, Decode]):
 
     def __missing__(self, family: str) -> Decode:
         kind = KINDS.get(family)
-        made = self[family] = self._plain(family) if kind is None else self._record(kind)
-        return made
+        opener = self[family] = self._plain(family) if kind is None else self._record(kind)
+        return opener
 
     def _plain(self, family: str) -> Decode:
         decode, events = self._decode, kind_of_events(family)
@@ -197,16 +197,16 @@ class _Openers(dict[str, Decode]):
 
     def _record(self, kind: Kind[Any]) -> Decode:
         decode, times, unpack, layout = self._decode, self._times, kind.unpack, kind.layout
-        shown = None if type(kind).shown is Kind.shown else kind.shown
+        public = None if type(kind).shown is Kind.shown else kind.shown
 
         def opened(wrapped: bytes) -> Any:
             if wrapped[0]:  # `_inline` in place
                 raise ValueError
-            found, revision, created, updated, *fields = decode(wrapped[1:])
-            if found != layout:
+            layout_number, revision, created, updated, *fields = decode(wrapped[1:])
+            if layout_number != layout:
                 raise ValueError
             record = unpack(fields, revision, times[created], times[updated])
-            return record if shown is None else shown(record)
+            return record if public is None else public(record)
 
         return opened
 
@@ -222,9 +222,9 @@ def _inline(wrapped: bytes) -> bytes:
     return wrapped[1:]
 
 
-async def _change(reader: Reader, one: Seen, back: Entry | None) -> Change:
+async def _change(reader: Reader, item: Seen, former: Entry | None) -> Change:
     """One entry as a change, whatever there is in it."""
-    _, _, entry, error, before, after = one
+    _, _, entry, error, before, after = item
     record = previous = None
     events: tuple[Any, ...] = ()
     if error is None:
@@ -232,8 +232,8 @@ async def _change(reader: Reader, one: Seen, back: Entry | None) -> Change:
     if entry.events is not None:
         opened, why = await _shown(lambda raw: events_of(reader, entry, raw=raw))
         events, error = opened or (), error or why
-    if back is not None:
-        previous, _ = await _shown(lambda raw: record_of(reader, back, raw=raw))
+    if former is not None:
+        previous, _ = await _shown(lambda raw: record_of(reader, former, raw=raw))
     return Change(
         after, before, entry.op, entry.family, entry.id, entry.path, record, previous, events,
         from_micros(entry.at), error,

@@ -70,10 +70,10 @@ class Survey(NamedTuple):
 
 async def survey(reader: Reader) -> Survey:
     """Look at every part, with one read each, or one call of an engine that can."""
-    wanted = (b"", floor_key(reader.scope))
-    found = await reader.read_many([(part, wanted) for part in range(reader.scope.parts)])
-    versions = [0 if head is None else head.version for head, _ in found]
-    return Survey(versions, [bytes(10) if floor is None else floor.value for _, floor in found])
+    row_keys = (b"", floor_key(reader.scope))
+    answers = await reader.read_many([(part, row_keys) for part in range(reader.scope.parts)])
+    versions = [0 if head is None else head.version for head, _ in answers]
+    return Survey(versions, [bytes(10) if floor is None else floor.value for _, floor in answers])
 
 
 async def check_floors(reader: Reader, place: Place, low: Sequence[bytes]) -> None:
@@ -88,11 +88,11 @@ async def check_floors(reader: Reader, place: Place, low: Sequence[bytes]) -> No
 class Follower:
     """A reader of the feed that goes on where it stopped, and remembers what it need not look at again."""
 
-    def __init__(self, scope: Scope, after: str, wanted: Filter) -> None:
+    def __init__(self, scope: Scope, after: str, filter: Filter) -> None:
         self.scope = scope
         self._reader = scope.reader
         self._after = after
-        self._wanted = wanted
+        self._filter = filter
         self._place: Place | None = None
         self._read_to = [-1] * scope.parts
         """The version of each part at which nothing was left to look at."""
@@ -123,17 +123,17 @@ class Follower:
             elif first:
                 at_once = False
             await check_floors(self._reader, self._place, now.floors)
-            found, looked = await self._look(self._place, now.versions, limit)
-            if found is None:
+            changes, entries = await self._look(self._place, now.versions, limit)
+            if changes is None:
                 continue
-            left = deadline - scope.clock.monotonic()
-            if found or (first and (looked or at_once)) or left <= 0 or wait <= 0:
+            remaining = deadline - scope.clock.monotonic()
+            if changes or (first and (entries or at_once)) or remaining <= 0 or wait <= 0:
                 self._after = self._place.text
-                self._idle = not looked
-                return Changes(found, self._after)
+                self._idle = not entries
+                return Changes(changes, self._after)
             first = False
-            if looked < LOOKED_AT:
-                await scope.engine.wait(None, sum(now.versions), left)
+            if entries < LOOKED_AT:
+                await scope.engine.wait(None, sum(now.versions), remaining)
 
     async def _begin(self, now: Survey) -> Place:
         """Return where a position stands. Raises `InvalidArgument`."""
@@ -158,8 +158,8 @@ class Follower:
         start = {part: place.at(part) for part in parts}
         key = floor_key(self.scope)
         try:
-            there = await find_entries(self._reader, place, parts, limit, self._wanted)
-            found = await changes_of(self._reader, there.seen, there.passed) if there.looked else ()
+            selection = await find_entries(self._reader, place, parts, limit, self._filter)
+            changes = await changes_of(self._reader, selection.matches, selection.passed) if selection.total else ()
             # Only now: what was pruned since we began is missing in what we found, or all that we should have found.
             rows = [row for (row,) in await self._reader.read_many([(part, [key]) for part in parts])]
         except BaseException:
@@ -175,10 +175,10 @@ class Follower:
             for part in parts:
                 place.move(part, max(start[part], low[part]))
             return None, 0
-        if there.ended:
+        if selection.ended:
             for part in parts:
                 self._read_to[part] = versions[part]
-        return found, there.looked
+        return changes, selection.total
 
 
 async def _read_within(follower: Follower, limit: int, wait: float) -> Changes:
@@ -190,10 +190,10 @@ async def _read_within(follower: Follower, limit: int, wait: float) -> Changes:
         try:
             return await follower.read(limit, max(0.0, deadline - scope.clock.monotonic()) if wait else 0.0)
         except StoreError as error:
-            left = deadline - scope.clock.monotonic()
-            if not passes(error) or left <= 0:
+            remaining = deadline - scope.clock.monotonic()
+            if not passes(error) or remaining <= 0:
                 raise
-            await scope.pause(min(away.failed(error), left))
+            await scope.pause(min(away.failed(error), remaining))
 
 
 async def _moved(scope: Scope, versions: int, seconds: float) -> bool:
@@ -206,9 +206,9 @@ async def _moved(scope: Scope, versions: int, seconds: float) -> bool:
     return True
 
 
-async def read_changes(reader: Reader, after: str, wanted: Filter, limit: int, wait: float) -> Changes:
+async def read_changes(reader: Reader, after: str, filter: Filter, limit: int, wait: float) -> Changes:
     """One read of the feed; see `Feed.read`."""
-    return await Follower(reader.scope, after, wanted).read(limit, wait)
+    return await Follower(reader.scope, after, filter).read(limit, wait)
 
 
 class Feed(Family[M]):

@@ -49,8 +49,8 @@ async def _record(reader: Rows, at: tuple[int, int], entry: Entry, raw: bool) ->
     """The record in an entry of a chain; None where the entry, and so a large value, was pruned meanwhile."""
     scope = reader.scope
     if at[0] == PENDING:
-        own = Row(feed_prefix(scope), b"", PENDING)  # where it will stand is not known yet
-        return await wrapper.current(reader, own, lambda _: record_of(reader, entry, raw=raw))
+        unplaced = Row(feed_prefix(scope), b"", PENDING)  # where it will stand is not known yet
+        return await wrapper.current(reader, unplaced, lambda _: record_of(reader, entry, raw=raw))
     while True:
         try:
             return await record_of(scope.reader, entry, raw=raw)
@@ -83,16 +83,16 @@ async def page(reader: Reader, kind: Kind[T], path: Sequence[str], limit: int, c
     entries = chain(rows, at)
     while True:
         try:
-            spot, entry = await anext(entries)
+            position, entry = await anext(entries)
         except StopAsyncIteration:
             break
         except Damaged:  # what is older cannot be found from here
             undecodable += 1
             break
         if len(items) + undecodable == limit:
-            return Page(tuple(items), write_cursor(query, spot), undecodable)
+            return Page(tuple(items), write_cursor(query, position), undecodable)
         try:
-            record = await _record(rows, spot, entry, raw=True)
+            record = await _record(rows, position, entry, raw=True)
         except Damaged:
             undecodable += 1
             continue
@@ -196,11 +196,11 @@ async def wait_for(
             if not passes(error):
                 raise
             cause, state, pause = error, f"cannot be read ({error})", away.failed(error)
-        left = deadline - scope.clock.monotonic()
-        if left <= 0:
+        remaining = deadline - scope.clock.monotonic()
+        if remaining <= 0:
             raise Timeout(f"{name} {state} after {timeout} s") from cause
         if cause is not None:
-            await scope.pause(min(pause, left))
+            await scope.pause(min(pause, remaining))
             continue
         with suppress(Unavailable):  # the next look says so, and pauses
-            await scope.engine.wait(part, version, left)
+            await scope.engine.wait(part, version, remaining)

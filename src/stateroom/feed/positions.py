@@ -55,9 +55,9 @@ async def _begin(tx: Transaction) -> bytes:
     row = await tx.rows.get(_IDENTITY)
     if row is not None:
         return row.value
-    made = os.urandom(_ID)
-    tx.rows.put(_IDENTITY, made)
-    return made
+    identity = os.urandom(_ID)
+    tx.rows.put(_IDENTITY, identity)
+    return identity
 
 
 _lineages: "WeakKeyDictionary[AsyncEngine, bytes]" = WeakKeyDictionary()
@@ -128,9 +128,9 @@ class Place:
         )  # what is before that is the same text in all of them, as three bytes make four letters
         lead, tail = self._packed[same:start], self._packed[start + _EACH :]
         first = "p1." + _text(self._packed[:same])
-        rest = _text(lead + (tail + lead).join(ats) + tail) if ats else ""
+        digits = _text(lead + (tail + lead).join(ats) + tail) if ats else ""
         step = (len(self._packed) - same) // 3 * 4
-        return [first + rest[at : at + step] for at in range(0, len(rest), step)]
+        return [first + digits[at : at + step] for at in range(0, len(digits), step)]
 
 
 def _text(packed: bytes | bytearray) -> str:
@@ -185,8 +185,8 @@ async def read(scope: Scope, position: str, *, nearest: bool = False) -> Vector:
 
 async def versions(reader: Reader) -> list[int]:
     """The version of each part."""
-    found = await reader.read_many([(part, [b""]) for part in range(reader.scope.parts)])
-    return [row.version if row is not None else 0 for (row,) in found]
+    answers = await reader.read_many([(part, [b""]) for part in range(reader.scope.parts)])
+    return [row.version if row is not None else 0 for (row,) in answers]
 
 
 def beginning(scope: Scope) -> Vector:

@@ -59,11 +59,11 @@ def make_filter(families: Collection[str] | None, ops: Collection[str] | None, i
 
 def _make_ids(ids: Collection[Any]) -> frozenset[Any]:
     """Ids and whole keys, as changes have them."""
-    given = [tuple(id) if isinstance(id, list) else id for id in arguments.collection(ids, "ids", "ids and keys")]
+    items = [tuple(id) if isinstance(id, list) else id for id in arguments.collection(ids, "ids", "ids and keys")]
     try:
-        return frozenset([arguments.text(id, "ids") if isinstance(id, str) else id for id in given])
+        return frozenset([arguments.text(id, "ids") if isinstance(id, str) else id for id in items])
     except TypeError as error:
-        raise InvalidArgument(f"ids has what cannot be one: {given!r}", what="ids", value=given) from error
+        raise InvalidArgument(f"ids has what cannot be one: {items!r}", what="ids", value=items) from error
 
 
 def _make_families(families: Collection[str]) -> frozenset[str]:
@@ -76,97 +76,97 @@ def _make_families(families: Collection[str]) -> frozenset[str]:
 
 
 Picked = tuple[list[Seen], Looked]
-"""The first two of `Found`, while they are looked for."""
+"""The first two of `Selection`, while they are looked for."""
 
 
-class Found(NamedTuple):
+class Selection(NamedTuple):
     """The entries after a place."""
 
-    seen: list[Seen]
-    """Those that match."""
+    matches: list[Seen]
+    """Entries that match."""
     passed: Looked
-    """Those that do not, where one that does may need them."""
-    looked: int
+    """Entries that do not, where one that does may need them."""
+    total: int
     """How many were looked at."""
     ended: bool
     """Whether it is known that none is left."""
 
 
-async def find_entries(reader: Reader, place: Place, parts: list[int], limit: int, wanted: Filter) -> Found:
+async def find_entries(reader: Reader, place: Place, parts: list[int], limit: int, filter: Filter) -> Selection:
     """Go through entries in order until `limit` match, `LOOKED_AT` were seen or there are no more; moves `place`."""
     share = limit if len(parts) == 1 else max(LEAST_RUN, 2 * limit // len(parts))
-    run = min(share, RUN) if wanted == EVERYTHING else RUN
+    run = min(share, RUN) if filter == EVERYTHING else RUN
     streams = [Stream(reader, part, place.at(part), run) for part in parts]
-    found: Picked = ([], {})
+    picked: Picked = ([], {})
     if len(streams) == 1:
-        looked = await _go_through(place, streams[0], limit, wanted, found)
+        count = await _go_through(place, streams[0], limit, filter, picked)
     else:
         ranges = [stream.range for stream in streams]
         for stream, rows in zip(streams, await reader.scan_many(ranges), strict=True):
             stream.take(rows)
-        looked = await _merge(place, streams, limit, wanted, found)
-    return Found(*found, looked, all(stream.ended for stream in streams))
+        count = await _merge(place, streams, limit, filter, picked)
+    return Selection(*picked, count, all(stream.ended for stream in streams))
 
 
-async def _go_through(place: Place, stream: "Stream", limit: int, wanted: Filter, found: Picked) -> int:
+async def _go_through(place: Place, stream: "Stream", limit: int, filter: Filter, picked: Picked) -> int:
     """Take whole runs: nothing of another part comes between."""
-    seen, left = found[0], LOOKED_AT
-    everything = wanted == EVERYTHING
-    while left and len(seen) < limit and await stream.fill():
-        ats = stream.ats[: min(left, limit - len(seen)) if everything else left]
+    matches, remaining = picked[0], LOOKED_AT
+    everything = filter == EVERYTHING
+    while remaining and len(matches) < limit and await stream.fill():
+        ats = stream.ats[: min(remaining, limit - len(matches)) if everything else remaining]
         texts = [place.text, *place.texts(stream.part, ats)]
         errors = map(stream.errors.get, ats)
         run = list(zip(repeat(stream.part), ats, stream.entries, errors, texts, texts[1:], strict=False))
         if everything:
-            seen += run
+            matches += run
             number = len(run)
         else:
-            number = _pick(run, limit, wanted, found)
+            number = _pick(run, limit, filter, picked)
         place.move(stream.part, ats[number - 1])
         stream.next = number
-        left -= number
-    return LOOKED_AT - left
+        remaining -= number
+    return LOOKED_AT - remaining
 
 
-def _pick(run: list[Seen], limit: int, wanted: Filter, found: Picked) -> int:
+def _pick(run: list[Seen], limit: int, filter: Filter, picked: Picked) -> int:
     """Take what matches, until there are `limit`; gives how many were looked at."""
-    seen, passed = found
-    for number, one in enumerate(run):
-        if len(seen) == limit:
+    matches, passed = picked
+    for number, item in enumerate(run):
+        if len(matches) == limit:
             return number
-        part, at, entry, error, _, _ = one
-        if error is not None or wanted.wants(entry):
-            seen.append(one)
-        elif wanted.may_need(entry):
+        part, at, entry, error, _, _ = item
+        if error is not None or filter.wants(entry):
+            matches.append(item)
+        elif filter.may_need(entry):
             passed[part, at] = entry
     return len(run)
 
 
-async def _merge(place: Place, streams: list["Stream"], limit: int, wanted: Filter, found: Picked) -> int:
+async def _merge(place: Place, streams: list["Stream"], limit: int, filter: Filter, picked: Picked) -> int:
     """Take entries of several parts by their time, each part's in its order."""
-    seen, passed = found
+    matches, passed = picked
     heads = [(stream.entries[0].at, stream.part, stream) for stream in streams if await stream.fill()]
     heapq.heapify(heads)
-    looked = 0
-    while heads and len(seen) < limit and looked < LOOKED_AT:
+    count = 0
+    while heads and len(matches) < limit and count < LOOKED_AT:
         _, part, stream = heads[0]
         at, entry = stream.ats[stream.next], stream.entries[stream.next]
         error = stream.errors.get(at)
-        looked += 1
+        count += 1
         stream.next += 1
-        if error is not None or wanted.wants(entry):
+        if error is not None or filter.wants(entry):
             before = place.text
             place.move(part, at)
-            seen.append((part, at, entry, error, before, place.text))
+            matches.append((part, at, entry, error, before, place.text))
         else:
             place.move(part, at)
-            if wanted.may_need(entry):
+            if filter.may_need(entry):
                 passed[part, at] = entry
-        if stream.next < len(stream.ats) or (len(seen) < limit and await stream.fill()):
+        if stream.next < len(stream.ats) or (len(matches) < limit and await stream.fill()):
             heapq.heapreplace(heads, (stream.entries[stream.next].at, part, stream))
         else:
             heapq.heappop(heads)
-    return looked
+    return count
 
 
 class Stream:

@@ -22,10 +22,10 @@ _RUN = 1000
 async def rows_of(reader: Reader, part: int, start: bytes, stop: bytes | None = None) -> list[Row]:
     """All rows under a prefix, or of a range, in one part."""
     stop = start + keys.END if stop is None else stop
-    found: list[Row] = []
+    result: list[Row] = []
     while True:
         rows = await reader.in_part(part).scan_committed(start, stop, limit=_RUN)
-        found += rows
+        result += rows
         if len(rows) < _RUN:
-            return found
+            return result
         start = rows[-1].key + b"\0"

@@ -50,12 +50,12 @@ class ChangedSince:
 
     async def _look(self, parts: list[int]) -> tuple[dict[int, int], dict[int, int]]:
         """The version of each part, and the one up to which its feed was pruned."""
-        asked = (b"", floor_key(self._scope))
-        found = await self._scope.reader.read_many([(part, asked) for part in parts])
-        versions = {part: 0 if head is None else head.version for part, (head, _) in zip(parts, found, strict=True)}
+        head_keys = (b"", floor_key(self._scope))
+        answers = await self._scope.reader.read_many([(part, head_keys) for part in parts])
+        versions = {part: 0 if head is None else head.version for part, (head, _) in zip(parts, answers, strict=True)}
         floors = {
             part: 0 if floor is None else int.from_bytes(floor.value[:8], "big")
-            for part, (_, floor) in zip(parts, found, strict=True)
+            for part, (_, floor) in zip(parts, answers, strict=True)
         }
         return versions, floors
 

@@ -70,7 +70,7 @@ async def read(
         if len(events) < size:
             break
         start, stop = (start, events[-1].key) if last is not None else (events[-1].key + b"\0", stop)
-    values.sort(key=lambda each: each[0])
+    values.sort(key=lambda pair: pair[0])
     at_once = at_once and values[0][0] == 1
     if at_once or isinstance(rows, TransactionRows):  # whose commit looks at the record
         return values
@@ -80,7 +80,7 @@ async def read(
 
 async def _read(rows: Rows, row: Row) -> bytes | Damaged | None:
     try:
-        return await wrapper.current(rows, row, lambda each: _value(rows, each))
+        return await wrapper.current(rows, row, lambda data: _value(rows, data))
     except Damaged as error:
         return error
 
@@ -123,24 +123,24 @@ async def audit(reader: Reader, part: int, kind: Kind[Any], records: Iterable[St
     """
     scope = reader.scope
     rows, heads = scope.key(keys.EVENTS, kind.letter), scope.key(keys.HEADS, kind.letter)
-    wanted: dict[bytes, int] = {}
+    expected: dict[bytes, int] = {}
     for stored in records:
-        wanted[keys.path(*kind.path(stored.record)) + stored.nonce] = 0
+        expected[keys.path(*kind.path(stored.record)) + stored.nonce] = 0
     swept = [note.key[len(scope.key(keys.SWEEP)) :] for note in await rows_of(reader, part, scope.key(keys.SWEEP))]
     problems: list[Problem] = []
     for row in await rows_of(reader, part, rows):
         owner, number = row.key[len(rows) : -8], int.from_bytes(row.key[-8:], "big")
-        if owner in wanted:
-            wanted[owner] += 1
-            if number != wanted[owner]:
-                problems.append(Problem("dependent-missing", f"{row.key!r} follows {wanted[owner] - 1}", kind.name))
-                wanted[owner] = number
+        if owner in expected:
+            expected[owner] += 1
+            if number != expected[owner]:
+                problems.append(Problem("dependent-missing", f"{row.key!r} follows {expected[owner] - 1}", kind.name))
+                expected[owner] = number
         elif row.key[:-8] not in swept:
             problems.append(Problem("dependent-stale", f"{row.key!r} has no record", kind.name, part=part))
-    found = {row.key[len(heads) :]: read_counter(row.value) for row in await rows_of(reader, part, heads)}
-    for owner in found.keys() | wanted.keys():
-        if found.get(owner, 0) != wanted.get(owner, 0):
-            message = f"the head of {owner!r} says {found.get(owner, 0)}, not {wanted.get(owner, 0)}"
+    counts = {row.key[len(heads) :]: read_counter(row.value) for row in await rows_of(reader, part, heads)}
+    for owner in counts.keys() | expected.keys():
+        if counts.get(owner, 0) != expected.get(owner, 0):
+            message = f"the head of {owner!r} says {counts.get(owner, 0)}, not {expected.get(owner, 0)}"
             problems.append(Problem("dependent-head", message, kind.name, part=part))
     return problems
 
@@ -156,14 +156,14 @@ def leave_sweep(rows: TransactionRows, start: bytes, stop: bytes, *, holding: bo
 
 def affordable(rows: Sequence[Row]) -> list[Row]:
     """The first of some rows that are sealed wrappers: as many as one batch can give up, few of them being large."""
-    found: list[Row] = []
+    result: list[Row] = []
     large = 0
     for row in rows:
         large += _is_large(row)
         if large > _LARGE_AT_ONCE:
             break
-        found.append(row)
-    return found
+        result.append(row)
+    return result
 
 
 async def sweep(scope: Scope, *, max_rows: int = 1_000_000) -> int:
@@ -192,15 +192,15 @@ async def _sweep_one(scope: Scope, note: bytes, value: bytes, max_rows: int) -> 
         if holding:
             rows = affordable(rows)
 
-        async def batch(transaction: Transaction, found: Sequence[Row] = tuple(rows)) -> None:
+        async def batch(transaction: Transaction, owned: Sequence[Row] = tuple(rows)) -> None:
             tx = transaction.at(root)
-            for row in found:
+            for row in owned:
                 if holding:
                     tx.expect(row.key, row)  # another sweeper may have given it up already
                     if _is_large(row):
                         await wrapper.drop(tx, unseal(row.key, row.value))
                 tx.delete(row.key)
-            if not found:
+            if not owned:
                 tx.delete(note)
 
         try:

@@ -67,7 +67,7 @@ class Entry(NamedTuple):
     @property
     def wrappers(self) -> tuple[bytes, ...]:
         """Return what this entry refers to."""
-        return tuple(one for one in (self.wrapped, self.events) if one is not None)
+        return tuple(wrapper for wrapper in (self.wrapped, self.events) if wrapper is not None)
 
 
 _entry: Callable[[Any], Entry] = partial(tuple.__new__, Entry)

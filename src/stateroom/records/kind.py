@@ -193,13 +193,13 @@ def register(kind: K) -> K:
     return kind
 
 
-def owner_of(rest: bytes) -> str:
+def owner_of(suffix: bytes) -> str:
     """The string that decides the part of a row, from its key after the namespace. Raises `Damaged`."""
-    tag = keys.row_tag(rest)
+    tag = keys.row_tag(suffix)
     owner = None if tag is None else keys.ROWS[tag].owner
     if tag is None or owner is None:
-        raise Damaged(f"a row with the unknown tag {rest[:2]!r}; it was written by a newer version", key=rest)
-    tail = rest[len(tag) :]
+        raise Damaged(f"a row with the unknown tag {suffix[:2]!r}; it was written by a newer version", key=suffix)
+    tail = suffix[len(tag) :]
     try:
         match owner:
             case keys.Owner.FIRST:
@@ -217,7 +217,7 @@ def owner_of(rest: bytes) -> str:
             case root:
                 return str(root)
     except (ValueError, IndexError) as error:
-        raise Damaged("a key cannot be read", key=rest) from error
+        raise Damaged("a key cannot be read", key=suffix) from error
 
 
 def _name(tail: bytes) -> str:

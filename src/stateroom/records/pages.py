@@ -82,10 +82,10 @@ def read_cursor(cursor: str, query: int, order: msgspec.msgpack.Decoder[tuple[in
     """The position in a cursor. Raises `InvalidArgument` for a cursor of another query, or none at all."""
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
-        found, position = order.decode(base64.b64decode(padded, b"-_", validate=True))
+        digest, position = order.decode(base64.b64decode(padded, b"-_", validate=True))
     except (ValueError, TypeError, AttributeError, binascii.Error, msgspec.DecodeError) as error:
         raise InvalidArgument("this is not a cursor of Stateroom", what="cursor", value=cursor) from error
-    if found != query:
+    if digest != query:
         raise InvalidArgument(
             "this cursor belongs to another query: use it with the filters it came from", what="cursor", value=cursor
         )

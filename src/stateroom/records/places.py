@@ -128,7 +128,7 @@ async def fetch_rows(reader: Reader, kind: Kind[Any], places: Sequence[Place]) -
             parts.setdefault(reader.scope.part(keys.root(owner)), []).append(place)
     if not parts:
         return
-    found = await reader.read_many([(part, [prefix + each.tail for each in here]) for part, here in parts.items()])
-    for here, rows in zip(parts.values(), found, strict=True):
-        for place, row in zip(here, rows, strict=True):
+    answers = await reader.read_many([(part, [prefix + item.tail for item in group]) for part, group in parts.items()])
+    for group, rows in zip(parts.values(), answers, strict=True):
+        for place, row in zip(group, rows, strict=True):
             place.row = row

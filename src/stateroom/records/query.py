@@ -94,15 +94,15 @@ class Query(Generic[T]):
         """The first matches in an order of the caller's, for which every place must be known."""
         moved, unmoved = await self._keep_places()
         matches = await self._open([Place(None, tail, None) for tail in moved])
-        again = {match.stored.row.key: match for match in matches if match.stored is not None}
-        places = [*unmoved, *(Place(match.position, match.position[2], None) for match in again.values())]
+        current = {match.stored.row.key: match for match in matches if match.stored is not None}
+        places = [*unmoved, *(Place(match.position, match.position[2], None) for match in current.values())]
         assert self.order is not None
-        found: list[Match[T]] = []
+        result: list[Match[T]] = []
         for run in chunks(self.order(self.reader, places), _BATCH):
-            found += await self._open(run)
-            if limit is not None and sum(match.stored is not None for match in found) >= limit:
+            result += await self._open(run)
+            if limit is not None and sum(match.stored is not None for match in result) >= limit:
                 break
-        return found
+        return result
 
     async def read(self, ids: Sequence[str]) -> list[T | None]:
         """The records under some ids; None for each that is not there, or cannot be opened."""
@@ -230,9 +230,9 @@ class Query(Generic[T]):
             return by_id(self.reader, prefix, after, size, records=True, root=self.root, within=self.within)
         if self.newest:
             options = {"least": self.least, "most": self.most}
-            return merge([newest(self.reader, each, after, size, **options) for each in prefixes], reverse=True)
+            return merge([newest(self.reader, head, after, size, **options) for head in prefixes], reverse=True)
         narrow: dict[str, Any] = {"root": self.root, "within": self.within}
-        return merge([by_id(self.reader, each, after, size, **narrow) for each in prefixes])
+        return merge([by_id(self.reader, head, after, size, **narrow) for head in prefixes])
 
     async def _open(self, places: Sequence[Place]) -> list[Match[T]]:
         return [match for match in await self._open_each(places) if match is not None]

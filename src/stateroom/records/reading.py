@@ -45,12 +45,12 @@ _PLACE = re.compile(r"\$\[(\d+)\]")
 def _named(error: Damaged, kind: Kind[Any], path: Sequence[Any]) -> Damaged:
     """The same error, saying which record it is about, and which of its fields."""
     id = "/".join(map(str, path))
-    known, message = {**error.fields, "kind": kind.name, "id": id}, error.message
-    place = _PLACE.match(known.get("path") or "")
+    fields, message = {**error.fields, "kind": kind.name, "id": id}, error.message
+    place = _PLACE.match(fields.get("path") or "")
     if place is not None and int(place[1]) - _UNNAMED in range(len(kind.fields)):
-        known["path"] = f"$.{kind.fields[int(place[1]) - _UNNAMED]}{place.string[place.end() :]}"
-        message = message.replace(place.string, known["path"], 1)
-    return type(error)(f"{kind.name} {id!r}: {message}", **known)
+        fields["path"] = f"$.{kind.fields[int(place[1]) - _UNNAMED]}{place.string[place.end() :]}"
+        message = message.replace(place.string, fields["path"], 1)
+    return type(error)(f"{kind.name} {id!r}: {message}", **fields)
 
 
 async def open_current(
@@ -83,8 +83,8 @@ async def load_many(
     """As `load` of each, where all are in one root; one call of the engine."""
     places = [kind.prefix(reader.scope) + keys.path(*path) for path in paths]
     rows = await reader.at(kind.owner(paths[0])).get_many(places) if paths else []
-    each = zip(paths, places, rows, strict=True)
-    return [await open_current(reader, kind, path, place, row, raw=raw) for path, place, row in each]
+    triples = zip(paths, places, rows, strict=True)
+    return [await open_current(reader, kind, path, place, row, raw=raw) for path, place, row in triples]
 
 
 async def find(reader: Readable, kind: Kind[T], path: Sequence[str | int], *, raw: bool = False) -> T | None:
@@ -116,8 +116,8 @@ def _plain(scope: Scope, kind: Kind[T], key: bytes, value: bytes) -> T | None:
         layout, revision, created, updated, *fields = scope.codec.decode(body)
         if layout != kind.layout:
             return None
-        made = from_micros(created)
-        return kind.unpack(fields, revision, made, made if updated == created else from_micros(updated))
+        creation = from_micros(created)
+        return kind.unpack(fields, revision, creation, creation if updated == created else from_micros(updated))
     except MALFORMED as error:
         if from_handler(error):
             raise

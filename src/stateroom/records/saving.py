@@ -29,21 +29,21 @@ async def save(
     rows = tx.at(kind.owner(path))
     now = to_micros(scope.clock.now())
     if before is None:
-        revision, created, updated, nonce, back = 1, now, now, os.urandom(NONCE_BYTES), NO_POINTER
+        revision, created, updated, nonce, pointer = 1, now, now, os.urandom(NONCE_BYTES), NO_POINTER
     else:
         revision, created, updated = before.record.revision + 1, before.created, max(now, before.updated)
-        nonce, back = before.nonce, before.pointer
+        nonce, pointer = before.nonce, before.pointer
     if isinstance(tx, Transaction) and tx.past is not None:
         (revision, created, updated), tx.past = tx.past, None
     body = encode_body(scope, kind, after, revision, created, updated)
-    told = await _keep_events(rows, key, events)
+    events_wrapper = await _keep_events(rows, key, events)
     wrapped = await wrapper.keep(rows, key, body, 2)
     if before is not None:
         await wrapper.drop(rows, before.wrapped)
     if before is not None and kind.ended(before.record):
-        await remember_end(rows, kind.letter + tail, before.updated, kept=kind.ended(after))
+        await remember_end(rows, kind.letter + tail, before.updated, terminal=kind.ended(after))
     op = "create" if before is None else "update"
-    entry = Entry(op, kind.name, kind.owner(path), path, back, updated, wrapped, told)
+    entry = Entry(op, kind.name, kind.owner(path), path, pointer, updated, wrapped, events_wrapper)
     index = rows.append(feed_prefix(scope), encode(scope, entry))
     value = seal(key, HEAD.pack(0, index, nonce) + wrapped)
     rows.put(key, value)
@@ -64,9 +64,9 @@ async def announce(tx: Writable, kind: Kind[T], stored: Stored[T], *, events: Se
     body = encode_body(scope, kind, record, record.revision, stored.created, stored.updated)
     wrapped = await wrapper.keep(rows, key, body, 2)
     await wrapper.drop(rows, stored.wrapped)
-    told = await _keep_events(rows, key, events)
+    events_wrapper = await _keep_events(rows, key, events)
     now = max(to_micros(scope.clock.now()), stored.updated)
-    entry = Entry("update", kind.name, kind.owner(path), path, stored.pointer, now, wrapped, told)
+    entry = Entry("update", kind.name, kind.owner(path), path, stored.pointer, now, wrapped, events_wrapper)
     index = rows.append(feed_prefix(scope), encode(scope, entry))
     rows.put(key, seal(key, HEAD.pack(0, index, stored.nonce) + wrapped))
 
@@ -78,14 +78,14 @@ async def remove(tx: Writable, kind: Kind[T], before: Stored[T], *, events: Sequ
     tail = keys.path(*path)
     rows = tx.at(kind.owner(path))
     key = kind.prefix(scope) + tail
-    told = await _keep_events(rows, key, events)
+    events_wrapper = await _keep_events(rows, key, events)
     now = max(to_micros(scope.clock.now()), before.updated)
-    entry = Entry("delete", kind.name, kind.owner(path), path, before.pointer, now, None, told)
+    entry = Entry("delete", kind.name, kind.owner(path), path, before.pointer, now, None, events_wrapper)
     rows.append(feed_prefix(scope), encode(scope, entry))
     rows.delete(key)
     await wrapper.drop(rows, before.wrapped)
     if kind.ended(before.record):
-        await remember_end(rows, kind.letter + tail, before.updated, kept=False)
+        await remember_end(rows, kind.letter + tail, before.updated, terminal=False)
     _reindex(rows, kind, tail, before, None, 0)
 
 
@@ -93,14 +93,14 @@ async def _keep_events(rows: TransactionRows, key: bytes, events: Sequence[Any])
     return await wrapper.keep(rows, key, rows.scope.codec.encode(list(events)), 1) if events else None
 
 
-async def remember_end(rows: TransactionRows, tail: bytes, since: int, *, kept: bool) -> None:
+async def remember_end(rows: TransactionRows, tail: bytes, since: int, *, terminal: bool) -> None:
     """Record when a terminal record became terminal, before a rewrite changes `updated_at`; or forget it."""
     key = rows.scope.key(keys.ENDED_SINCE, tail)
     row = await rows.get(key)
-    if row is None and kept:
+    if row is None and terminal:
         rows.put(key, keys.number(since))
         rows.put(rows.scope.key(keys.ENDED, tail[:1] + keys.number(since) + tail[1:]), b"")
-    elif row is not None and not kept:
+    elif row is not None and not terminal:
         rows.delete(key)
         rows.delete(rows.scope.key(keys.ENDED, tail[:1] + row.value + tail[1:]))
 

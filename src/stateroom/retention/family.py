@@ -98,14 +98,14 @@ class Retention(Family[M]):
             elif policy.family == "once":
                 cut = len(scope.key(keys.ONCE_AT)) + 8
                 for part in range(scope.parts):
-                    async for found in old_keys(scope, policy, part):
-                        count += len(found)
-                        examples += ["/".join(map(str, keys.parse(key[cut:], (str, str)))) for key in found[:_EXAMPLES]]
+                    async for batch in old_keys(scope, policy, part):
+                        count += len(batch)
+                        examples += ["/".join(map(str, keys.parse(key[cut:], (str, str)))) for key in batch[:_EXAMPLES]]
             else:
-                going = Going(scope, policy)
-                for number, lane in enumerate(going.lanes):
-                    async for _, paths in going.batches(number):
-                        due = await going.due(lane.part, paths)
+                eviction = Going(scope, policy)
+                for number, lane in enumerate(eviction.lanes):
+                    async for _, paths in eviction.batches(number):
+                        due = await eviction.due(lane.part, paths)
                         count += len(due)
                         examples += ["/".join(map(str, path)) for path in due[:_EXAMPLES]]
             items.append(Due(policy.family, count, policy.why, tuple(examples[:_EXAMPLES])))
@@ -162,25 +162,25 @@ class Retention(Family[M]):
             await runner
 
 
-async def _forever(scope: Scope, every: float, stopping: threading.Event, wake: asyncio.Event | None) -> None:
+async def _forever(scope: Scope, interval: float, stopping: threading.Event, wake: asyncio.Event | None) -> None:
     """Run now and every so many seconds; sooner after an outage, which it goes on through."""
     outage = Outage(log, "retention", scope.clock)
     while not stopping.is_set():
-        pause = every
+        pause = interval
         try:
-            done = await run_once(scope, 1000, 10, stopping)
+            outcome = await run_once(scope, 1000, 10, stopping)
         except LostLease as error:  # another process does it
             log.debug("retention: %s", error)
         except Closed:  # by another door to the same engine: nothing will ever come of it
             return
         except StoreError as error:
             if passes(error):
-                pause = min(every, outage.failed(error))
+                pause = min(interval, outage.failed(error))
             else:
-                log.warning("retention did not come to its end, and is tried again in %s s: %s", every, error)
+                log.warning("retention did not come to its end, and is tried again in %s s: %s", interval, error)
         else:
             outage.over()
-            if not done.complete and done.count:
+            if not outcome.complete and outcome.count:
                 continue
         if wake is None:
             stopping.wait(pause)

@@ -78,20 +78,20 @@ async def limits(scope: Scope, policy: Policy) -> Limits:
 
 async def pins(scope: Scope, policy: Policy) -> list[Pin]:
     """Who holds back what is old enough to go."""
-    found: list[Pin] = []
+    result: list[Pin] = []
     now = to_micros(scope.clock.now())
     old = Limits(policy, now, []).old
     floor = await floors(scope.reader)
     for checkpoint in await all_checkpoints(scope.reader):
         vector = await vector_of(scope, checkpoint)
         ages = [await _age_after(scope, part, max(vector[part], floor[part]), now) for part in range(scope.parts)]
-        held = [age for age in ages if age is not None and age <= old]
-        if held:
-            since = from_micros(min(held))
+        waiting = [age for age in ages if age is not None and age <= old]
+        if waiting:
+            since = from_micros(min(waiting))
             pinned = micros(policy.max_pinned)
-            until = None if pinned is None else from_micros(min(held) + pinned)
-            found.append(Pin(checkpoint.name, checkpoint.position, checkpoint.updated_at, since, until))
-    return found
+            until = None if pinned is None else from_micros(min(waiting) + pinned)
+            result.append(Pin(checkpoint.name, checkpoint.position, checkpoint.updated_at, since, until))
+    return result
 
 
 async def _age_after(scope: Scope, part: int, at: tuple[int, int], now: int) -> int | None:
@@ -141,33 +141,33 @@ async def _entries(scope: Scope, part: int, after: tuple[int, int]) -> list[Row]
 
 
 def _opened(scope: Scope, rows: Sequence[Row]) -> list[tuple[Row, Entry | None]]:
-    found: list[tuple[Row, Entry | None]] = []
+    result: list[tuple[Row, Entry | None]] = []
     for row in rows:
         try:
-            found.append((row, decode(scope, row.value)))
+            result.append((row, decode(scope, row.value)))
         except Damaged:  # goes with its neighbours: nobody can say how old it is
-            found.append((row, None))
-    return found
+            result.append((row, None))
+    return result
 
 
 async def due(scope: Scope, part: int, allowed: Limits, after: tuple[int, int]) -> list[tuple[Row, Entry | None]]:
     """The next entries of a part that may go, at most `RUN`."""
-    found: list[tuple[Row, Entry | None]] = []
+    result: list[tuple[Row, Entry | None]] = []
     readable = large = 0
     aged = await _aged(scope, part, after, allowed.now)
     for row, entry, age in aged:
         if entry is not None:
             if not allowed.free(part, place_in(row.key), age):
-                return found[:readable]
-            large += any(one is not None and one[:1] != wrapper.INLINE for one in (entry.wrapped, entry.events))
+                return result[:readable]
+            large += any(form is not None and form[:1] != wrapper.INLINE for form in (entry.wrapped, entry.events))
             if large > LARGE:
-                return found[:readable]
+                return result[:readable]
         elif place_in(row.key) > allowed.low[part] and allowed.expired is None:
-            return found[:readable]
-        found.append((row, entry))
-        readable = len(found) if entry is not None else readable
+            return result[:readable]
+        result.append((row, entry))
+        readable = len(result) if entry is not None else readable
     # What cannot be read goes with what comes after it, and a whole run of it alone.
-    return found if not readable and len(aged) == RUN else found[:readable]
+    return result if not readable and len(aged) == RUN else result[:readable]
 
 
 async def prune(scope: Scope, part: int, allowed: Limits, most: int) -> int:
@@ -177,16 +177,16 @@ async def prune(scope: Scope, part: int, allowed: Limits, most: int) -> int:
     async def body(tx: Transaction) -> int:
         rows = tx.rows
         floor = await rows.get(key)  # another pruner raises it
-        going = await due(scope, part, allowed, (0, 0) if floor is None else place_in(floor.value))
-        going = going[:most]
-        if going:
-            rows.clear(going[0][0].key, going[-1][0].key + b"\0")
-            rows.put(key, going[-1][0].key[-10:])
-        for _, entry in going:
+        entries = await due(scope, part, allowed, (0, 0) if floor is None else place_in(floor.value))
+        entries = entries[:most]
+        if entries:
+            rows.clear(entries[0][0].key, entries[-1][0].key + b"\0")
+            rows.put(key, entries[-1][0].key[-10:])
+        for _, entry in entries:
             if entry is not None:
                 for wrapped in filter(None, (entry.wrapped, entry.events)):
                     await wrapper.drop(tx.at(entry.id), wrapped)
-        return len(going)
+        return len(entries)
 
     return await transact(scope, body, part=part)
 
@@ -197,9 +197,9 @@ async def count_due(scope: Scope, allowed: Limits) -> tuple[int, list[str]]:
     examples: list[str] = []
     for part, floor in enumerate(await floors(scope.reader)):
         at = floor
-        while going := await due(scope, part, allowed, at):
-            total += len(going)
-            named = (f"{entry.op} {entry.family} {entry.id}" for _, entry in going if entry is not None)
+        while entries := await due(scope, part, allowed, at):
+            total += len(entries)
+            named = (f"{entry.op} {entry.family} {entry.id}" for _, entry in entries if entry is not None)
             examples += [text for text, _ in zip(named, range(5 - len(examples)), strict=False)]
-            at = place_in(going[-1][0].key)
+            at = place_in(entries[-1][0].key)
     return total, examples

@@ -62,8 +62,8 @@ class Policy(Shown, frozen=True):
     @property
     def why(self) -> str:
         """Return what it says, for people."""
-        said = [(name, getattr(self, name)) for name in (*AGES, "keep_latest") if getattr(self, name) is not None]
-        return ", ".join(f"{name} {value}" for name, value in said)
+        bounds = [(name, getattr(self, name)) for name in (*AGES, "keep_latest") if getattr(self, name) is not None]
+        return ", ".join(f"{name} {value}" for name, value in bounds)
 
 
 def check_policy(policy: Any) -> Policy:
@@ -78,9 +78,9 @@ def check_policy(policy: Any) -> Policy:
                     f"{name} means nothing for {policy.family}; use {', '.join(allowed)}", what=name, value=policy
                 )
             checked[name] = arguments.number(value, name, least=1) if name == "keep_latest" else _age(value, name)
-    needed = ("older_than",) if policy.family == "feed" else allowed
-    if all(getattr(policy, name) is None for name in needed):
-        raise InvalidArgument(f"a policy for {policy.family} needs {' or '.join(needed)}", what="policy", value=policy)
+    limits = ("older_than",) if policy.family == "feed" else allowed
+    if all(getattr(policy, name) is None for name in limits):
+        raise InvalidArgument(f"a policy for {policy.family} needs {' or '.join(limits)}", what="policy", value=policy)
     return Policy(**checked)
 
 

@@ -81,8 +81,8 @@ class Going:
         lane = self.lanes[number]
         ranges = [(lane.prefix, lane.stop)]
         if after:
-            here = lane.prefix + after + b"\0"
-            ranges = [(here, lane.stop), (lane.prefix, min(here, lane.stop))]
+            low = lane.prefix + after + b"\0"
+            ranges = [(low, lane.stop), (lane.prefix, min(low, lane.stop))]
         for start, stop in ranges:
             paths: list[Path] = []
             tail = b""
@@ -141,8 +141,8 @@ class Going:
 
     async def _oldest_by_key(self, rows: Rows | Reader, group: bytes, keep: int) -> tuple[int, int, bytes] | None:
         prefix = self.kind.prefix(self._scope) + group
-        kept = await rows.scan(prefix, prefix + keys.END * 9, limit=keep, reverse=True)
-        return (int.from_bytes(kept[-1].key[-8:], "big"), 0, b"") if len(kept) == keep else None
+        newest = await rows.scan(prefix, prefix + keys.END * 9, limit=keep, reverse=True)
+        return (int.from_bytes(newest[-1].key[-8:], "big"), 0, b"") if len(newest) == keep else None
 
     async def _find_threshold(self, prefix: bytes, keep: int) -> tuple[int, int, bytes] | None:
         reader, kind = self._scope.reader, self.kind
@@ -153,8 +153,8 @@ class Going:
             if len(places) < min(256, keep - count):
                 continue
             await fetch_rows(reader, kind, places)
-            for one in places:
-                stored = await self._open(reader, one.tail, one.row)
+            for item in places:
+                stored = await self._open(reader, item.tail, item.row)
                 if stored is not None and (not self._only_ended or kind.ended(stored.record)):
                     count += 1
                     if count == keep:
@@ -196,15 +196,15 @@ class Going:
         reader, kind = self._scope.reader, self.kind
         tails = [keys.path(*path) for path in paths]
         rows = await reader.in_part(part).peek([kind.prefix(self._scope) + tail for tail in tails])
-        found = []
+        expired = []
         for path, tail, row in zip(paths, tails, rows, strict=True):
             stored = await self._open(reader, tail, row)
             if stored is not None and await self.may_go(reader, stored):
-                found.append(path)
-        if not self._aging.leased or not found:
-            return found
-        held = await live_holders(reader, part, [kind.owner(path) for path in found])
-        return [path for path, live in zip(found, held, strict=True) if not live]
+                expired.append(path)
+        if not self._aging.leased or not expired:
+            return expired
+        holders = await live_holders(reader, part, [kind.owner(path) for path in expired])
+        return [path for path, live in zip(expired, holders, strict=True) if not live]
 
     async def take(self, part: int, paths: Sequence[Path]) -> int:
         """Remove records of a part in one commit, each with everything; gives how many there still were to remove."""

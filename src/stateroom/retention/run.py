@@ -164,29 +164,29 @@ async def _everything(run: _Run) -> None:
 
 async def _take(run: _Run, policy: Policy) -> None:
     """Records that a policy lets go."""
-    going = Going(run.scope, policy)
+    eviction = Going(run.scope, policy)
     place = await _Place.load(run.scope, policy.family)
-    for number in place.order(len(going.lanes)):
+    for number in place.order(len(eviction.lanes)):
         place.first = number
-        if not await _take_lane(run, going, place, number):
+        if not await _take_lane(run, eviction, place, number):
             break
     else:
         place.first = 0
-    run.unreadable += going.unreadable
+    run.unreadable += eviction.unreadable
     await place.save(run.scope)
 
 
-async def _take_lane(run: _Run, going: Going, place: _Place, number: int) -> bool:
+async def _take_lane(run: _Run, eviction: Going, place: _Place, number: int) -> bool:
     """Delete those of one lane; False where a bound was reached before its end."""
-    part = going.lanes[number].part
-    async for tail, paths in going.batches(number, place.tails.get(number, b"")):
+    part = eviction.lanes[number].part
+    async for tail, paths in eviction.batches(number, place.tails.get(number, b"")):
         if run.spent:
             return False
         place.first = number + 1
-        due = await going.due(part, paths)
-        for some in chunks(due, going.batch):
+        due = await eviction.due(part, paths)
+        for batch in chunks(due, eviction.batch):
             await run.keep()
-            run.removed(going.kind.name, await going.take(part, some[: run.left]))
+            run.removed(eviction.kind.name, await eviction.take(part, batch[: run.left]))
             if run.spent:  # the rest of these is for the next run
                 return False
         place.tails[number] = tail
@@ -223,8 +223,8 @@ async def _forget_keys(run: _Run, policy: Policy) -> None:
     """Idempotency keys."""
 
     async def step(part: int) -> int:
-        async for found in old_keys(run.scope, policy, part):
-            return await transact(run.scope, _forgetting(run.scope, found[: run.left]), part=part)
+        async for row_keys in old_keys(run.scope, policy, part):
+            return await transact(run.scope, _forgetting(run.scope, row_keys[: run.left]), part=part)
         return 0
 
     await _each_part(run, "once", step)
@@ -240,18 +240,18 @@ async def old_keys(scope: Scope, policy: Policy, part: int) -> AsyncIterator[lis
         start = rows[-1].key + b"\0"
 
 
-def _forgetting(scope: Scope, found: list[bytes]) -> Callable[[Transaction], Awaitable[int]]:
+def _forgetting(scope: Scope, row_keys: list[bytes]) -> Callable[[Transaction], Awaitable[int]]:
     cut = len(scope.key(keys.ONCE_AT)) + 8
 
     async def body(tx: Transaction) -> int:
-        for at in found:
+        for at in row_keys:
             rows, key = tx.at(str(keys.parse(at[cut:], (str,))[0])), scope.key(keys.ONCE, at[cut:])
             row = await rows.get(key)
             if row is not None:
                 await wrapper.drop(rows, unseal(key, row.value))
             rows.delete(key)
             rows.delete(at)
-        return len(found)
+        return len(row_keys)
 
     return body
 

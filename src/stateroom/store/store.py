@@ -216,8 +216,8 @@ class _Base(Families[M], Family[M], Generic[M, W]):
             return None
         self._closed = True
         engine: AsyncEngine = self._scope.engine
-        gone: Any = _Gone(self._scope.parts)
-        self._scope.leave(gone)
+        closed: Any = _Gone(self._scope.parts)
+        self._scope.leave(closed)
         return engine if self._owner else None
 
     def _check_open(self) -> None:

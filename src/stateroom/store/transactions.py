@@ -80,9 +80,9 @@ async def commit(tx: Transaction, lease: Lease | None) -> None:
         await tx.commit()
     except Conflict as error:
         if lease is not None:  # whatever else changed too: its token decides what the caller is told
-            held = await look(tx.scope, lease.key)
-            if held.token != lease.token or held.owner is None:
-                raise lost(lease.key, held) from error
+            current = await look(tx.scope, lease.key)
+            if current.token != lease.token or current.owner is None:
+                raise lost(lease.key, current) from error
         raise
 
 
@@ -164,17 +164,17 @@ async def transact(scope: Scope, function: Callable[[Transaction], Awaitable[R]]
     try:
         for attempt in itertools.count(1):
             tx = Transaction(scope)
-            kept = None if once is None else Once(tx, once)
+            receipt = None if once is None else Once(tx, once)
             try:
-                if kept is not None:
-                    await kept.look()
+                if receipt is not None:
+                    await receipt.look()
                 result = await function(tx)
-                if kept is not None:
-                    await kept.keep(result)
+                if receipt is not None:
+                    await receipt.keep(result)
                 await tx.commit()
                 return result
-            except AlreadyDone as done:
-                value: R = done.value
+            except AlreadyDone as earlier:
+                value: R = earlier.value
                 return value
             except Conflict as error:
                 if attempt >= tries:

@@ -105,14 +105,14 @@ async def contents(rows: Rows, refs: Sequence[bytes]) -> list[bytes]:
     Raises `Damaged`; with ``missing=True`` where there is none, which a racing removal explains as well as damage.
     """
     scope = rows.scope
-    wanted = [content_key(scope, ref) for ref in refs]
-    stored = await rows.peek(wanted) if wanted else []
-    found = []
-    for ref, key, row in zip(refs, wanted, stored, strict=True):
+    content_keys = [content_key(scope, ref) for ref in refs]
+    stored = await rows.peek(content_keys) if content_keys else []
+    results = []
+    for ref, key, row in zip(refs, content_keys, stored, strict=True):
         if row is None:
             raise Damaged("a chunk is missing; `check` lists what refers to it", kind="chunk", key=key, missing=True)
-        found.append(opened(scope, ref, row.value))
-    return found
+        results.append(opened(scope, ref, row.value))
+    return results
 
 
 async def count(rows: Rows, ref: bytes) -> int:
@@ -125,15 +125,15 @@ async def count(rows: Rows, ref: bytes) -> int:
 async def _counts(tx: TransactionRows, refs: Iterable[bytes]) -> dict[bytes, int]:
     """Counts of some objects, which must be the same at commit."""
     scope = tx.scope
-    wanted = {count_key(scope, ref): ref for ref in refs}
-    asked = list(wanted)
-    found: dict[bytes, int] = {}
-    for at in range(0, len(asked), _ASKED):
-        some = asked[at : at + _ASKED]
-        for key, row in zip(some, await tx.peek(some), strict=True):
+    refs_by_key = {count_key(scope, ref): ref for ref in refs}
+    count_keys = list(refs_by_key)
+    counts: dict[bytes, int] = {}
+    for at in range(0, len(count_keys), _ASKED):
+        batch = count_keys[at : at + _ASKED]
+        for key, row in zip(batch, await tx.peek(batch), strict=True):
             tx.expect(key, row)
-            found[wanted[key]] = 0 if row is None else read_counter(unseal(key, row.value))
-    return found
+            counts[refs_by_key[key]] = 0 if row is None else read_counter(unseal(key, row.value))
+    return counts
 
 
 def _set_count(tx: TransactionRows, ref: bytes, number: int) -> None:
@@ -152,21 +152,21 @@ async def store(tx: TransactionRows, objects: Sequence[Object]) -> None:
     given up. So children come before their node.
     """
     scope = tx.scope
-    counts = await _counts(tx, (one.ref for one in objects))
-    spare: Counter[bytes] = Counter()
-    for one in objects:
-        if not counts[one.ref]:
-            key = content_key(scope, one.ref)
-            value = _FORMAT + scope.codec.protect(key, one.content)
+    counts = await _counts(tx, (item.ref for item in objects))
+    surplus: Counter[bytes] = Counter()
+    for item in objects:
+        if not counts[item.ref]:
+            key = content_key(scope, item.ref)
+            value = _FORMAT + scope.codec.protect(key, item.content)
             tx.put(key, value)
             tx.chunk_bytes += len(value)
         else:
-            spare.update(one.children)
-        counts[one.ref] += 1
+            surplus.update(item.children)
+        counts[item.ref] += 1
     for ref, number in counts.items():
         _set_count(tx, ref, number)
-    if spare:
-        await release(tx, spare)
+    if surplus:
+        await release(tx, surplus)
 
 
 async def hold(tx: TransactionRows, ref: bytes, number: int) -> None:
@@ -182,23 +182,23 @@ async def release(tx: TransactionRows, refs: Mapping[bytes, int]) -> None:
     the commit is refused, or `check` has reported it: there is nothing to say here.
     """
     scope = tx.scope
-    going = Counter(refs)
-    while going:
-        if tx.chunks_freed + len(going) > FREED_OBJECTS:
-            leave(tx, going)
+    pending = Counter(refs)
+    while pending:
+        if tx.chunks_freed + len(pending) > FREED_OBJECTS:
+            leave(tx, pending)
             return
-        counts = await _counts(tx, going)
-        nodes = [ref for ref, number in going.items() if ref[:1] == NODE and 0 < counts[ref] <= number]
+        counts = await _counts(tx, pending)
+        nodes = [ref for ref, number in pending.items() if ref[:1] == NODE and 0 < counts[ref] <= number]
         rows = await tx.peek([content_key(scope, ref) for ref in nodes]) if nodes else []
         below: Counter[bytes] = Counter()
         for ref, row in zip(nodes, rows, strict=True):
             if row is not None:
                 below.update(split(opened(scope, ref, row.value))[0])
-        for ref, number in going.items():
+        for ref, number in pending.items():
             if counts[ref]:
                 _set_count(tx, ref, counts[ref] - number)
                 tx.chunks_freed += counts[ref] <= number
-        going = below
+        pending = below
 
 
 def upload_key(scope: Scope, id: bytes) -> bytes:
@@ -224,19 +224,19 @@ def read_upload(key: bytes, stored: bytes) -> tuple[int, str, tuple[bytes, ...]]
 
 def leave(tx: TransactionRows, refs: "Counter[bytes]") -> None:
     """Leave references to be freed later: too many for one batch."""
-    every = list(refs.elements())
-    for at in range(0, len(every), FANOUT):
-        write_upload(tx, os.urandom(16), 0, every[at : at + FANOUT])
+    remaining = list(refs.elements())
+    for at in range(0, len(remaining), FANOUT):
+        write_upload(tx, os.urandom(16), 0, remaining[at : at + FANOUT])
 
 
 async def transplant(rows: Rows, target: Scope, refs: Mapping[bytes, int]) -> None:
     """Bring objects into another database as they are stored, with all they refer to, and hold each there."""
     theirs = target.reader.at(rows.root)
-    every = list(refs)
-    for at in range(0, len(every), _MOVED):
-        group = every[at : at + _MOVED]
-        there = await theirs.peek([count_key(target, ref) for ref in group])
-        new = [ref for ref, row in zip(group, there, strict=True) if row is None]
+    ordered = list(refs)
+    for at in range(0, len(ordered), _MOVED):
+        group = ordered[at : at + _MOVED]
+        counts = await theirs.peek([count_key(target, ref) for ref in group])
+        new = [ref for ref, row in zip(group, counts, strict=True) if row is None]
         stored = await rows.peek([content_key(rows.scope, ref) for ref in new])
         values: dict[bytes, bytes] = {}
         for ref, row in zip(new, stored, strict=True):

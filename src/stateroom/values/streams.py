@@ -33,31 +33,31 @@ class Streamed:
         return wrapper.wrapper(self.size, self._uploaded.ref)
 
 
-async def upload_stream(scope: Scope, root: str, source: Any, *, whole: int = INLINE_BYTES) -> Streamed:
+async def upload_stream(scope: Scope, root: str, source: Any, *, inline_size: int = INLINE_BYTES) -> Streamed:
     """Store what a file object or an iterator of bytes gives, ahead of a transaction; holds about 4 MiB at a time.
 
-    A value of up to `whole` bytes is not stored ahead, but with the transaction, which is one commit less.
+    A value of up to `inline_size` bytes is not stored ahead, but with the transaction, which is one commit less.
 
     On the asyncio face `source` may also be an async iterator, or have a `read` that is awaited. Raises
     `InvalidArgument` for anything else.
     """
     blocks = _Blocks(source, scope.suspends)
-    held, size = deque[bytes](), 0
-    while size <= whole:
+    pending, size = deque[bytes](), 0
+    while size <= inline_size:
         block = await blocks.next()
         if not block:
-            return Streamed(size, b"".join(held), None)
-        held.append(block)
+            return Streamed(size, b"".join(pending), None)
+        pending.append(block)
         size += len(block)
     uploader, tree = Uploader(scope, root), Tree(scope)
-    while held:
-        for one in tree.add(await uploader.put(objects.leaf(scope, held.popleft()))):
-            await uploader.put(one)
-        if not held and (block := await blocks.next()):
-            held.append(block)
+    while pending:
+        for node in tree.add(await uploader.put(objects.leaf(scope, pending.popleft()))):
+            await uploader.put(node)
+        if not pending and (block := await blocks.next()):
+            pending.append(block)
             size += len(block)
-    for one in tree.finish():
-        await uploader.put(one)
+    for node in tree.finish():
+        await uploader.put(node)
     return Streamed(size, b"", await uploader.finish(tree.top))
 
 
@@ -184,16 +184,16 @@ class BlobFile(io.RawIOBase):
         if self.closed:
             raise ValueError("read of a closed file")
         target = memoryview(buffer).cast("B")
-        found = run_now(self._pieces.after(self._offset))[: len(target)]
-        target[: len(found)] = found
-        self._offset += len(found)
-        return len(found)
+        data = run_now(self._pieces.after(self._offset))[: len(target)]
+        target[: len(data)] = data
+        self._offset += len(data)
+        return len(data)
 
     def readall(self) -> bytes:
         parts = []
-        while found := run_now(self._pieces.after(self._offset)):
-            parts.append(bytes(found))
-            self._offset += len(found)
+        while data := run_now(self._pieces.after(self._offset)):
+            parts.append(bytes(data))
+            self._offset += len(data)
         return b"".join(parts)
 
     def tell(self) -> int:
@@ -225,12 +225,12 @@ class AsyncBlobFile:
 
     async def read(self, size: int = -1) -> bytes:
         """At most `size` bytes from here on; all of them for -1; b"" at the end."""
-        left = self.size if size is None or size < 0 else size
+        remaining = self.size if size is None or size < 0 else size
         parts = []
-        while left > 0 and (found := (await self._next())[:left]):
-            parts.append(bytes(found))
-            self._offset += len(found)
-            left -= len(found)
+        while remaining > 0 and (data := (await self._next())[:remaining]):
+            parts.append(bytes(data))
+            self._offset += len(data)
+            remaining -= len(data)
         return b"".join(parts)
 
     async def _next(self) -> memoryview:
@@ -255,10 +255,10 @@ class AsyncBlobFile:
         return self
 
     async def __anext__(self) -> bytes:
-        found = await self.read(CHUNK_BYTES)
-        if not found:
+        data = await self.read(CHUNK_BYTES)
+        if not data:
             raise StopAsyncIteration
-        return found
+        return data
 
     async def __aenter__(self) -> Self:
         return self

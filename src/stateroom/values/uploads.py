@@ -47,13 +47,13 @@ class Uploader:
         self._bytes = 0
         self._started = False
 
-    async def put(self, one: Object) -> bytes:
+    async def put(self, item: Object) -> bytes:
         """Store an object; a node takes over its children's references. Gives its reference."""
-        if self._pending and (self._bytes + len(one.content) > UPLOAD_BYTES or len(self._pending) >= _OBJECTS):
+        if self._pending and (self._bytes + len(item.content) > UPLOAD_BYTES or len(self._pending) >= _OBJECTS):
             await self._flush()
-        self._pending.append(one)
-        self._bytes += len(one.content)
-        return one.ref
+        self._pending.append(item)
+        self._bytes += len(item.content)
+        return item.ref
 
     async def finish(self, ref: bytes) -> Uploaded:
         """Store what is pending; `ref`, the last object, is all that the upload holds now."""
@@ -79,17 +79,17 @@ class Uploader:
 
 def _held(refs: list[bytes], stored: list[Object]) -> list[bytes]:
     """Return what an upload holds once more objects are stored: nodes have taken their children over."""
-    held = refs + [one.ref for one in stored]
-    taken = Counter(child for one in stored for child in one.children)
-    if not taken:
-        return held
-    left = []
-    for ref in held:
-        if taken[ref]:
-            taken[ref] -= 1
+    holdings = refs + [item.ref for item in stored]
+    children = Counter(child for item in stored for child in item.children)
+    if not children:
+        return holdings
+    remaining = []
+    for ref in holdings:
+        if children[ref]:
+            children[ref] -= 1
         else:
-            left.append(ref)
-    return left
+            remaining.append(ref)
+    return remaining
 
 
 async def adopt(tx: TransactionRows, uploaded: Uploaded, holders: int) -> bool:
@@ -149,12 +149,12 @@ async def _step(scope: Scope, root: str, key: bytes, now: int, most: int) -> int
         expires, _, refs = objects.read_upload(key, row.value)
         if expires > now:
             return 0
-        some, rest = refs[:most], refs[most:]
-        if rest:
-            objects.write_upload(tx, key[len(scope.key(keys.UPLOAD)) :], expires, rest)
+        batch, remaining = refs[:most], refs[most:]
+        if remaining:
+            objects.write_upload(tx, key[len(scope.key(keys.UPLOAD)) :], expires, remaining)
         else:
             tx.delete(key)
-        await objects.release(tx, Counter(some))
-        return len(some)
+        await objects.release(tx, Counter(batch))
+        return len(batch)
 
     return await transact(scope, body)

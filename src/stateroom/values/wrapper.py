@@ -61,10 +61,10 @@ class Tree:
             yield from self._close(level)
 
     def _close(self, level: int) -> Iterator[Object]:
-        one = objects.node(self._scope, self._levels[level])
+        node = objects.node(self._scope, self._levels[level])
         self._levels[level] = []
-        yield one
-        yield from self._add(level + 1, one.ref)
+        yield node
+        yield from self._add(level + 1, node.ref)
 
 
 def wrapper(size: int, ref: bytes) -> bytes:
@@ -108,14 +108,14 @@ async def keep(tx: TransactionRows, bound: bytes, data: bytes, holders: int) -> 
         await objects.hold(tx, tree.top, holders - 1)
         return wrapped
     uploader = Uploader(scope, tx.root)
-    for one in _leaves(data, refs):
-        await uploader.put(one)
-    for one in nodes:
-        await uploader.put(one)
-    known = _uploaded.setdefault(scope, {})
-    known[tx.root, tree.top] = uploaded = await uploader.finish(tree.top)
-    while len(known) > _KNOWN:
-        known.pop(next(iter(known)), None)
+    for item in _leaves(data, refs):
+        await uploader.put(item)
+    for item in nodes:
+        await uploader.put(item)
+    recent = _uploaded.setdefault(scope, {})
+    recent[tx.root, tree.top] = uploaded = await uploader.finish(tree.top)
+    while len(recent) > _KNOWN:
+        recent.pop(next(iter(recent)), None)
     await adopt(tx, uploaded, holders)
     return wrapped
 
@@ -126,12 +126,12 @@ def _leaves(data: bytes, refs: list[bytes]) -> Iterator[Object]:
 
 async def _take(tx: TransactionRows, ref: bytes, holders: int) -> bool:
     """Refer to an object that is there, or that an earlier run of this transaction uploaded; False: neither."""
-    known = _uploaded.get(tx.scope, {})
-    uploaded = known.get((tx.root, ref))
+    recent = _uploaded.get(tx.scope, {})
+    uploaded = recent.get((tx.root, ref))
     if uploaded is not None:
         if await uploads.adopt(tx, uploaded, holders):
             return True
-        known.pop((tx.root, ref), None)
+        recent.pop((tx.root, ref), None)
     if not await objects.count(tx, ref):
         return False
     await objects.hold(tx, ref, holders)

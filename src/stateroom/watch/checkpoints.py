@@ -75,12 +75,12 @@ async def all_checkpoints(reader: Reader) -> list[Checkpoint]:
     """Every checkpoint of a namespace, by name."""
     scope = reader.scope
     start, stop = scope.key(keys.CHECKPOINT), scope.key(keys.CHECKPOINT, keys.END)
-    found: list[Checkpoint] = []
+    result: list[Checkpoint] = []
     while True:
         rows = await reader.scan(start, stop, limit=_RUN)
-        found += [_readable(scope, row) for row in rows]
+        result += [_readable(scope, row) for row in rows]
         if len(rows) < _RUN:
-            return found
+            return result
         start = rows[-1].key + b"\0"
 
 
@@ -125,16 +125,16 @@ class Checkpoints(Family[M]):
     @reading
     async def get(self, tx: Reader, name: str) -> str:
         """A consumer's position. Raises `NotFound`."""
-        found = await self._find(tx, name)
-        if found is None:
+        checkpoint = await self._find(tx, name)
+        if checkpoint is None:
             raise NotFound(f"no checkpoint {name!r}", kind="checkpoints", id=name)
-        return found.position
+        return checkpoint.position
 
     @reading
     async def find(self, tx: Reader, name: str) -> str | None:
         """A consumer's position, or None."""
-        found = await self._find(tx, name)
-        return None if found is None else found.position
+        checkpoint = await self._find(tx, name)
+        return None if checkpoint is None else checkpoint.position
 
     @reading
     async def list(self, tx: Reader) -> tuple[Checkpoint, ...]:

@@ -32,11 +32,11 @@ class Complaints:
         if not first and now - self._said < EVERY_SECONDS:
             self._unsaid += 1
             return
-        more = f"; {self._unsaid} errors since the last line" if self._unsaid else ""
+        summary = f"; {self._unsaid} errors since the last line" if self._unsaid else ""
         log.error(
             "the handler of watcher %r raised %s at %s %s %r, call %d%s",
             self._watcher, type(error).__name__, change.op, change.family, change.id, calls,
-            more or ("" if first else f": {error}"), exc_info=error if first else None,
+            summary or ("" if first else f": {error}"), exc_info=error if first else None,
         )  # fmt: skip
         self._types.add(type(error))
         self._said, self._unsaid = now, 0

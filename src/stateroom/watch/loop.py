@@ -284,11 +284,11 @@ class Loop:
     async def _stay(self, seconds: float) -> None:
         """Pause before the handler is called again, and keep the lease meanwhile, through an outage too."""
         while True:
-            some = min(seconds, _SLICE_SECONDS)
-            await self._pause(some)
+            slice_seconds = min(seconds, _SLICE_SECONDS)
+            await self._pause(slice_seconds)
             if self.stopping.is_set():
                 raise _GiveWay
-            seconds -= some
+            seconds -= slice_seconds
             try:
                 await self._renew()
             except StoreError as error:
@@ -347,23 +347,23 @@ class Loop:
         row = (await self.scope.reader.in_part(part).peek([key]))[0]
         version = 0 if row is None else row.version
         if version != self._retry_version:
-            again = [letter async for letter in letters(self.scope.reader, self.name) if letter.retry] if row else []
-            for letter in again:
+            retries = [letter async for letter in letters(self.scope.reader, self.name) if letter.retry] if row else []
+            for letter in retries:
                 await self._redo(letter)
         self._retry_version = version
         self._looked_at = versions[part] if versions else _UNSEEN
 
     async def _redo(self, letter: DeadLetter) -> None:
         """Handle the change of a letter again, and drop the letter, or keep it with what came of it."""
-        kept: DeadLetter | None = None
+        remaining: DeadLetter | None = None
         try:
-            again = await read_changes(self.scope.reader, letter.before, Filter(), 1, 0.0)
+            changes = await read_changes(self.scope.reader, letter.before, Filter(), 1, 0.0)
         except Compacted as error:
-            kept = msgspec.structs.replace(letter, retry=False, error=f"Compacted: {error}")
+            remaining = msgspec.structs.replace(letter, retry=False, error=f"Compacted: {error}")
         else:
-            refused = await self._try(again.items[0]) if again.items else None
+            refused = await self._try(changes.items[0]) if changes.items else None
             if refused is not None:
-                kept = msgspec.structs.replace(
+                remaining = msgspec.structs.replace(
                     letter,
                     retry=False,
                     attempts=letter.attempts + 1 + self.options.max_retries,
@@ -374,13 +374,13 @@ class Loop:
         async def body(tx: Transaction) -> None:
             if lease is not None:
                 await fence(tx, lease)
-            if kept is None:
+            if remaining is None:
                 delete_letter(tx, letter)
             else:
-                write_letter(tx, kept)
+                write_letter(tx, remaining)
 
         await self._fenced(body)
-        self.handled += kept is None
+        self.handled += remaining is None
 
     async def move(self, position: str) -> None:
         """Stand somewhere else; the watcher must not be running."""

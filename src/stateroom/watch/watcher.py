@@ -216,8 +216,8 @@ class AsyncWatcher:
             self._loop.state = "stopping"
         if task is asyncio.current_task():
             return
-        done, _ = await asyncio.wait([task], timeout=timeout)
-        if not done:
+        finished, _ = await asyncio.wait([task], timeout=timeout)
+        if not finished:
             raise Timeout(f"watcher {self.name!r} is still in its handler after {timeout} s")
         if not task.cancelled() and task.exception() is not None:
             log.error("watcher %r ended: %r", self.name, task.exception())

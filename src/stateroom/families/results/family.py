@@ -152,8 +152,8 @@ class Results(Family[M]):
     async def count(self, tx: Reader, dag: str) -> int:
         """Return how many results a DAG has; reads a counter, and what has expired and is not removed yet."""
         dag = arguments.name(dag, "dag")
-        every = await tx.total([RESULTS.counter(tx.scope, b"d" + keys.path(dag))])
-        return every - len(await result_record.expired_ids(tx, dag))
+        total = await tx.total([RESULTS.counter(tx.scope, b"d" + keys.path(dag))])
+        return total - len(await result_record.expired_ids(tx, dag))
 
     @operation
     async def clear(self, tx: Transaction, dag: str) -> int:
@@ -249,7 +249,7 @@ class Results(Family[M]):
         if tx is not None:
             tx.at(dag)
         observed = Observed(source)
-        streamed = await streams.upload_stream(scope, root, observed.source, whole=UPLOAD_BYTES)
+        streamed = await streams.upload_stream(scope, root, observed.source, inline_size=UPLOAD_BYTES)
         result = Result(dag, id, None, digest=digest, size=size, expires_at=expires_at)
         encoded.check(result, digest, size, observed.digest, streamed)
 
@@ -279,10 +279,10 @@ class Results(Family[M]):
             result = await _find_for_value(scope.reader, dag, id, raw)
             if result is not None:
                 return result.value
-            left = deadline - scope.clock.monotonic()
-            if left <= 0:
+            remaining = deadline - scope.clock.monotonic()
+            if remaining <= 0:
                 raise Timeout(f"no result {id!r} of DAG {dag!r} after {timeout} s")
-            await scope.engine.wait(part, 0 if head is None else head.version, left)
+            await scope.engine.wait(part, 0 if head is None else head.version, remaining)
 
     @reading
     async def gather(self, tx: Reader, dag: str, ids: Iterable[str]) -> dict[str, Any]:
@@ -427,8 +427,8 @@ async def _find_for_value(reader: Reader, dag: str, id: str, raw: bool) -> Resul
 async def put_encoded(tx: Transaction, result: Result, value_bytes: Encoded, expected: int | None) -> Result:
     """Write a result whose value is encoded; gives it with value and inputs as they were given."""
     value_apart = await keep(tx, result.dag, result.id, value_bytes)
-    whole = msgspec.structs.replace(result, digest=str(value_bytes.digest), size=len(value_bytes.data))
-    saved = await _write(tx, whole, value_apart, expected)
+    complete = msgspec.structs.replace(result, digest=str(value_bytes.digest), size=len(value_bytes.data))
+    saved = await _write(tx, complete, value_apart, expected)
     return public(saved, value=result.value, inputs=result.inputs)
 
 
