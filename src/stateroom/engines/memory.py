@@ -84,8 +84,8 @@ class _Part:
         return order
 
     def scan(self, start: bytes, stop: bytes, limit: int, reverse: bool) -> list[Row]:
-        found = map(self.rows.get, self.sort().between(start, stop, limit, reverse=reverse))
-        return [row for row in found if row is not None]
+        rows = map(self.rows.get, self.sort().between(start, stop, limit, reverse=reverse))
+        return [row for row in rows if row is not None]
 
     def check(self, part: int, batch: Batch) -> None:
         for key, expected in batch.expect.items():
@@ -164,7 +164,7 @@ class MemoryEngine:
     def __init__(self, parts: int = 1) -> None:
         self.parts = parts
         self._parts = _ByPart((part, _Part()) for part in range(parts))
-        self._get = _ByPart((part, each.rows.get) for part, each in self._parts.items())
+        self._get = _ByPart((part, state.rows.get) for part, state in self._parts.items())
         self._renew_lock()
         _engines.add(self)
 
@@ -181,7 +181,7 @@ class MemoryEngine:
     def scan(self, part: int | None, start: bytes, stop: bytes, /, *, limit: int, reverse: bool = False) -> list[Row]:
         if limit < 0:
             raise InvalidArgument(f"a limit of {limit} rows; at least 0", what="limit", value=limit)
-        runs = self._locked(lambda: [each.scan(start, stop, limit, reverse) for each in self._chosen(part)])
+        runs = self._locked(lambda: [state.scan(start, stop, limit, reverse) for state in self._chosen(part)])
         if len(runs) == 1:
             return runs[0]
         return list(islice(merge(*runs, key=itemgetter(0), reverse=reverse), limit))
@@ -219,7 +219,7 @@ class MemoryEngine:
             self._waiting.add(me)  # before the first look: whoever commits after it sees somebody waiting
             with self._lock:
                 self._changed.wait_for(
-                    lambda: sum(each.version for each in self._chosen(part)) > version,
+                    lambda: sum(state.version for state in self._chosen(part)) > version,
                     min(max(timeout, 0), threading.TIMEOUT_MAX),
                 )
         finally:
@@ -270,8 +270,8 @@ class MemoryEngine:
 
     def _distrust_order(self) -> None:
         """Sort anew next time: a frame further out, or a thread that is not here any more, is half-way through it."""
-        for each in self._parts.values():
-            each.order = None
+        for state in self._parts.values():
+            state.order = None
 
 
 _engines: "weakref.WeakSet[MemoryEngine]" = weakref.WeakSet()

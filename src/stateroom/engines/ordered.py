@@ -13,8 +13,8 @@ class OrderedKeys:
     __slots__ = ("_blocks", "_firsts")
 
     def __init__(self, keys: Iterable[bytes] = ()) -> None:
-        held = sorted(keys)
-        self._blocks = [held[at : at + BLOCK] for at in range(0, len(held), BLOCK)] or [[]]
+        ordered = sorted(keys)
+        self._blocks = [ordered[at : at + BLOCK] for at in range(0, len(ordered), BLOCK)] or [[]]
         # A block's entry here is a lower bound of its keys; the first is b"", so that every key has a block.
         self._firsts = [b"", *(block[0] for block in self._blocks[1:])]
 
@@ -45,7 +45,7 @@ class OrderedKeys:
         """At most `limit` keys with ``start <= key < stop``, from the low end or, when `reverse`, from the high end."""
         if start >= stop or limit < 1:
             return []
-        found: list[bytes] = []
+        result: list[bytes] = []
         low = bisect_right(self._firsts, start) - 1
         high = bisect_left(self._firsts, stop, low + 1) - 1
         for number in range(high, low - 1, -1) if reverse else range(low, high + 1):
@@ -53,12 +53,12 @@ class OrderedKeys:
             begin = bisect_left(block, start) if number == low else 0
             end = bisect_left(block, stop) if number == high else len(block)
             if reverse:
-                found.extend(reversed(block[max(begin, end - limit + len(found)) : end]))
+                result.extend(reversed(block[max(begin, end - limit + len(result)) : end]))
             else:
-                found.extend(block[begin : min(end, begin + limit - len(found))])
-            if len(found) == limit:
+                result.extend(block[begin : min(end, begin + limit - len(result))])
+            if len(result) == limit:
                 break
-        return found
+        return result
 
     def __len__(self) -> int:
         return sum(map(len, self._blocks))

@@ -42,9 +42,9 @@ def resolve(url: "str | os.PathLike[str] | None") -> str:
 def _plain(text: str) -> str:
     """A url with its home folder and its driver taken out. Raises `InvalidArgument` for the bare name of a scheme."""
     if text.isidentifier() and (text.lower() in _BUILT_IN or text.lower() in _installed()):
-        meant = {"memory": "memory:", "sqlite": "sqlite:///runs.db"}.get(text.lower(), f"{text.lower()}://...")
+        example = {"memory": "memory:", "sqlite": "sqlite:///runs.db"}.get(text.lower(), f"{text.lower()}://...")
         raise InvalidArgument(
-            f"{text!r} is the name of a scheme; write {meant!r}, or './{text}' for a file of that name",
+            f"{text!r} is the name of a scheme; write {example!r}, or './{text}' for a file of that name",
             what="url",
             value=text,
         )
@@ -62,10 +62,10 @@ def _installed() -> set[str]:
 
 def scheme(url: str) -> str:
     """The scheme of a url; a bare path is "sqlite". One letter before the colon is a drive, not a scheme."""
-    found = _SCHEME.match(url)
-    if found is None or os.sep in found.group(1):
+    match = _SCHEME.match(url)
+    if match is None or os.sep in match.group(1):
         return "sqlite"
-    return found.group(1).lower()
+    return match.group(1).lower()
 
 
 def connect(url: str) -> Connect:
@@ -75,30 +75,30 @@ def connect(url: str) -> Connect:
 
 def connect_async(url: str) -> Connect | None:
     """Return what opens a native asyncio engine for a url; None where there is none."""
-    wanted = scheme(url)
-    if wanted in _BUILT_IN:
-        found: Connect | None = getattr(import_module(_BUILT_IN[wanted]), "connect_async", None)
-        return found
+    name = scheme(url)
+    if name in _BUILT_IN:
+        opener: Connect | None = getattr(import_module(_BUILT_IN[name]), "connect_async", None)
+        return opener
     for point in entry_points(group="stateroom.async_engines"):
-        if point.name == wanted:
+        if point.name == name:
             loaded: Connect = point.load()
             return loaded
     return None
 
 
 def _find(url: str, name: str, group: str) -> Connect:
-    wanted = scheme(url)
-    if wanted in _BUILT_IN:
-        built_in: Connect = getattr(import_module(_BUILT_IN[wanted]), name)
+    prefix = scheme(url)
+    if prefix in _BUILT_IN:
+        built_in: Connect = getattr(import_module(_BUILT_IN[prefix]), name)
         return built_in
-    known = set(_BUILT_IN)
+    schemes = set(_BUILT_IN)
     for point in entry_points(group=group):
-        if point.name == wanted:
+        if point.name == prefix:
             loaded: Connect = point.load()
             return loaded
-        known.add(point.name)
+        schemes.add(point.name)
     raise InvalidArgument(
-        f"unknown scheme {wanted!r}; known are a path and {', '.join(f'{one}:' for one in sorted(known))}",
+        f"unknown scheme {prefix!r}; known are a path and {', '.join(f'{item}:' for item in sorted(schemes))}",
         what="url",
-        value=wanted,
+        value=prefix,
     )

@@ -55,8 +55,8 @@ class Wrapper:
         return self._call(Asked("read", part, keys), lambda: self.engine.read(part, keys))
 
     def scan(self, part: int | None, start: bytes, stop: bytes, /, *, limit: int, reverse: bool = False) -> list[Row]:
-        asked = Asked("scan", part, (start, stop, limit, reverse))
-        return self._call(asked, lambda: self.engine.scan(part, start, stop, limit=limit, reverse=reverse))
+        request = Asked("scan", part, (start, stop, limit, reverse))
+        return self._call(request, lambda: self.engine.scan(part, start, stop, limit=limit, reverse=reverse))
 
     def _read_many(self, requests: Sequence[tuple[int, Sequence[bytes]]], /) -> list[list[Row | None]]:
         return self._call(Asked("read_many", None, requests), lambda: _gathering(self.engine).read_many(requests))
@@ -73,7 +73,7 @@ class Wrapper:
     def close(self) -> None:
         self._call(Asked("close", None), self.engine.close)
 
-    def _call(self, _asked: Asked, run: Callable[[], T], /) -> T:
+    def _call(self, _request: Asked, run: Callable[[], T], /) -> T:
         """Every call comes through here, with what carries it out."""
         return run()
 
@@ -132,8 +132,8 @@ class Faulty(Wrapper):
             return OutcomeUnknown("made to fail: the commit was carried out, its answer was lost")
         return Unavailable(f"made to fail: {name}, call {number}", tried=())
 
-    def _call(self, asked: Asked, run: Callable[[], T], /) -> T:
-        failure = self._failure(asked.name)
+    def _call(self, request: Asked, run: Callable[[], T], /) -> T:
+        failure = self._failure(request.name)
         if failure is None:
             return run()
         if self.lost:
@@ -174,9 +174,9 @@ class Conflicting(Wrapper):
         if self.refuse is not None and self.refuse(number, part, batch):
             key, expected = next(iter(batch.expect.items()), (None, None))
             return Conflict(f"made to conflict: commit {number}", key=key, expected=expected, actual=None)
-        other = None if self.interfere is None else self.interfere(number, part, batch)
-        if other is not None:
-            self.engine.commit(part, other)
+        interference = None if self.interfere is None else self.interfere(number, part, batch)
+        if interference is not None:
+            self.engine.commit(part, interference)
         return None
 
     def commit(self, part: int, batch: Batch, /) -> int:
@@ -200,8 +200,8 @@ class Slow(Wrapper):
         super().__init__(engine)
         self.before = before
 
-    def _call(self, asked: Asked, run: Callable[[], T], /) -> T:
-        self.before(asked.name, asked.part)
+    def _call(self, request: Asked, run: Callable[[], T], /) -> T:
+        self.before(request.name, request.part)
         return run()
 
     def _submit(self, part: int, batch: Batch, done: Done, /) -> None:
@@ -241,13 +241,13 @@ class Recording(Wrapper):
     @property
     def rows(self) -> int:
         """Rows that reads and scans gave."""
-        found = [
+        answers = [
             call.outcome for call in self.calls if call.name in ("read", "scan") and isinstance(call.outcome, list)
         ]
         for call in self.calls:
             if call.name in MANY and isinstance(call.outcome, list):
-                found += call.outcome
-        return sum(row is not None for rows in found for row in rows)
+                answers += call.outcome
+        return sum(row is not None for rows in answers for row in rows)
 
     @property
     def commits(self) -> int:
@@ -259,13 +259,13 @@ class Recording(Wrapper):
         """The batches of those commits."""
         return [call.what for call in self.calls if call.name == "commit" and isinstance(call.outcome, int)]
 
-    def _call(self, asked: Asked, run: Callable[[], T], /) -> T:
+    def _call(self, request: Asked, run: Callable[[], T], /) -> T:
         try:
             outcome = run()
         except BaseException as error:
-            self.calls.append(Call(*asked, error))
+            self.calls.append(Call(*request, error))
             raise
-        self.calls.append(Call(*asked, outcome))
+        self.calls.append(Call(*request, outcome))
         return outcome
 
     def _submit(self, part: int, batch: Batch, done: Done, /) -> None:
@@ -298,14 +298,14 @@ class Traced(Wrapper):
         super().__init__(engine)
         self.span, self.clock = span, clock
 
-    def _call(self, asked: Asked, run: Callable[[], T], /) -> T:
+    def _call(self, request: Asked, run: Callable[[], T], /) -> T:
         start = self.clock()
         try:
             outcome = run()
         except BaseException as error:
-            self.span(Span(asked.name, asked.part, start, self.clock() - start, error))
+            self.span(Span(request.name, request.part, start, self.clock() - start, error))
             raise
-        self.span(Span(asked.name, asked.part, start, self.clock() - start, None))
+        self.span(Span(request.name, request.part, start, self.clock() - start, None))
         return outcome
 
     def _submit(self, part: int, batch: Batch, done: Done, /) -> None:

@@ -47,17 +47,25 @@ class Results:
         return self._node.inner.results
 
     def put(
-        self, dag: str, id: str, value: Any, *, producer: Any = None, inputs: Any = None, ttl: Ttl = None, **more: Any
+        self,
+        dag: str,
+        id: str,
+        value: Any,
+        *,
+        producer: Any = None,
+        inputs: Any = None,
+        ttl: Ttl = None,
+        **options: Any,
     ) -> "stateroom.Result":
         """Store a value here and register it; it replaces what other nodes hold under its id."""
         result: stateroom.Result = self._run(
-            self._later.put(dag, id, value, producer=producer, inputs=inputs, ttl=ttl, **more)
+            self._later.put(dag, id, value, producer=producer, inputs=inputs, ttl=ttl, **options)
         )
         return result
 
-    def put_many(self, dag: str, values: Any, **more: Any) -> Any:
+    def put_many(self, dag: str, values: Any, **options: Any) -> Any:
         """As ``store.results.put_many``, and every value is registered."""
-        return self._run(self._later.put_many(dag, values, **more))
+        return self._run(self._later.put_many(dag, values, **options))
 
     def put_stream(
         self, dag: str, id: str, source: Any, *, producer: Any = None, inputs: Any = None, ttl: Ttl = None
@@ -68,17 +76,17 @@ class Results:
         )
         return result
 
-    def memo(self, dag: str, function_name: str, inputs: Any, compute: Any, **more: Any) -> Any:
+    def memo(self, dag: str, function_name: str, inputs: Any, compute: Any, **options: Any) -> Any:
         """As ``store.results.memo``, computed once on this node (in the caller's thread), and registered."""
         self._run(self._later.prepare(dag))
-        id = self._local.memo_id(function_name, inputs, ignore=more.get("ignore", ()))
-        value = self._local.memo(dag, function_name, inputs, compute, **more)
+        id = self._local.memo_id(function_name, inputs, ignore=options.get("ignore", ()))
+        value = self._local.memo(dag, function_name, inputs, compute, **options)
         self._run(self._later.tell(dag, id))
         return value
 
-    def memoized(self, dag: str, ttl: Ttl = None, name: str | None = None, **more: Any) -> Any:
+    def memoized(self, dag: str, ttl: Ttl = None, name: str | None = None, **options: Any) -> Any:
         """As ``store.results.memoized``, computed once on this node, and registered."""
-        decorate = self._local.memoized(dag, ttl, name, **more)
+        decorate = self._local.memoized(dag, ttl, name, **options)
 
         def decorator(function: Any) -> Any:
             call = decorate(function)

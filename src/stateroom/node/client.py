@@ -92,12 +92,12 @@ class Value:
     """A value that a node is sending: read in pieces, never more than was promised."""
 
     def __init__(
-        self, client: "Client", connection: _Connection, response: http.client.HTTPResponse, left: int
+        self, client: "Client", connection: _Connection, response: http.client.HTTPResponse, remaining: int
     ) -> None:
         self._client = client
         self._connection = connection
         self._response = response
-        self.left = left
+        self.left = remaining
 
     async def read(self, size: int = PIECE_BYTES) -> bytes:
         """The next bytes, at most `size`; b"" when all have come. Raises `Unreachable`."""
@@ -126,7 +126,7 @@ class Value:
         """Give the connection back where all was read, else end it."""
         if self.left:
             self._connection.abort()
-        self._client.give_back(self._connection, whole=not self.left)
+        self._client.give_back(self._connection, complete=not self.left)
 
 
 class Client:
@@ -150,14 +150,14 @@ class Client:
         try:
             return await self._reply(connection, response, nonce)
         finally:
-            self.give_back(connection, whole=response.isclosed())
+            self.give_back(connection, complete=response.isclosed())
 
     async def value(
         self, node: str, address: Address, target: str, start: int, size: int, digest: str, form: str
     ) -> "Value | Reply":
         """Ask for a value's bytes from `start` on; a `Reply` says why there are none. Raises `Unreachable`."""
         connection, response, nonce = await self._exchange(node, address, "GET", target, None, start)
-        kept = False
+        in_use = False
         try:
             if response.status not in (200, 206):
                 return await self._reply(connection, response, nonce)
@@ -168,11 +168,11 @@ class Client:
                 raise Unreachable(f"the answer has {response.length} bytes, not {size - start}")
             if response.headers.get("content-encoding", "identity") != "identity":
                 raise Unreachable("the answer is packed, which no node does")
-            kept = True
+            in_use = True
             return Value(self, connection, response, size - start)
         finally:
-            if not kept:
-                self.give_back(connection, whole=response.isclosed())
+            if not in_use:
+                self.give_back(connection, complete=response.isclosed())
 
     async def _exchange(
         self, node: str, address: Address, method: str, target: str, fields: dict[str, Any] | None, start: int
@@ -245,11 +245,11 @@ class Client:
         self._open.add(connection)
         return connection
 
-    def give_back(self, connection: _Connection, *, whole: bool) -> None:
-        """End the use of a connection; `whole`: nothing of its answer is left, so that it can be used again."""
+    def give_back(self, connection: _Connection, *, complete: bool) -> None:
+        """End the use of a connection; `complete`: nothing of its answer is left, so that it can be used again."""
         if connection not in self._open:
             return
-        if whole:
+        if complete:
             self._open.discard(connection)
             self._idle.setdefault(connection.address, []).append(connection)
         else:
@@ -264,7 +264,7 @@ class Client:
 
     def close(self) -> None:
         """Close every connection."""
-        for connection in (*self._open, *(one for idle in self._idle.values() for one in idle)):
+        for connection in (*self._open, *(link for idle in self._idle.values() for link in idle)):
             connection.abort()
             connection.close()
         self._open.clear()

@@ -35,9 +35,9 @@ _KNOWN = 10_000
 class _Failed(Exception):
     """No candidate could give the value; `again`: the registry has changed by it, so that another look is worth it."""
 
-    def __init__(self, again: bool) -> None:
+    def __init__(self, retry: bool) -> None:
         super().__init__()
-        self.again = again
+        self.again = retry
 
 
 class _Restart(Exception):
@@ -120,10 +120,10 @@ class Fetcher:
         except Unavailable:
             raise
         except TimeoutError as error:
-            tried = dict(transfer.tried)
+            reasons = dict(transfer.tried)
             if transfer.asking is not None:
-                tried[transfer.asking] = f"no whole answer within {seconds:g} s"
-            raise _unavailable(dag, id, tried, f"not fetched within {seconds:g} s") from error
+                reasons[transfer.asking] = f"no whole answer within {seconds:g} s"
+            raise _unavailable(dag, id, reasons, f"not fetched within {seconds:g} s") from error
         finally:
             transfer.waiting -= 1
             if not transfer.waiting and not transfer.task.done():
@@ -149,14 +149,14 @@ class Fetcher:
             if not locations:
                 raise self._nothing(transfer)
             fact = _fact(locations[0])
-            if any(one.node == self._presence.name for one in locations) and await self._is_here(fact):
+            if any(location.node == self._presence.name for location in locations) and await self._is_here(fact):
                 transfer.fact = fact
                 return
-            others = [one for one in locations if one.node != self._presence.name]
-            if not others:
+            holders = [location for location in locations if location.node != self._presence.name]
+            if not holders:
                 raise self._nothing(transfer)
             try:
-                await self._from(transfer, fact, [one.node for one in others], plan)
+                await self._from(transfer, fact, [location.node for location in holders], plan)
             except (Stale, Conflict):
                 continue
             except _Failed as failed:
@@ -183,8 +183,10 @@ class Fetcher:
 
     async def _complete(self, transfer: Transfer, plan: _Plan, announced: set[str]) -> bool:
         """Have nodes say what they hold whose location lacks the digest; whether the registry has changed by it."""
-        unknown = [one.node for one in plan.locations if None in (one.digest, one.size, one.form)]
-        named = {one.node for one in plan.locations}
+        unknown = [
+            location.node for location in plan.locations if None in (location.digest, location.size, location.form)
+        ]
+        named = {location.node for location in plan.locations}
         if transfer.prefer is not None and transfer.prefer not in named:
             unknown.append(transfer.prefer)
         changed = False
@@ -223,10 +225,10 @@ class Fetcher:
             return False
         holdings = self._holdings
         try:
-            gone = await holdings.shared.ask(lambda store: store.locations.unregister(transfer.dag, transfer.id, node))
+            count = await holdings.shared.ask(lambda store: store.locations.unregister(transfer.dag, transfer.id, node))
         except AWAY:
             return False
-        return gone > 0
+        return count > 0
 
     async def _is_here(self, fact: Fact) -> bool:
         """Say whether a value is here as the registry has it; else this node's location goes."""
@@ -284,7 +286,7 @@ class _Source:
         if len(self._sent) == 1 or self._alone:
             for node in self._sent:
                 self._transfer.tried[node] = "what it sent is not what the digest says"
-                self._nodes = [other for other in self._nodes if other != node]
+                self._nodes = [name for name in self._nodes if name != node]
         else:
             self._alone = True
         self._sent.clear()
@@ -375,7 +377,7 @@ def _current(locations: "tuple[stateroom.Location, ...]") -> "list[stateroom.Loc
 
 
 def _made(group: "list[stateroom.Location]") -> Any:
-    return min(one.created_at for one in group if one.created_at is not None)
+    return min(location.created_at for location in group if location.created_at is not None)
 
 
 def _fact(location: "stateroom.Location") -> Fact:
@@ -389,6 +391,8 @@ def _dead(info: "stateroom.NodeInfo | None") -> str:
     return "no such node" if info is None else f"no heartbeat since {info.seen_at:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _unavailable(dag: str, id: str, tried: dict[str, str], what: str) -> Unavailable:
-    said = "; ".join(f"{node}: {why}" for node, why in sorted(tried.items()))
-    return Unavailable(f"result {id!r} of DAG {dag!r}: {what}" + (f" ({said})" if said else ""), tried=dict(tried))
+def _unavailable(dag: str, id: str, reasons: dict[str, str], what: str) -> Unavailable:
+    summary = "; ".join(f"{node}: {why}" for node, why in sorted(reasons.items()))
+    return Unavailable(
+        f"result {id!r} of DAG {dag!r}: {what}" + (f" ({summary})" if summary else ""), tried=dict(reasons)
+    )

@@ -113,10 +113,12 @@ class Holdings:
                 await self.settle(dag, generation)
         self._advances = advances
 
-    async def keep(self, dag: str, form: str, write: Callable[[Any], Awaitable[Any]], *, again: bool = True) -> Any:
+    async def keep(
+        self, dag: str, form: str, write: Callable[[Any], Awaitable[Any]], *, repeatable: bool = True
+    ) -> Any:
         """Store a value by `write(results)` and register it; both in one commit where both stores are one.
 
-        `again`: `write` may be called more than once. Gives what it gave, a `Result`.
+        `repeatable`: `write` may be called more than once. Gives what it gave, a `Result`.
         """
         self.check()
         generation = await self.current(dag)
@@ -130,7 +132,7 @@ class Holdings:
             await self._place(tx, Fact.of(result, form), generation)
             return result
 
-        if again:
+        if repeatable:
             return await self.local.transact(body)
         async with self.local.transaction() as tx:
             return await body(tx)
@@ -182,14 +184,14 @@ class Holdings:
         newer: int = await tx.locations.generation(fact.dag)
         if newer > generation:
             return newer
-        others = [
+        holders = [
             location
             for location in await tx.locations.of(fact.dag, fact.id)
             if location.node != self.name and location.digest not in (None, fact.digest)
         ]
-        if copy and others:
+        if copy and holders:
             raise Stale
-        for location in others:
+        for location in holders:
             await tx.locations.unregister(fact.dag, fact.id, location.node)
         await tx.locations.register(
             fact.dag, fact.id, self.name, digest=fact.digest, size=fact.size, form=fact.form, expires_at=fact.expires_at
@@ -222,12 +224,16 @@ class Holdings:
         if stored is None:
             await self.shared.ask(lambda store: store.locations.unregister(dag, id, self.name))
             return None
-        fact, made = Fact.of(stored.result, stored.form), stored.result.updated_at
+        fact, written_at = Fact.of(stored.result, stored.form), stored.result.updated_at
 
         async def body(tx: Any) -> int | None:
             locations = await tx.locations.of(dag, id)
-            others = [one for one in locations if one.node != self.name and one.digest not in (None, fact.digest)]
-            if others and min(one.created_at for one in others) > made:
+            holders = [
+                location
+                for location in locations
+                if location.node != self.name and location.digest not in (None, fact.digest)
+            ]
+            if holders and min(location.created_at for location in holders) > written_at:
                 await tx.locations.unregister(dag, id, self.name)
                 return None
             return await self._place(tx, fact, generation)
@@ -276,7 +282,7 @@ class Holdings:
         await self._mend(wrong)
         async for result in self.local.results.scan():
             locations = await store.locations.of(result.dag, result.id)
-            if not any(one.node == self.name and one.digest == result.digest for one in locations):
+            if not any(holder.node == self.name and holder.digest == result.digest for holder in locations):
                 wrong.append((result.dag, result.id))
             if len(wrong) >= _TOGETHER:
                 await self._mend(wrong)

@@ -104,9 +104,9 @@ class AsyncNode:
     @classmethod
     def of(cls, shared: "stateroom.AsyncStore", local: "stateroom.AsyncStore", settings: Settings) -> "AsyncNode":
         """A node of settings that were checked."""
-        made = cls.__new__(cls)
-        made._begin(shared, local, settings)
-        return made
+        node = cls.__new__(cls)
+        node._begin(shared, local, settings)
+        return node
 
     def _begin(self, shared: "stateroom.AsyncStore", local: "stateroom.AsyncStore", settings: Settings) -> None:
         self._settings = settings
@@ -219,9 +219,9 @@ class AsyncNode:
         generation = await self._shared.ask(lambda store: store.locations.advance(dag), patient=True)
         self._fetcher.forget(dag)
         removed: dict[str, int | None] = {self.name: await self._holdings.settle(dag, generation)}
-        others = [node for node in await self._presence.nodes() if node.name != self.name]
-        counts = await asyncio.gather(*(self._clear_at(node, dag, generation) for node in others))
-        removed |= {node.name: count for node, count in zip(others, counts, strict=True)}
+        peers = [node for node in await self._presence.nodes() if node.name != self.name]
+        counts = await asyncio.gather(*(self._clear_at(node, dag, generation) for node in peers))
+        removed |= {node.name: count for node, count in zip(peers, counts, strict=True)}
         return dict(sorted(removed.items()))
 
     async def _clear_at(self, node: "NodeInfo", dag: str, generation: int) -> int | None:

@@ -149,10 +149,10 @@ class Presence:
         times = {node.name: node.seen_at for node in nodes}
         now, before = times.get(self.name), self._seen.get(self.name)
         if now is not None and before is not None:
-            for name, seen in times.items():
-                if name == self.name or self._seen.get(name) in (None, seen):
+            for name, heartbeat in times.items():
+                if name == self.name or self._seen.get(name) in (None, heartbeat):
                     continue
-                ahead, behind = (seen - now).total_seconds(), (seen - before).total_seconds()
+                ahead, behind = (heartbeat - now).total_seconds(), (heartbeat - before).total_seconds()
                 difference = ahead if ahead > _DIFFERENCE else behind if behind < -_DIFFERENCE else 0.0
                 if difference:
                     self._clocks[name] = round(difference, 1)
@@ -175,8 +175,8 @@ class Presence:
 
     async def find(self, names: "set[str]") -> "dict[str, stateroom.NodeInfo]":
         """Return what is known of some nodes; looked up again where one seems to be dead or is unknown."""
-        known = self._known
-        doubtful = any(name not in known or not known[name].alive for name in names)
+        infos = self._known
+        doubtful = any(name not in infos or not infos[name].alive for name in names)
         if doubtful or time.monotonic() - self._known_at > _FRESH_SECONDS:
             await self.nodes()
         return {name: self._known[name] for name in names if name in self._known}

@@ -43,12 +43,20 @@ class AsyncResults:
         return getattr(self._local, name)
 
     async def put(
-        self, dag: str, id: str, value: Any, *, producer: Any = None, inputs: Any = None, ttl: Ttl = None, **more: Any
+        self,
+        dag: str,
+        id: str,
+        value: Any,
+        *,
+        producer: Any = None,
+        inputs: Any = None,
+        ttl: Ttl = None,
+        **options: Any,
     ) -> "stateroom.Result":
         """Store a value here and register it; it replaces what other nodes hold under its id."""
         form = "bytes" if type(value) is bytes else "value"
         result: stateroom.Result = await self._write(
-            dag, form, lambda results: results.put(dag, id, value, producer=producer, inputs=inputs, ttl=ttl, **more)
+            dag, form, lambda results: results.put(dag, id, value, producer=producer, inputs=inputs, ttl=ttl, **options)
         )
         return result
 
@@ -60,25 +68,25 @@ class AsyncResults:
             dag,
             "bytes",
             lambda results: results.put_stream(dag, id, source, producer=producer, inputs=inputs, ttl=ttl),
-            again=False,
+            repeatable=False,
         )
         return result
 
-    async def _write(self, dag: str, form: str, write: Any, *, again: bool = True) -> Any:
+    async def _write(self, dag: str, form: str, write: Any, *, repeatable: bool = True) -> Any:
         await self._presence.refresh()
-        return await self._holdings.keep(dag, form, write, again=again)
+        return await self._holdings.keep(dag, form, write, repeatable=repeatable)
 
-    async def memo(self, dag: str, function_name: str, inputs: Any, compute: Any, **more: Any) -> Any:
+    async def memo(self, dag: str, function_name: str, inputs: Any, compute: Any, **options: Any) -> Any:
         """As ``store.results.memo``, computed once on this node, and registered."""
         await self.prepare(dag)
-        id = await self._local.memo_id(function_name, inputs, ignore=more.get("ignore", ()))
-        value = await self._local.memo(dag, function_name, inputs, compute, **more)
+        id = await self._local.memo_id(function_name, inputs, ignore=options.get("ignore", ()))
+        value = await self._local.memo(dag, function_name, inputs, compute, **options)
         await self.tell(dag, id)
         return value
 
-    def memoized(self, dag: str, ttl: Ttl = None, name: str | None = None, **more: Any) -> Any:
+    def memoized(self, dag: str, ttl: Ttl = None, name: str | None = None, **options: Any) -> Any:
         """As ``store.results.memoized``, computed once on this node, and registered."""
-        decorate = self._local.memoized(dag, ttl, name, **more)
+        decorate = self._local.memoized(dag, ttl, name, **options)
 
         def decorator(function: Any) -> Any:
             call = decorate(function)
@@ -95,12 +103,12 @@ class AsyncResults:
 
         return decorator
 
-    async def put_many(self, dag: str, values: Mapping[str, Any], **more: Any) -> "tuple[stateroom.Result, ...]":
+    async def put_many(self, dag: str, values: Mapping[str, Any], **options: Any) -> "tuple[stateroom.Result, ...]":
         """As ``store.results.put_many``, and every value is registered."""
         await self.prepare(dag)
         position = await self._holdings.local.feed.latest()
         try:
-            return await self._local.put_many(dag, values, **more)
+            return await self._local.put_many(dag, values, **options)
         finally:  # also what was stored before a value was refused
             await self.tell_since(dag, position)
 
@@ -200,18 +208,18 @@ class AsyncResults:
         check_name(id, "id")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + check_seconds(timeout)
-        known: tuple[stateroom.Location, ...] = ()
+        previous: tuple[stateroom.Location, ...] = ()
         trouble: StoreError | None = None
         while True:
             result = await self.find(dag, id)
             if result is not None:
                 return result.value
-            left = deadline - loop.time()
-            if left <= 0:
+            remaining = deadline - loop.time()
+            if remaining <= 0:
                 break
-            locations = await self._appears(dag, id, known, left)
-            if locations and locations != known:
-                known = locations
+            locations = await self._appears(dag, id, previous, remaining)
+            if locations and locations != previous:
+                previous = locations
                 try:
                     return await self.fetch(dag, id, timeout=max(0.0, deadline - loop.time()))
                 except (NotFound, Unavailable) as error:
@@ -221,51 +229,56 @@ class AsyncResults:
         ) from trouble
 
     async def _appears(
-        self, dag: str, id: str, known: "tuple[stateroom.Location, ...]", left: float
+        self, dag: str, id: str, previous: "tuple[stateroom.Location, ...]", seconds: float
     ) -> "tuple[stateroom.Location, ...]":
         """Wait until a value is here, or has other locations than those known."""
-        here = asyncio.ensure_future(self._local.wait(dag, id, timeout=left))
+        local = asyncio.ensure_future(self._local.wait(dag, id, timeout=seconds))
         shared = self._holdings.shared.store
-        elsewhere = asyncio.ensure_future(self._elsewhere(shared, dag, id, known, left))
+        elsewhere = asyncio.ensure_future(self._elsewhere(shared, dag, id, previous, seconds))
         try:
-            await asyncio.wait([here, elsewhere], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([local, elsewhere], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (here, elsewhere):
+            for task in (local, elsewhere):
                 task.cancel()
-            await asyncio.wait([here, elsewhere])
-            if not here.cancelled():
-                here.exception()
+            await asyncio.wait([local, elsewhere])
+            if not local.cancelled():
+                local.exception()
         return () if elsewhere.cancelled() else elsewhere.result()
 
     async def _elsewhere(
-        self, shared: "stateroom.AsyncStore", dag: str, id: str, known: "tuple[stateroom.Location, ...]", left: float
+        self,
+        shared: "stateroom.AsyncStore",
+        dag: str,
+        id: str,
+        previous: "tuple[stateroom.Location, ...]",
+        seconds: float,
     ) -> "tuple[stateroom.Location, ...]":
-        deadline = asyncio.get_running_loop().time() + left
+        deadline = asyncio.get_running_loop().time() + seconds
         while True:
-            left = max(0.0, deadline - asyncio.get_running_loop().time())
+            seconds = max(0.0, deadline - asyncio.get_running_loop().time())
             try:
-                return await shared.locations.wait(dag, id, known=known, timeout=left)
+                return await shared.locations.wait(dag, id, known=previous, timeout=seconds)
             except Timeout:
                 return ()
             except AWAY:
-                await asyncio.sleep(min(_AGAIN_SECONDS, left))
+                await asyncio.sleep(min(_AGAIN_SECONDS, seconds))
 
     async def gather(self, dag: str, ids: Iterable[str], *, timeout: float | timedelta = 30.0) -> dict[str, Any]:
         """The values of those ids that could be had, by id: those that are here, the others fetched side by side."""
         if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
             raise InvalidArgument(f"ids is {ids!r:.100}; give a collection of them", what="ids", value=ids)
-        wanted = list(dict.fromkeys(ids))
+        names = list(dict.fromkeys(ids))
         await self.caught_up()
-        here = await self._local.gather(dag, wanted)
+        values = await self._local.gather(dag, names)
         limit = asyncio.Semaphore(_SIDE_BY_SIDE)
 
         async def get(id: str) -> None:
             async with limit:
                 with suppress(NotFound, Unavailable):
-                    here[id] = await self.fetch(dag, id, timeout=timeout)
+                    values[id] = await self.fetch(dag, id, timeout=timeout)
 
-        await asyncio.gather(*(get(id) for id in wanted if id not in here))
-        return {id: here[id] for id in wanted if id in here}
+        await asyncio.gather(*(get(id) for id in names if id not in values))
+        return {id: values[id] for id in names if id in values}
 
     async def register(self, dag: str, id: str, node: str) -> None:
         """Say that a node holds a value; what it is and how large, that node says when it is asked."""

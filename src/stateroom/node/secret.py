@@ -34,33 +34,33 @@ class Secret:
         return hmac.compare_digest(self.mac(message).encode(), mac.encode("utf-8", "replace"))
 
 
-def read_secret(given: Any) -> "Secret | InvalidArgument":
+def read_secret(source: Any) -> "Secret | InvalidArgument":
     """A secret from bytes, ``"env:NAME"`` or ``"file:PATH"``; or what is wrong with it.
 
     The error is given back and not raised, so that no frame of a traceback holds the bytes.
     """
-    if isinstance(given, Secret):
-        return given
+    if isinstance(source, Secret):
+        return source
     where = "secret"
-    if isinstance(given, str):
-        kind, _, name = given.partition(":")
+    if isinstance(source, str):
+        kind, _, name = source.partition(":")
         if kind == "env" and name:
             where = f"the secret in ${name}"
-            given = os.environ.get(name, "").encode()
+            source = os.environ.get(name, "").encode()
         elif kind == "file" and name:
             where = f"the secret in {name}"
             try:
-                given = Path(name).expanduser().read_bytes().strip()
+                source = Path(name).expanduser().read_bytes().strip()
             except OSError as error:
                 return InvalidArgument(f"{where} cannot be read: {error.strerror}", what="secret")
         else:
             return InvalidArgument('a secret is bytes, "env:NAME" or "file:PATH", not other text', what="secret")
-    if not isinstance(given, bytes | bytearray):
-        kind = type(given).__name__
+    if not isinstance(source, bytes | bytearray):
+        kind = type(source).__name__
         return InvalidArgument(f'a secret is bytes, "env:NAME" or "file:PATH", not a {kind}', what="secret")
-    if len(given) < LEAST_BYTES:
+    if len(source) < LEAST_BYTES:
         return InvalidArgument(
-            f"{where} has {len(given)} bytes; use {LEAST_BYTES} or more random ones, the same on every node",
+            f"{where} has {len(source)} bytes; use {LEAST_BYTES} or more random ones, the same on every node",
             what="secret",
         )
-    return Secret(bytes(given))
+    return Secret(bytes(source))

@@ -21,17 +21,17 @@ class TLS(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     mutual: bool = False
 
 
-def read_tls(given: Any) -> TLS | None:
-    """`given` as a `TLS`, from one, a mapping with its fields, or None. Raises `InvalidArgument`."""
-    if given is None or isinstance(given, TLS):
-        tls = given
-    elif isinstance(given, Mapping):
+def read_tls(source: Any) -> TLS | None:
+    """`source` as a `TLS`, from one, a mapping with its fields, or None. Raises `InvalidArgument`."""
+    if source is None or isinstance(source, TLS):
+        tls = source
+    elif isinstance(source, Mapping):
         try:
-            tls = msgspec.convert({name: _path(value) for name, value in given.items()}, TLS)
+            tls = msgspec.convert({name: _path(value) for name, value in source.items()}, TLS)
         except msgspec.ValidationError as error:
             raise InvalidArgument(f"tls: {error}", what="tls") from None
     else:
-        raise InvalidArgument(f"tls is a {type(given).__name__}; use stateroom.node.TLS(cert=, key=)", what="tls")
+        raise InvalidArgument(f"tls is a {type(source).__name__}; use stateroom.node.TLS(cert=, key=)", what="tls")
     if tls is not None and tls.mutual and tls.ca is None:
         raise InvalidArgument("mutual TLS needs ca: the file of who signs the nodes' certificates", what="tls")
     return tls

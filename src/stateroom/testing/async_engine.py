@@ -14,8 +14,8 @@ from .harness import FOREVER, PATIENCE, EngineTests, Running, put
 T = TypeVar("T")
 
 
-async def _awaited(given: Any) -> Any:
-    return await given if inspect.isawaitable(given) else given
+async def _awaited(value: Any) -> Any:
+    return await value if inspect.isawaitable(value) else value
 
 
 class Blocking:

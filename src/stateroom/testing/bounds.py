@@ -51,18 +51,23 @@ class Limits(EngineTests):
 
     def test_a_batch_of_10000_keys_is_taken_and_a_larger_one_refused(self, engine: Engine) -> None:
         write: dict[bytes, bytes | None] = {b"w%d" % number: b"" for number in range(BATCH_KEYS - 4)}
-        rest: dict[str, Any] = {"expect": {b"a": 0}, "add": {b"n": 1}, "append": [(b"f", b"")], "clear": [(b"x", b"y")]}
-        self.refuses(engine, **{**rest, "write": {**write, b"one more": None}})
+        fields: dict[str, Any] = {
+            "expect": {b"a": 0},
+            "add": {b"n": 1},
+            "append": [(b"f", b"")],
+            "clear": [(b"x", b"y")],
+        }
+        self.refuses(engine, **{**fields, "write": {**write, b"one more": None}})
         assert everything(engine) == []
-        engine.commit(0, Batch(**{**rest, "write": write}))
+        engine.commit(0, Batch(**{**fields, "write": write}))
         assert len(everything(engine)) == BATCH_KEYS - 2
-        for field, given in (
+        for field, contents in (
             ("expect", {b"e%d" % number: 0 for number in range(BATCH_KEYS + 1)}),
             ("add", {b"n%d" % number: 1 for number in range(BATCH_KEYS + 1)}),
             ("append", [(b"f", b"")] * (BATCH_KEYS + 1)),
             ("clear", [(b"x", b"y")] * (BATCH_KEYS + 1)),
         ):
-            self.refuses(engine, **{field: given})
+            self.refuses(engine, **{field: contents})
 
     def test_a_batch_of_8_mebibytes_is_taken_and_a_larger_one_refused(self, engine: Engine) -> None:
         keys = [b"%d" % number for number in range(8)]

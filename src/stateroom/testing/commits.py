@@ -72,8 +72,12 @@ class Commits(EngineTests):
         running[2].result()
 
     def test_versions_are_handed_out_once_when_threads_commit_together(self, engine: Engine) -> None:
-        given = at_once(8, lambda number: [engine.commit(0, Batch(append=[(b"f", b"%d" % number)])) for _ in range(5)])
-        versions = sorted(version for each in given if isinstance(each, list) for version in each)
+        outcomes = at_once(
+            8, lambda number: [engine.commit(0, Batch(append=[(b"f", b"%d" % number)])) for _ in range(5)]
+        )
+        versions = sorted(
+            version for versions_of in outcomes if isinstance(versions_of, list) for version in versions_of
+        )
         assert versions == list(range(1, 41))
         assert [row.key for row in everything(engine)] == [stamped(b"f", version, 0) for version in versions]
 
@@ -116,9 +120,9 @@ class Contents(EngineTests):
         assert everything(engine) == []
 
     def test_a_value_may_be_empty_and_hold_any_byte(self, engine: Engine) -> None:
-        every = bytes(range(256))
-        put(engine, a=b"", b=every)
-        assert engine.read(0, [b"a", b"b"]) == [Row(b"a", b"", 1), Row(b"b", every, 1)]
+        value = bytes(range(256))
+        put(engine, a=b"", b=value)
+        assert engine.read(0, [b"a", b"b"]) == [Row(b"a", b"", 1), Row(b"b", value, 1)]
 
     def test_a_key_may_hold_any_byte(self, engine: Engine) -> None:
         keys = [bytes([number]) for number in range(256)] + [b"\0\0", b"a\0", b"a\0b", b"\xff\xff"]
@@ -153,7 +157,7 @@ class Contents(EngineTests):
         for _ in range(3):
             engine.commit(0, Batch(append=[(b"f", b"x"), (b"g", b"y"), (b"f", b"z")]))
         expected = [(b"f", version, index) for version in (1, 2, 3) for index in (0, 2)]
-        assert [row.key for row in engine.scan(0, b"f", b"g", limit=99)] == [stamped(*each) for each in expected]
+        assert [row.key for row in engine.scan(0, b"f", b"g", limit=99)] == [stamped(*pair) for pair in expected]
         assert engine.scan(0, b"g", b"h", limit=1) == [Row(b"g" + bytes([0] * 7 + [1]) + b"\0\1", b"y", 1)]
 
     def test_an_absent_counter_is_zero(self, engine: Engine) -> None:
@@ -211,9 +215,9 @@ class Expectations(EngineTests):
         for key, expected, actual in ((b"a", 1, 2), (b"a", 3, 2), (b"a", 0, 2), (b"absent", 1, 0)):
             with pytest.raises(Conflict) as caught:
                 engine.commit(0, Batch(expect={b"good": 1, key: expected}))
-            found = caught.value
-            assert (found.key, found.expected, found.actual) == (key, expected, actual)
-            assert found.retry
+            error = caught.value
+            assert (error.key, error.expected, error.actual) == (key, expected, actual)
+            assert error.retry
 
     def test_a_conflict_writes_nothing(self, engine: Engine) -> None:
         engine.commit(0, Batch(write={b"a": b"1"}, add={b"n": 1}))
@@ -266,5 +270,5 @@ class Expectations(EngineTests):
             outcomes = at_once(8, lambda number, batches=batches: engine.commit(0, batches[number]))  # type: ignore[misc]
             winners = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, int)]
             assert len(winners) == 1
-            assert all(isinstance(each, Conflict) for each in outcomes if not isinstance(each, int))
+            assert all(isinstance(answer, Conflict) for answer in outcomes if not isinstance(answer, int))
             assert engine.read(0, [b"a"]) == [Row(b"a", b"%d" % winners[0], version + 1)]

@@ -18,8 +18,8 @@ LIVE = ("bid_accepted", "running", "publishing")
 def in_state(store: Any, id: str, state: str, **fields: Any) -> Execution:
     """An execution that was brought into a state."""
     store.executions.create(Execution(id, "j", **fields))
-    made: Execution = store.executions.update(id, state=state)
-    return made
+    execution: Execution = store.executions.update(id, state=state)
+    return execution
 
 
 class Creating(StoreTests):
@@ -47,9 +47,9 @@ class Creating(StoreTests):
             for fields in wrong:
                 with pytest.raises(InvalidArgument):
                     store.executions.create(Execution(**{"id": "a", "job_id": "j", **fields}))
-            for other in ({"id": "a", "job_id": "j"}, None, "a"):
+            for value in ({"id": "a", "job_id": "j"}, None, "a"):
                 with pytest.raises(InvalidArgument):
-                    store.executions.create(other)
+                    store.executions.create(value)
 
     def test_bac_03_an_id_that_is_taken(self, store: Any) -> None:
         store.executions.create(Execution("a", "j"))
@@ -58,12 +58,12 @@ class Creating(StoreTests):
         assert caught.value.id == "a"
 
     def test_bac_04_what_create_sets(self, store: Any) -> None:
-        given = Execution("a", "j", details={"n": 1}, revision=9)
-        made = store.executions.create(given)
-        assert (made.revision, made.created_at) == (1, made.updated_at)
-        assert made.created_at is not None
-        assert (given.revision, given.created_at) == (9, None)
-        assert store.executions.get("a") == made
+        original = Execution("a", "j", details={"n": 1}, revision=9)
+        stored = store.executions.create(original)
+        assert (stored.revision, stored.created_at) == (1, stored.updated_at)
+        assert stored.created_at is not None
+        assert (original.revision, original.created_at) == (9, None)
+        assert store.executions.get("a") == stored
 
     def test_bac_05_one_change_with_its_events(self, store: Any) -> None:
         store.executions.create(Execution("a", "j"), events=[Event("asked", "bid"), Event("took")])
@@ -71,7 +71,10 @@ class Creating(StoreTests):
         assert (change.op, change.family, change.id, change.key) == ("create", "executions", "a", ("a",))
         assert change.previous is None
         assert change.record == store.executions.get("a")
-        assert [(one.message, one.topic, one.seq) for one in change.events] == [("asked", "bid", 1), ("took", "", 2)]
+        assert [(event.message, event.topic, event.seq) for event in change.events] == [
+            ("asked", "bid", 1),
+            ("took", "", 2),
+        ]
         assert change.events == store.executions.events("a")
 
     def test_bac_06_get(self, store: Any) -> None:
@@ -158,9 +161,9 @@ class Updating(StoreTests):
                 result="r",
             )
         )
-        kept = store.executions.update("a", state="running")
-        assert (kept.message, kept.node_id, kept.details, kept.data) == ("m", "n", {"a": 1, "b": 2}, [1])
-        assert (kept.revision, kept.job_id) == (2, "j")
+        stored = store.executions.update("a", state="running")
+        assert (stored.message, stored.node_id, stored.details, stored.data) == ("m", "n", {"a": 1, "b": 2}, [1])
+        assert (stored.revision, stored.job_id) == (2, "j")
         changed = store.executions.update("a", message="", partition_index=0, details={"b": 3})
         assert (changed.message, changed.partition_index, changed.details) == ("", 0, {"b": 3})
         cleared = store.executions.update(
@@ -192,7 +195,7 @@ class Updating(StoreTests):
         after = store.executions.update("a", state="running", events=[Event("went", details={"n": 1})])
         change = changes(store)[-1]
         assert (change.op, change.record, change.previous) == ("update", after, before)
-        assert [(one.message, one.details, one.seq) for one in change.events] == [("went", {"n": 1}, 1)]
+        assert [(event.message, event.details, event.seq) for event in change.events] == [("went", {"n": 1}, 1)]
 
     def test_bac_20_any_state_follows_any_that_is_not_terminal(self, store: Any) -> None:
         for n, start in enumerate(NOT_ENDED):
@@ -251,11 +254,11 @@ class Listing(StoreTests):
     def test_bac_25_a_recreated_id_inherits_nothing(self, store: Any) -> None:
         store.executions.create(Execution("a", "j", details={"x": 1}), events=[Event("old")])
         store.executions.delete("a")
-        again = store.executions.create(Execution("a", "j2"))
-        assert (again.revision, again.details) == (1, {})
+        second = store.executions.create(Execution("a", "j2"))
+        assert (second.revision, second.details) == (1, {})
         assert store.executions.events("a") == ()
         store.executions.add_events("a", Event("new"))
-        assert [(one.message, one.seq) for one in store.executions.events("a")] == [("new", 1)]
+        assert [(event.message, event.seq) for event in store.executions.events("a")] == [("new", 1)]
         assert changes(store, families=["executions"])[-1].previous is None
 
     def test_a_misspelt_filter_is_an_error(self, store: Any) -> None:
@@ -288,12 +291,12 @@ class Reporting(StoreTests):
         store.executions.update("a", state="running", events=[Event("z")])
         store.executions.add_events("a", Event("b", "t", {"n": 1}), Event("a"))
         got = store.executions.events("a")
-        assert [(one.seq, one.message, one.topic, one.details) for one in got] == [
+        assert [(event.seq, event.message, event.topic, event.details) for event in got] == [
             (1, "z", "", {}),
             (2, "b", "t", {"n": 1}),
             (3, "a", "", {}),
         ]
-        assert all(one.at is not None for one in got)
+        assert all(event.at is not None for event in got)
 
     def test_bac_10_add_events(self, store: Any) -> None:
         with pytest.raises(NotFound):
@@ -301,12 +304,12 @@ class Reporting(StoreTests):
         before = in_state(store, "a", "completed")
         store.executions.add_events("a", Event("one"), Event("two"))
         assert store.executions.get("a") == before
-        seen = changes(store, families=["execution_events"])
-        assert [(one.op, one.id, one.key, one.record.message) for one in seen] == [
+        log = changes(store, families=["execution_events"])
+        assert [(change.op, change.id, change.key, change.record.message) for change in log] == [
             ("create", "a", ("a", 1), "one"),
             ("create", "a", ("a", 2), "two"),
         ]
-        assert tuple(one.record for one in seen) == store.executions.events("a")
+        assert tuple(change.record for change in log) == store.executions.events("a")
 
     def test_events_that_are_none(self, store: Any) -> None:
         store.executions.create(Execution("a", "j"))

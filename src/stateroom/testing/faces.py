@@ -162,9 +162,9 @@ class Driven:
             return function
 
         @functools.wraps(function)  # whoever looks at its signature must see the function's
-        async def run(*given: Any) -> Any:
+        async def run(*args: Any) -> Any:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(None, lambda: function(*map(self._adapt, given)))
+            return await loop.run_in_executor(None, lambda: function(*map(self._adapt, args)))
 
         return run
 
@@ -176,10 +176,10 @@ def _is_driven(value: Any) -> bool:
         return False
     if hasattr(kind, "__aenter__") or hasattr(kind, "transaction"):
         return True
-    found = (inspect.getattr_static(kind, name) for name in dir(kind) if not name.startswith("_"))
+    members = (inspect.getattr_static(kind, name) for name in dir(kind) if not name.startswith("_"))
     return any(
-        isinstance(one, _DESCRIBED) or inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one)
-        for one in found
+        isinstance(member, _DESCRIBED) or inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member)
+        for member in members
     )
 
 

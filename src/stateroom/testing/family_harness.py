@@ -53,14 +53,14 @@ class StoreTests:
 
 def changes(store: Any, **filters: Any) -> tuple[Change, ...]:
     """All changes so far."""
-    found: list[Change] = []
+    result: list[Change] = []
     after = BEGINNING
     while True:
-        seen = store.feed.read(after, limit=1000, **filters)
-        if not seen.items and seen.next == after:
-            return tuple(found)
-        found += seen.items
-        after = seen.next
+        page = store.feed.read(after, limit=1000, **filters)
+        if not page.items and page.next == after:
+            return tuple(result)
+        result += page.items
+        after = page.next
 
 
 def ids(records: Any) -> list[str]:

@@ -22,11 +22,11 @@ def _emit(store: Any, *numbers: int) -> None:
 
 def _records(store: Any, after: str = BEGINNING, limit: int = 100) -> list[Any]:
     """Return what all changes after a position are about, read page by page."""
-    found: list[Any] = []
+    records: list[Any] = []
     while items := (page := store.feed.read(after, limit=limit)).items:
-        found += [change.record for change in items]
+        records += [change.record for change in items]
         after = page.next
-    return found
+    return records
 
 
 class Promises(StoreTests):
@@ -71,18 +71,18 @@ class Promises(StoreTests):
                 store.feed.emit("note", (writer, number), id=f"r{writer}")
 
         threads = [threading.Thread(target=write, args=(writer,)) for writer in range(4)]
-        seen: list[Any] = []
+        records: list[Any] = []
         after = BEGINNING
         for thread in threads:
             thread.start()
         while any(thread.is_alive() for thread in threads):
             page = store.feed.read(after, limit=3)
-            seen += [change.record for change in page.items]
+            records += [change.record for change in page.items]
             after = page.next
-        seen += _records(store, after)
-        assert sorted(map(tuple, seen)) == [(writer, number) for writer in range(4) for number in range(20)]
+        records += _records(store, after)
+        assert sorted(map(tuple, records)) == [(writer, number) for writer in range(4) for number in range(20)]
         for writer in range(4):
-            assert [one[1] for one in seen if one[0] == writer] == list(range(20))
+            assert [record[1] for record in records if record[0] == writer] == list(range(20))
 
     def test_each_position_goes_on_with_the_next_change(self, store: Any) -> None:
         _emit(store, *range(10))
@@ -116,35 +116,35 @@ class Promises(StoreTests):
 
     def test_a_waiting_reader_is_woken_by_a_match(self, store: Any) -> None:
         at = store.feed.latest()
-        found: list[Any] = []
+        results: list[Any] = []
 
         def read() -> None:
             changes = store.feed.read(at, ids=["r/5"], wait=_PATIENCE)
             while not changes.items:  # the other change was there already, and was skipped at once
                 changes = store.feed.read(changes.next, ids=["r/5"], wait=_PATIENCE)
-            found.append(changes)
+            results.append(changes)
 
         reader = threading.Thread(target=read)
         reader.start()
         _emit(store, 4, 5)
         reader.join(_PATIENCE)
-        assert [change.record for change in found[0].items] == [5]
+        assert [change.record for change in results[0].items] == [5]
 
     def test_a_watcher_delivers_every_change(self, store: Any) -> None:
-        seen: list[Any] = []
-        done = threading.Event()
+        records: list[Any] = []
+        finished = threading.Event()
 
         def handle(change: Any) -> None:
-            seen.append(change.record)
+            records.append(change.record)
             if change.record == 19:
-                done.set()
+                finished.set()
 
         watcher = store.watch("suite", handle)
         watcher.start()
         _emit(store, *range(20))
-        assert done.wait(_PATIENCE)
+        assert finished.wait(_PATIENCE)
         watcher.stop()
-        assert seen == list(range(20))
+        assert records == list(range(20))
 
     def test_what_is_no_longer_retained_is_said_aloud(self, store: Any) -> None:
         _emit(store, 1, 2)

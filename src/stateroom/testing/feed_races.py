@@ -89,7 +89,7 @@ def _in_every_gap(store: Any, act: Callable[[int], object], ask: Callable[[Any, 
 def _put(store: Any, id: str, count: int) -> list[Any]:
     """Revisions of a record whose values are all large and all different."""
     data = [bytes([at]) * _LARGE + id.encode() for at in range(count)]
-    return [store.instances.put(Instance(id, "w", context=Context(initial={"data": one}))) for one in data]
+    return [store.instances.put(Instance(id, "w", context=Context(initial={"data": item}))) for item in data]
 
 
 class Races(StoreTests):

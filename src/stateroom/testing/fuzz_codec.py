@@ -38,12 +38,12 @@ class Point(NamedTuple):
 
 def codec() -> Codec:
     """A codec with a registered type that has been upgraded once."""
-    made = Codec()
-    made.register(Point, name="point", version=2, upgrade={1: lambda state: {"x": state}})
-    return made
+    codec_of_points = Codec()
+    codec_of_points.register(Point, name="point", version=2, upgrade={1: lambda state: {"x": state}})
+    return codec_of_points
 
 
-def seeds(one: Codec) -> list[bytes]:
+def seeds(codec: Codec) -> list[bytes]:
     """Valid encodings of every kind of value."""
     values: list[Any] = [
         [1, 5, 1_700_000_000_000_000, "order-17", "running", {"amount": 5, "rate": 1.5}, None, True, ["a", b"b"]],
@@ -65,7 +65,7 @@ def seeds(one: Codec) -> list[bytes]:
         pass
     else:
         values.append([numpy.arange(6.0).reshape(2, 3), numpy.float32(1.5), numpy.array(["a", "bc"])])
-    return [one.encode(value) for value in values]
+    return [codec.encode(value) for value in values]
 
 
 def mutate(chance: random.Random, valid: list[bytes]) -> bytes:
@@ -83,9 +83,9 @@ def mutate(chance: random.Random, valid: list[bytes]) -> bytes:
         elif kind == 3:
             del data[at : at + chance.choice((1, 2, 8))]
         elif kind == 4:
-            other = chance.choice(valid)
-            start = chance.randrange(len(other))
-            data[at:at] = other[start : start + chance.randrange(64)]
+            donor = chance.choice(valid)
+            start = chance.randrange(len(donor))
+            data[at:at] = donor[start : start + chance.randrange(64)]
         elif kind == 5:
             # An extension's own head over a copy of what is there: the nesting that plain mutation never finds.
             inner = bytes(data[:40_000])
@@ -95,9 +95,9 @@ def mutate(chance: random.Random, valid: list[bytes]) -> bytes:
     return bytes(data[:50_000])
 
 
-def inputs(seed: int, count: int, one: Codec) -> Iterator[tuple[int, bytes]]:
+def inputs(seed: int, count: int, codec: Codec) -> Iterator[tuple[int, bytes]]:
     """Numbered inputs; the first thousand of a block follow from the seed and the block."""
-    valid = seeds(one)
+    valid = seeds(codec)
     for block in range(0, count, 1000):
         chance = random.Random(seed * 1_000_003 + block)
         for number in range(block, min(count, block + 1000)):
@@ -106,16 +106,16 @@ def inputs(seed: int, count: int, one: Codec) -> Iterator[tuple[int, bytes]]:
 
 def run(count: int, *, seed: int = 1, raw_every: int = 10) -> dict[str, int]:
     """Decode `count` mutated inputs; how many ended in which way. Raises whatever is not a value or `Damaged`."""
-    one = codec()
+    subject = codec()
     ends = {"value": 0, "damaged": 0, "raw": 0}
-    for number, data in inputs(seed, count, one):
+    for number, data in inputs(seed, count, subject):
         start = thread_time()
         try:
-            value = one.decode(data)
+            value = subject.decode(data)
         except Damaged:
             ends["damaged"] += 1
             if number % raw_every == 0:
-                ends["raw"] += _raw(one, data)
+                ends["raw"] += _raw(subject, data)
         except BaseException as error:
             error.add_note(f"input {number} of seed {seed}: {data[:400].hex()}")
             raise
@@ -127,10 +127,10 @@ def run(count: int, *, seed: int = 1, raw_every: int = 10) -> dict[str, int]:
     return ends
 
 
-def _raw(one: Codec, data: bytes) -> bool:
+def _raw(codec: Codec, data: bytes) -> bool:
     """Say whether the envelope can be read. Raises whatever is not `Damaged`."""
     try:
-        return isinstance(one.decode(data, raw=True), Raw | list | dict | tuple | set | frozenset)
+        return isinstance(codec.decode(data, raw=True), Raw | list | dict | tuple | set | frozenset)
     except Damaged:
         return False
 

@@ -118,10 +118,10 @@ class Running:
         """Return what it gave or raised; it has to come back."""
         self._thread.join(PATIENCE)
         assert self._outcome, f"a call has not come back after {PATIENCE} seconds"
-        given, error = self._outcome[0]
+        value, error = self._outcome[0]
         if error is not None:
             raise error
-        return given
+        return value
 
 
 def at_once(calls: int, call: Callable[[int], T]) -> list[T | StoreError]:
@@ -136,7 +136,7 @@ def at_once(calls: int, call: Callable[[int], T]) -> list[T | StoreError]:
             return error
 
     running = [Running(lambda number=number: started(number)) for number in range(calls)]  # type: ignore[misc]
-    return [each.result() for each in running]
+    return [thread.result() for thread in running]
 
 
 def submitted(engine: Any, part: int, batch: Batch) -> Outcome:

@@ -129,21 +129,21 @@ class Running(StoreTests):
         assert store.instances.count() == 48
 
     def test_hep_s15_readers_see_nothing_or_all_of_it(self, store: Any) -> None:
-        wanted = {f"r{n}": {"n": n, "text": "x" * 200} for n in range(24)}
-        seen = count()
+        expected = {f"r{n}": {"n": n, "text": "x" * 200} for n in range(24)}
+        reads = count()
 
         def step(number: int) -> None:
             id = f"r{number // 3}"
             if number % 3 == 1:
-                store.instances.put(Instance(id, "w", context=Context(wanted[id])))
+                store.instances.put(Instance(id, "w", context=Context(expected[id])))
                 return
             got = store.instances.find(id)
             if got is not None:
-                assert got.context.initial == wanted[id]
-                next(seen)
+                assert got.context.initial == expected[id]
+                next(reads)
 
         together(8, step, 72)
-        assert {one.id: one.context.initial for one in store.instances.scan()} == wanted
+        assert {instance.id: instance.context.initial for instance in store.instances.scan()} == expected
 
     def test_hep_s16_counts_during_writes(self, store: Any) -> None:
         def step(number: int) -> None:
@@ -194,10 +194,10 @@ class Fields(StoreTests):
     """HEP-I: what a new instance is."""
 
     def test_hep_i01_a_new_instance(self, store: Any) -> None:
-        made = store.instances.start(Instance("a", "w", workflow_version=2, context=Context({"n": 1})))
-        assert (made.id, made.workflow, made.workflow_version) == ("a", "w", 2)
-        assert (made.status, made.context.initial, made.context.steps) == ("pending", {"n": 1}, {})
-        assert (made.revision, made.created_at) == (1, made.updated_at)
+        instance = store.instances.start(Instance("a", "w", workflow_version=2, context=Context({"n": 1})))
+        assert (instance.id, instance.workflow, instance.workflow_version) == ("a", "w", 2)
+        assert (instance.status, instance.context.initial, instance.context.steps) == ("pending", {"n": 1}, {})
+        assert (instance.revision, instance.created_at) == (1, instance.updated_at)
 
     def test_hep_i02_the_id_is_kept_exactly(self, store: Any) -> None:
         for id in (UUID, "Ä b/ü", "x" * 256):
@@ -265,11 +265,11 @@ class Fields(StoreTests):
 
     def test_the_three_fields_that_writes_ignore(self, store: Any) -> None:
         at = datetime(2001, 1, 1, tzinfo=UTC)
-        made = store.instances.put(Instance("a", "w", revision=17, created_at=at, updated_at=at))
-        assert made.revision == 1
-        assert made.created_at is not None
-        assert made.created_at > at
-        assert store.instances.put(made).revision == 2
+        instance = store.instances.put(Instance("a", "w", revision=17, created_at=at, updated_at=at))
+        assert instance.revision == 1
+        assert instance.created_at is not None
+        assert instance.created_at > at
+        assert store.instances.put(instance).revision == 2
 
 
 class Contexts(StoreTests):

@@ -42,8 +42,8 @@ class Waiting(EngineTests):
         for part in range(engine.parts):
             waiting = [Running(lambda part=part: engine.wait(part, 0, FOREVER)) for _ in range(3)]  # type: ignore[misc]
             Running(lambda part=part: engine.commit(part, Batch(write={b"a": b""}))).result()  # type: ignore[misc]
-            for each in waiting:
-                each.result()
+            for thread in waiting:
+                thread.result()
 
     def test_a_commit_to_any_part_wakes_who_waits_for_all(self, engine: Engine) -> None:
         for number in range(engine.parts):
@@ -102,15 +102,15 @@ class Closing(EngineTests):
                 engine.commit(part, Batch(write={b"a": b"2"}, append=[(b"f", b"y")]))
             parts, before = engine.parts, [everything(engine, part) for part in range(engine.parts)]
             engine.close()
-            again: Engine = reopen(engine)
+            reopened: Engine = reopen(engine)
             try:
-                assert again.parts == parts
-                assert [everything(again, part) for part in range(parts)] == before
-                assert [version_of(again, part) for part in range(parts)] == [2] * parts
-                assert again.commit(0, Batch(expect={b"a": 2}, add={b"n": 1})) == 3
-                assert read_counter(value_of(again, b"n")) == 8
+                assert reopened.parts == parts
+                assert [everything(reopened, part) for part in range(parts)] == before
+                assert [version_of(reopened, part) for part in range(parts)] == [2] * parts
+                assert reopened.commit(0, Batch(expect={b"a": 2}, add={b"n": 1})) == 3
+                assert read_counter(value_of(reopened, b"n")) == 8
             finally:
-                again.close()
+                reopened.close()
 
 
 class Gathers(EngineTests):
@@ -197,6 +197,6 @@ class Submits(EngineTests):
             return submitted(engine, 0, Batch(expect={b"a": 0 if bad else 1}, write={b"k%d" % number: b""}))
 
         outcomes = at_once(10, send)
-        assert sorted(each for each in outcomes if isinstance(each, int)) == [2, 3, 4, 5, 6]
-        assert sum(isinstance(each, Conflict) for each in outcomes) == 5
+        assert sorted(outcome for outcome in outcomes if isinstance(outcome, int)) == [2, 3, 4, 5, 6]
+        assert sum(isinstance(outcome, Conflict) for outcome in outcomes) == 5
         assert [row.key for row in everything(engine)] == [b"a", b"k0", b"k2", b"k4", b"k6", b"k8"]

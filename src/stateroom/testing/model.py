@@ -23,7 +23,9 @@ BATCHES = st.fixed_dictionaries(
         "expect": st.dictionaries(KEYS, EXPECTED, max_size=2),
         # b"b" is written as a counter as well, so that add meets written, cleared and absent rows.
         "write": st.dictionaries(KEYS.filter(lambda key: key != b"b"), st.none() | VALUES, max_size=4).flatmap(
-            lambda some: st.one_of(st.just(some), (st.none() | NUMBERS).map(lambda number: {**some, b"b": number}))
+            lambda writes: st.one_of(
+                st.just(writes), (st.none() | NUMBERS).map(lambda number: {**writes, b"b": number})
+            )
         ),
         "add": st.dictionaries(COUNTERS, AMOUNTS, max_size=2),
         "append": st.lists(st.tuples(st.sampled_from([b"f", b"c", b"g"]), VALUES), max_size=3),

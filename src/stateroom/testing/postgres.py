@@ -64,8 +64,8 @@ def _folders() -> Iterator[Path]:
             yield Path(wheel.origin).parent / name / "bin"
     for path in sorted(glob.glob("/usr/lib/postgresql/*/bin"), key=lambda path: -int(path.split("/")[4])):
         yield Path(path)
-    if found := shutil.which("postgres"):
-        yield Path(found).parent
+    if program := shutil.which("postgres"):
+        yield Path(program).parent
 
 
 @functools.cache
@@ -153,9 +153,11 @@ class Server:
     def run(self, program: str, *arguments: object) -> None:
         """Run one of PostgreSQL's programs to its end."""
         command = [*as_nobody(), str(self.programs / program), *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", stdin=subprocess.DEVNULL)
-        if done.returncode:
-            raise RuntimeError(f"{program} failed: {done.stdout[-1000:]}{done.stderr[-1000:]}")
+        process = subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd="/", stdin=subprocess.DEVNULL
+        )
+        if process.returncode:
+            raise RuntimeError(f"{program} failed: {process.stdout[-1000:]}{process.stderr[-1000:]}")
 
     def start(self, *, wait: bool = True) -> "Server":
         """Start it so that it ends with this process, and so that a killed one is reaped and can be started again."""
@@ -210,10 +212,10 @@ class Server:
 
     def standby(self, name: str = "s1") -> "Server":
         """A second server that follows this one by streaming replication; `make_synchronous` waits for it."""
-        other = Server(self.version, settings=self.settings)
+        server = Server(self.version, settings=self.settings)
         source = f"host=127.0.0.1 port={self.port} user=postgres"
-        self.run("pg_basebackup", "-d", source, "-D", other.data, "-R", "-c", "fast", "-C", "-S", name)
-        return other.start()
+        self.run("pg_basebackup", "-d", source, "-D", server.data, "-R", "-c", "fast", "-C", "-S", name)
+        return server.start()
 
     def make_synchronous(self) -> None:
         """From here a commit is acknowledged only when the standby has it."""

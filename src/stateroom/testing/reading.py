@@ -28,10 +28,10 @@ class Reads(EngineTests):
     def test_thousands_of_keys_can_be_read_at_once(self, engine: Engine) -> None:
         keys = [b"%05d" % number for number in range(0, 5000, 2)]
         engine.commit(0, Batch(write={key: key for key in keys}))
-        asked = [b"%05d" % number for number in range(5000, -1, -1)]
-        found = engine.read(0, asked)
-        known = set(keys)
-        assert found == [Row(key, key, 1) if key in known else None for key in asked]
+        row_keys = [b"%05d" % number for number in range(5000, -1, -1)]
+        rows = engine.read(0, row_keys)
+        present = set(keys)
+        assert rows == [Row(key, key, 1) if key in present else None for key in row_keys]
 
     def test_the_empty_key_gives_the_version_of_the_part(self, engine: Engine) -> None:
         put(engine, a=b"1")
@@ -102,12 +102,12 @@ class Scans(EngineTests):
     def test_a_long_scan_can_be_taken_in_pages(self, engine: Engine) -> None:
         keys = [b"%05d" % number for number in range(5000)]
         engine.commit(0, Batch(write=dict.fromkeys(reversed(keys), b"")))
-        found: list[bytes] = []
+        result: list[bytes] = []
         start = b""
         while rows := engine.scan(0, start, b"\xff", limit=999):
-            found += [row.key for row in rows]
+            result += [row.key for row in rows]
             start = rows[-1].key + b"\0"
-        assert found == keys
+        assert result == keys
         assert [row.key for row in engine.scan(0, b"", b"\xff", limit=5000, reverse=True)] == keys[::-1]
 
     def test_a_scan_of_all_parts_is_merged_in_key_order(self, engine: Engine) -> None:
@@ -117,8 +117,8 @@ class Scans(EngineTests):
         expected = sorted(keys)
         for limit in (1, 7, 50, 100, 1000):
             assert [row.key for row in engine.scan(None, b"", b"\xff", limit=limit)] == expected[:limit]
-            found = engine.scan(None, b"", b"\xff", limit=limit, reverse=True)
-            assert [row.key for row in found] == expected[::-1][:limit]
+            rows = engine.scan(None, b"", b"\xff", limit=limit, reverse=True)
+            assert [row.key for row in rows] == expected[::-1][:limit]
         assert [row.key for row in engine.scan(None, b"020", b"030", limit=99)] == expected[20:30]
         assert engine.scan(None, b"5", b"4", limit=9) == engine.scan(None, b"", b"\xff", limit=0) == []
 
@@ -126,5 +126,5 @@ class Scans(EngineTests):
         last = engine.parts - 1
         engine.commit(0, Batch(write={b"a%03d" % number: b"" for number in range(300)}))
         engine.commit(last, Batch(write={b"b%03d" % number: b"" for number in range(300)}))
-        found = engine.scan(None, b"a150", b"\xff", limit=400)
-        assert [row.key for row in found] == [b"%c%03d" % (97 + at // 300, at % 300) for at in range(150, 550)]
+        rows = engine.scan(None, b"a150", b"\xff", limit=400)
+        assert [row.key for row in rows] == [b"%c%03d" % (97 + at // 300, at % 300) for at in range(150, 550)]

@@ -87,16 +87,16 @@ class Uniqueness(StoreTests):
 
     @pytest.mark.parametrize("how", ["put", "reactivated", "another scope"])
     def test_however_it_became_active(self, store: Any, how: str) -> None:
-        made = run("k", status="completed" if how == "reactivated" else "running")
+        instance = run("k", status="completed" if how == "reactivated" else "running")
         if how == "another scope":
-            store.instances.start(made, unique=None)
+            store.instances.start(instance, unique=None)
         else:
-            made = store.instances.put(made)
+            instance = store.instances.put(instance)
         if how == "reactivated":
-            store.instances.put(REPLACE(made, status="waiting"), expected_revision=1)
+            store.instances.put(REPLACE(instance, status="waiting"), expected_revision=1)
         with pytest.raises(AlreadyExists) as caught:
             store.instances.start(run("k"))
-        assert caught.value.id == made.id
+        assert caught.value.id == instance.id
 
     def test_reactivating_checks_again(self, store: Any) -> None:
         old = store.instances.start(run("k"))
@@ -110,10 +110,10 @@ class Uniqueness(StoreTests):
         old = store.instances.start(run("k"), unique="global")
         store.instances.put(Instance(old.id, "w", business_key="k", status="failed"))
         assert store.instances.get(old.id).unique == "global"
-        other = store.instances.start(run("k", "other"), unique=None)
+        second = store.instances.start(run("k", "other"), unique=None)
         with pytest.raises(AlreadyExists) as caught:
             store.instances.put(Instance(old.id, "w", business_key="k"), expected_revision=2)
-        assert caught.value.id == other.id
+        assert caught.value.id == second.id
 
     def test_a_first_put_is_not_checked_and_counts(self, store: Any) -> None:
         store.instances.start(run("k"))
@@ -140,19 +140,19 @@ class Uniqueness(StoreTests):
         assert store.instances.active("k") is None
         first = store.instances.start(run("k"), unique=None)
         second = store.instances.start(run("k", version=2), unique=None)
-        other = store.instances.start(run("k", "other"), unique=None)
+        sibling = store.instances.start(run("k", "other"), unique=None)
         active = store.instances.active
         assert active("k", workflow="w") == second
         assert active("k", workflow="w", workflow_version=1) == first
-        assert active("k", workflow="other") == other
+        assert active("k", workflow="other") == sibling
         assert active("k", workflow="w", workflow_version=3) is None
         assert active("k/x") is None
 
     def test_the_newest_of_several(self, store: Any) -> None:
-        made = [store.instances.start(run("k"), unique=None) for _ in range(3)]
-        assert store.instances.active("k") == made[2]
-        store.instances.cancel(made[2].id)
-        assert store.instances.active("k") == made[1]
+        instances = [store.instances.start(run("k"), unique=None) for _ in range(3)]
+        assert store.instances.active("k") == instances[2]
+        store.instances.cancel(instances[2].id)
+        assert store.instances.active("k") == instances[1]
 
     def test_a_terminal_start(self, store: Any) -> None:
         with nothing_changes(store):
@@ -206,13 +206,13 @@ class Cancelling(StoreTests):
     def test_a_resurrection_that_is_meant(self, store: Any) -> None:
         store.instances.put(Instance("a", "w", status="running"))
         cancelled = store.instances.cancel("a")
-        back = store.instances.put(REPLACE(cancelled, status="running"), expected_revision=cancelled.revision)
-        assert (back.status, back.revision) == ("running", 3)
+        resurrected = store.instances.put(REPLACE(cancelled, status="running"), expected_revision=cancelled.revision)
+        assert (resurrected.status, resurrected.revision) == ("running", 3)
 
     def test_a_cancel_is_in_the_feed(self, store: Any) -> None:
         store.instances.put(Instance("a", "w"))
         store.instances.cancel("a")
         store.instances.delete("a")
-        seen = [(one.op, one.record and one.record.status) for one in changes(store)]
-        assert seen == [("create", "pending"), ("update", "cancelled"), ("delete", None)]
+        log = [(change.op, change.record and change.record.status) for change in changes(store)]
+        assert log == [("create", "pending"), ("update", "cancelled"), ("delete", None)]
         assert changes(store)[-1].previous.status == "cancelled"

@@ -23,11 +23,11 @@ def call_key(
     base: str, args: tuple[Any, ...], kwargs: dict[str, Any], typed: bool, ignore: Collection[int | str]
 ) -> tuple[Any, ...]:
     """The key of a call: the function's name and its arguments, as diskcache makes it."""
-    kept = tuple(argument for number, argument in enumerate(args) if number not in ignore)
+    positional = tuple(argument for number, argument in enumerate(args) if number not in ignore)
     named = sorted((name, value) for name, value in kwargs.items() if name not in ignore)
-    key = (base, *kept, None, *(part for pair in named for part in pair))
+    key = (base, *positional, None, *(part for pair in named for part in pair))
     if typed:
-        key += tuple(type(value).__name__ for value in (*kept, *(value for _, value in named)))
+        key += tuple(type(value).__name__ for value in (*positional, *(value for _, value in named)))
     return key
 
 
@@ -71,15 +71,15 @@ class Calls:
         return plain
 
     def _call(self, key: Any, compute: Callable[[], Any], expire: Any, tag: Any) -> Any:
-        found = self._run(lambda face: self._entries.find(face, key))
-        self._note(found is not None)
-        while found is None:
+        entry = self._run(lambda face: self._entries.find(face, key))
+        self._note(entry is not None)
+        while entry is None:
             claim = self._run(lambda face: self._claim(face, key))
             if not isinstance(claim, Claim):
-                found = claim
+                entry = claim
                 continue
             return self._compute(claim, key, compute, expire, tag)
-        return found.value
+        return entry.value
 
     def _compute(self, claim: "Claim", key: Any, compute: Callable[[], Any], expire: Any, tag: Any) -> Any:
         with _Renewing(lambda: self._run(claim.renew)):
@@ -92,15 +92,15 @@ class Calls:
         return value
 
     async def _acall(self, key: Any, compute: Callable[[], Any], expire: Any, tag: Any) -> Any:
-        found = await self._arun(lambda face: self._entries.find(face, key))
-        self._note(found is not None)
-        while found is None:
+        entry = await self._arun(lambda face: self._entries.find(face, key))
+        self._note(entry is not None)
+        while entry is None:
             claim = await self._arun(lambda face: self._claim(face, key))
             if not isinstance(claim, Claim):
-                found = claim
+                entry = claim
                 continue
             return await self._acompute(claim, key, compute, expire, tag)
-        return found.value
+        return entry.value
 
     async def _acompute(self, claim: "Claim", key: Any, compute: Callable[[], Any], expire: Any, tag: Any) -> Any:
         renewing = asyncio.ensure_future(self._renew(claim))
@@ -130,11 +130,11 @@ class Calls:
             except Timeout:
                 return None
             return await self._entries.find(face, key)
-        found = await self._entries.find(face, key)  # who claimed before may have stored it meanwhile
-        if found is None:
+        entry = await self._entries.find(face, key)  # who claimed before may have stored it meanwhile
+        if entry is None:
             return Claim(lease)
         await face.done(face.store.leases.release(lease))
-        return found
+        return entry
 
 
 class Claim:

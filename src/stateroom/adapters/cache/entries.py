@@ -172,9 +172,9 @@ class Entries:
 
         async def body(tx: Any) -> Any:
             inner = face.inside(tx)
-            front, back = await self._ends(inner, prefix)
-            number = back if side == "back" else front - 1
-            ends = (front, back + 1) if side == "back" else (front - 1, back)
+            front, end = await self._ends(inner, prefix)
+            number = end if side == "back" else front - 1
+            ends = (front, end + 1) if side == "back" else (front - 1, end)
             key = _queue_key(prefix, number)
             await self.set(inner, key, value, expire, tag)
             await face.done(tx.results.put(self._queues, id_of(prefix), list(ends)))
@@ -188,18 +188,18 @@ class Entries:
 
         async def body(tx: Any) -> Any:
             inner = face.inside(tx)
-            front, back = await self._ends(inner, prefix)
-            while front < back:
-                key = _queue_key(prefix, front if side == "front" else back - 1)
+            front, end = await self._ends(inner, prefix)
+            while front < end:
+                key = _queue_key(prefix, front if side == "front" else end - 1)
                 result = await self.find(inner, key)
                 if result is None or remove:
-                    front, back = (front + 1, back) if side == "front" else (front, back - 1)
+                    front, end = (front + 1, end) if side == "front" else (front, end - 1)
                 if result is not None:
                     if remove:
                         await self.delete(inner, key)
-                        await face.done(tx.results.put(self._queues, id_of(prefix), [front, back]))
+                        await face.done(tx.results.put(self._queues, id_of(prefix), [front, end]))
                     return key, result
-            await face.done(tx.results.put(self._queues, id_of(prefix), [front, back]))
+            await face.done(tx.results.put(self._queues, id_of(prefix), [front, end]))
             return None
 
         return await face.transact(body)
@@ -252,10 +252,10 @@ class Entries:
             if run.complete:
                 return removed
 
-    async def _remove(self, face: Face, some: Sequence[Entry]) -> int:
+    async def _remove(self, face: Face, entries: Sequence[Entry]) -> int:
         removed = 0
-        for at in range(0, len(some), _BATCH):
-            group = some[at : at + _BATCH]
+        for at in range(0, len(entries), _BATCH):
+            group = entries[at : at + _BATCH]
 
             async def body(tx: Any, group: Sequence[Entry] = group) -> int:
                 return sum([await face.done(tx.results.delete(self.dag, entry.id)) for entry in group])
@@ -276,8 +276,10 @@ class Entries:
                 return
             added, self._added = self._added, 0
         id = f"{os.getpid()}"
-        told = await face.done(face.store.results.find(self._usage, id))
-        await face.done(face.store.results.put(self._usage, id, added + (told.value if told is not None else 0)))
+        previous = await face.done(face.store.results.find(self._usage, id))
+        await face.done(
+            face.store.results.put(self._usage, id, added + (previous.value if previous is not None else 0))
+        )
         usage = await face.done(face.store.results.query(dag=self._usage, limit=1000))
         if sum(result.value for result in usage) > self.size_limit * FULL:
             await self.cull(face)
@@ -286,10 +288,10 @@ class Entries:
         """Remove what was stored longest ago until three quarters of the limit are left; gives how many entries."""
         if self.size_limit is None:
             return 0
-        every = await self.every(face)
-        total = sum(entry.size + OVERHEAD for entry in every)
+        entries = await self.every(face)
+        total = sum(entry.size + OVERHEAD for entry in entries)
         doomed = []
-        for entry in sorted(every, key=lambda entry: entry.stored):
+        for entry in sorted(entries, key=lambda entry: entry.stored):
             if total <= self.size_limit * LEFT:
                 break
             doomed.append(entry)

@@ -152,16 +152,20 @@ async def _take(
 async def _compare(face: Face, operations: Operations, item: CheckpointTuple) -> None:
     """Raise where a tuple is not here as it is there."""
     place = Place(item.config)
-    here = await operations.get_tuple(face, place)
-    if here is None:
+    stored = await operations.get_tuple(face, place)
+    if stored is None:
         raise Damaged(f"checkpoint {place.id} of thread {place.thread!r} did not arrive", kind="langgraph", id=place.id)
-    for what, there, now in (
-        ("checkpoint", item.checkpoint, here.checkpoint),
-        ("metadata", item.metadata, here.metadata),
-        ("parent", item.parent_config, here.parent_config),
-        ("writes", [list(write) for write in item.pending_writes or []], [list(w) for w in here.pending_writes or []]),
+    for what, expected, now in (
+        ("checkpoint", item.checkpoint, stored.checkpoint),
+        ("metadata", item.metadata, stored.metadata),
+        ("parent", item.parent_config, stored.parent_config),
+        (
+            "writes",
+            [list(write) for write in item.pending_writes or []],
+            [list(w) for w in stored.pending_writes or []],
+        ),
     ):
-        if there != now:
+        if expected != now:
             raise AlreadyExists(
                 f"checkpoint {place.id} of thread {place.thread!r} is here with another {what}",
                 kind="langgraph",

@@ -75,13 +75,13 @@ class StateroomStore(BaseStore):
 
     def batch(self, ops: Iterable[Any]) -> list[Any]:
         """Run operations: what reads sees the state before all of them; of two puts of one key the last is done."""
-        every = _checked(ops)
-        return self._access.run(lambda face: self._batch(face, every))
+        operations = _checked(ops)
+        return self._access.run(lambda face: self._batch(face, operations))
 
     async def abatch(self, ops: Iterable[Any]) -> list[Any]:
         """As `batch`."""
-        every = _checked(ops)
-        return await self._access.arun(lambda face: self._batch(face, every))
+        operations = _checked(ops)
+        return await self._access.arun(lambda face: self._batch(face, operations))
 
     async def _batch(self, face: Face, ops: Sequence[Any]) -> list[Any]:
         results: list[Any] = []
@@ -154,7 +154,7 @@ class StateroomStore(BaseStore):
                 continue
             for id, result in await _items(face, _dag(namespace)):
                 item = SearchItem(**_fields(result, namespace), score=None)
-                if all(_matches(item.value.get(key), wanted) for key, wanted in (op.filter or {}).items()):
+                if all(_matches(item.value.get(key), condition) for key, condition in (op.filter or {}).items()):
                     matching.append((item.updated_at, namespace, id, item, result.expires_at is not None))
         matching.sort(key=lambda row: row[1:3])
         matching.sort(key=lambda row: row[0], reverse=True)
@@ -169,30 +169,30 @@ class StateroomStore(BaseStore):
         conditions = op.match_conditions or ()
         listed = set()
         for namespace in await self._all(face):
-            meant = all(_in_place(condition, namespace) for condition in conditions)
-            if meant and await face.done(face.store.results.count(_dag(namespace))):
+            matches = all(_in_place(condition, namespace) for condition in conditions)
+            if matches and await face.done(face.store.results.count(_dag(namespace))):
                 listed.add(namespace[: op.max_depth] if op.max_depth is not None else namespace)
         return sorted(listed)[op.offset : op.offset + op.limit]
 
     async def _all(self, face: Face) -> list[Namespace]:
         """Every namespace that ever had an item."""
-        every: list[Namespace] = []
+        namespaces: list[Namespace] = []
         cursor: str | None = None
         while True:
             page = await face.done(face.store.machines.query(machine=MACHINE, limit=1000, cursor=cursor))
-            every += [tuple(snapshot.payload["namespace"]) for snapshot in page]
+            namespaces += [tuple(snapshot.payload["namespace"]) for snapshot in page]
             cursor = page.cursor
             if cursor is None:
-                return every
+                return namespaces
 
 
 def _checked(ops: Iterable[Any]) -> list[Any]:
-    every = list(ops)
-    for op in every:
+    operations = list(ops)
+    for op in operations:
         if not isinstance(op, GetOp | SearchOp | ListNamespacesOp | PutOp):
             raise InvalidArgument(f"{op!r} is no operation of LangGraph's stores", what="ops", value=op)
         validate_op_namespace(op)
-    return every
+    return operations
 
 
 def _dag(namespace: Namespace) -> str:
@@ -201,19 +201,19 @@ def _dag(namespace: Namespace) -> str:
 
 async def _items(face: Face, dag: str) -> list[tuple[str, Any]]:
     """All items of a namespace as results."""
-    every: list[tuple[str, Any]] = []
+    items: list[tuple[str, Any]] = []
     cursor: str | None = None
     while True:
         page = await face.done(face.store.results.query(dag=dag, limit=1000, cursor=cursor))
         for result in page:
-            whole = result
+            complete = result
             if result.value is OMITTED:
-                whole = await face.done(face.store.results.find(dag, result.id))
-            if whole is not None:
-                every.append((result.id, whole))
+                complete = await face.done(face.store.results.find(dag, result.id))
+            if complete is not None:
+                items.append((result.id, complete))
         cursor = page.cursor
         if cursor is None:
-            return every
+            return items
 
 
 def _fields(result: Any, namespace: Namespace) -> dict[str, Any]:
@@ -237,28 +237,28 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-def _matches(value: Any, wanted: Any) -> bool:
+def _matches(value: Any, condition: Any) -> bool:
     """Say whether a value is as a filter says, with LangGraph's operators."""
-    if isinstance(wanted, Mapping):
-        if any(key.startswith("$") for key in wanted):
-            return all(_compare(value, operator, other) for operator, other in wanted.items())
-        return isinstance(value, Mapping) and all(_matches(value.get(key), inner) for key, inner in wanted.items())
-    if isinstance(wanted, list | tuple):
+    if isinstance(condition, Mapping):
+        if any(key.startswith("$") for key in condition):
+            return all(_compare(value, operator, operand) for operator, operand in condition.items())
+        return isinstance(value, Mapping) and all(_matches(value.get(key), inner) for key, inner in condition.items())
+    if isinstance(condition, list | tuple):
         return (
             isinstance(value, list | tuple)
-            and len(value) == len(wanted)
-            and all(_matches(left, right) for left, right in zip(value, wanted, strict=True))
+            and len(value) == len(condition)
+            and all(_matches(element, right) for element, right in zip(value, condition, strict=True))
         )
-    return bool(value == wanted)
+    return bool(value == condition)
 
 
-def _compare(value: Any, operator: str, other: Any) -> bool:
+def _compare(value: Any, operator: str, operand: Any) -> bool:
     compare = _OPERATORS.get(operator)
     if compare is None:
         raise InvalidArgument(
             f"a filter has no operator {operator!r}; one of {', '.join(_OPERATORS)}", what="filter", value=operator
         )
-    return bool(compare(value, other))
+    return bool(compare(value, operand))
 
 
 def _in_place(condition: MatchCondition, namespace: Namespace) -> bool:

@@ -47,9 +47,9 @@ async def heads_of(face: Face, reader: Any, thread: str, namespaces: Collection[
     if namespaces is None:
         namespaces = [id for id in await face.done(reader.results.ids(dag)) if not names.is_early(id)]
     heads = {}
-    every = list(namespaces)
-    for at in range(0, len(every), BATCH):
-        values = await face.done(reader.results.gather(dag, every[at : at + BATCH]))
+    ordered = list(namespaces)
+    for at in range(0, len(ordered), BATCH):
+        values = await face.done(reader.results.gather(dag, ordered[at : at + BATCH]))
         heads.update({id: load(value) for id, value in values.items()})
     return heads
 
@@ -60,19 +60,19 @@ async def entries(face: Face, thread: str, namespace: str | None = None) -> list
     heads = await heads_of(face, face.store, thread, only)
     if not heads:
         return []
-    every = [Entry(head.id, thread, key, head) for key, head in heads.items()]
+    result = [Entry(head.id, thread, key, head) for key, head in heads.items()]
     for id in await face.done(face.store.results.ids(names.past(thread))):
         key, checkpoint = names.split_past(id)
         if key in heads and checkpoint != heads[key].id:
-            every.append(Entry(checkpoint, thread, id, None))
-    return every
+            result.append(Entry(checkpoint, thread, id, None))
+    return result
 
 
-async def kept(face: Face, some: Sequence[Entry]) -> list[tuple[Kept, bool]]:
+async def kept(face: Face, items: Sequence[Entry]) -> list[tuple[Kept, bool]]:
     """Checkpoints with whether another has followed; what was removed meanwhile is left out."""
     read: dict[tuple[str, str], Kept] = {}
     threads: dict[str, list[str]] = {}
-    for entry in some:
+    for entry in items:
         if entry.head is None:
             threads.setdefault(entry.thread, []).append(entry.stored_id)
     for thread, ids in threads.items():
@@ -80,10 +80,10 @@ async def kept(face: Face, some: Sequence[Entry]) -> list[tuple[Kept, bool]]:
             values = await face.done(face.store.results.gather(names.past(thread), ids[at : at + BATCH]))
             read.update({(thread, id): load(value) for id, value in values.items()})
     everything = []
-    for entry in some:
-        found = entry.head or read.get((entry.thread, entry.stored_id))
-        if found is not None:
-            everything.append((found, entry.head is None))
+    for entry in items:
+        checkpoint = entry.head or read.get((entry.thread, entry.stored_id))
+        if checkpoint is not None:
+            everything.append((checkpoint, entry.head is None))
     return everything
 
 
@@ -121,24 +121,24 @@ class Listing:
         """Look at what is there."""
         place = self._place
         if place is None:
-            every = [entry for thread in await thread_ids(face) for entry in await entries(face, thread)]
+            listed = [entry for thread in await thread_ids(face) for entry in await entries(face, thread)]
         else:
-            every = await entries(face, place.thread, None if place.any_namespace else place.namespace)
+            listed = await entries(face, place.thread, None if place.any_namespace else place.namespace)
             if place.id is not None:
-                every = [entry for entry in every if entry.id == place.id]
+                listed = [entry for entry in listed if entry.id == place.id]
         if self._before is not None:
-            every = [entry for entry in every if entry.id < str(self._before)]
-        self._entries = iter(sorted(every, key=lambda entry: entry.id, reverse=True))
+            listed = [entry for entry in listed if entry.id < str(self._before)]
+        self._entries = iter(sorted(listed, key=lambda entry: entry.id, reverse=True))
 
     async def more(self, face: Face) -> list[CheckpointTuple]:
         """The next tuples; none: that was all."""
         tuples: list[CheckpointTuple] = []
         while not tuples and (self._left is None or self._left > 0):
             size = BATCH if self._left is None or self._filter else min(BATCH, self._left)
-            some = [entry for entry, _ in zip(self._entries, range(size), strict=False)]
-            if not some:
+            batch = [entry for entry, _ in zip(self._entries, range(size), strict=False)]
+            if not batch:
                 break
-            for checkpoint, superseded in await kept(face, some):
+            for checkpoint, superseded in await kept(face, batch):
                 if self._matches(checkpoint) and (self._left is None or len(tuples) < self._left):
                     item = await self._tuple(face, checkpoint, superseded)
                     tuples += [] if item is None else [item]

@@ -115,18 +115,18 @@ encode_writes = msgspec.msgpack.Encoder().encode
 decode_writes = msgspec.msgpack.Decoder(tuple[Write, ...]).decode
 
 
-def dump(kept: Kept) -> dict[str, Any]:
+def dump(checkpoint: Kept) -> dict[str, Any]:
     """A checkpoint as a value of the store: what it is in words, and the content."""
     value = {
-        "thread_id": kept.thread,
-        "checkpoint_ns": kept.namespace,
-        "checkpoint_id": kept.id,
-        "parent_checkpoint_id": kept.parent,
-        "metadata": kept.metadata,
-        "content": encode_content(kept.content),
+        "thread_id": checkpoint.thread,
+        "checkpoint_ns": checkpoint.namespace,
+        "checkpoint_id": checkpoint.id,
+        "parent_checkpoint_id": checkpoint.parent,
+        "metadata": checkpoint.metadata,
+        "content": encode_content(checkpoint.content),
     }
-    if kept.early:
-        value["early"] = dict(kept.early)
+    if checkpoint.early:
+        value["early"] = dict(checkpoint.early)
     return value
 
 
@@ -199,20 +199,20 @@ def spliced(data: bytes, root: bytes) -> dict[str, Any] | None:
     The first bytes are by themselves: there a list says how many items it has.
     """
     most = min(len(data), len(root)) - _HEAD
-    left = _common(memoryview(data)[_HEAD:], memoryview(root)[_HEAD:], most)
-    right = _common(memoryview(data)[::-1], memoryview(root)[::-1], most - left)
-    middle = data[_HEAD + left : len(data) - right]
+    prefix = _common(memoryview(data)[_HEAD:], memoryview(root)[_HEAD:], most)
+    right = _common(memoryview(data)[::-1], memoryview(root)[::-1], most - prefix)
+    middle = data[_HEAD + prefix : len(data) - right]
     if len(middle) * 8 > len(data):
         return None
-    return {"head": data[:_HEAD], "left": left, "right": right, "middle": middle}
+    return {"head": data[:_HEAD], "left": prefix, "right": right, "middle": middle}
 
 
-def _common(one: memoryview, other: memoryview, most: int) -> int:
+def _common(first: memoryview, second: memoryview, most: int) -> int:
     """How many of the first bytes are the same, at most so many."""
     low, high = 0, max(0, most)
     while low < high:
         middle = (low + high + 1) // 2
-        if one[low:middle].tobytes() == other[low:middle].tobytes():
+        if first[low:middle].tobytes() == second[low:middle].tobytes():
             low = middle
         else:
             high = middle - 1
@@ -263,16 +263,16 @@ class Packer:
             for channel, place in before.items()
             if channel in values and channel not in new_versions and versions[channel] == place[0]
         }
-        rest = {channel: value for channel, value in values.items() if channel not in apart}
-        type, data = self._serde.dumps_typed({**checkpoint, "channel_values": rest})
-        if len(data) >= LARGE and rest:
+        small = {channel: value for channel, value in values.items() if channel not in apart}
+        type, data = self._serde.dumps_typed({**checkpoint, "channel_values": small})
+        if len(data) >= LARGE and small:
             limit = _LARGE_AMONG_MANY if len(data) > _WINDOW else LARGE
-            for channel, value in list(rest.items()):
+            for channel, value in list(small.items()):
                 value_type, value_data = self._serde.dumps_typed(value)
                 if len(value_data) >= limit:
                     apart[channel] = (versions[channel], value_type, *self._large(channel, value_type, value_data))
-                    del rest[channel]
-            type, data = self._serde.dumps_typed({**checkpoint, "channel_values": rest})
+                    del small[channel]
+            type, data = self._serde.dumps_typed({**checkpoint, "channel_values": small})
         packed = self._pack(type, data, new_base=True)
         if packed[0] != DEFLATED or self._base is None:
             return Content(packed, apart)
@@ -283,13 +283,13 @@ class Packer:
         """Writes of a task: their indexes, channels and values."""
         return [Write(path, task, index, channel, self._write(channel, value)) for index, channel, value in writes]
 
-    def with_writes(self, content: Content, more: Sequence[Write]) -> Content:
+    def with_writes(self, content: Content, additions: Sequence[Write]) -> Content:
         """A checkpoint with some more writes; the same where there was each of them already."""
-        writes = merged(content.writes, more)
+        writes = merged(content.writes, additions)
         if writes == content.writes:
             return content
         sealed = content.sealed
-        interrupted = content.interrupted or any(write.channel == INTERRUPT for write in more)
+        interrupted = content.interrupted or any(write.channel == INTERRUPT for write in additions)
         if sum(len(write.value[2]) + 100 for write in writes) >= SEALED:
             sealed = (*sealed, self._apart("writes", encode_writes(writes), "writes"))
             writes = ()
@@ -305,9 +305,9 @@ class Packer:
     def _large(self, channel: str, type: str, data: bytes) -> tuple[str, str | None]:
         """Keep a large value apart, whole or as a difference; gives its digest, and that of what to."""
         root = self._roots.get(channel)
-        whole = digest_of(data, type)
-        if root is not None and root.digest == whole:
-            return whole, None
+        full_digest = digest_of(data, type)
+        if root is not None and root.digest == full_digest:
+            return full_digest, None
         difference = None if root is None else spliced(data, root.data)
         if root is None or difference is None:
             return self._apart(type, data, "value"), None

@@ -52,26 +52,26 @@ async def prune(face: Face, threads: Sequence[str], strategy: str, operations: O
         if strategy == "delete":
             await delete_thread(face, thread, operations)
             continue
-        every = await entries(face, thread)
-        needed: set[tuple[str, str]] = set()
-        for entry in every:
+        listed = await entries(face, thread)
+        lineage: set[tuple[str, str]] = set()
+        for entry in listed:
             if entry.head is not None:
-                needed |= {(entry.head.namespace, id) for id in await _lineage(face, entry.head, operations)}
-        past = [entry for entry in every if entry.head is None]
+                lineage |= {(entry.head.namespace, id) for id in await _lineage(face, entry.head, operations)}
+        past = [entry for entry in listed if entry.head is None]
         doomed = [
             (entry, checkpoint)
             for at in range(0, len(past), BATCH)
             for entry, checkpoint in await _paired(face, past[at : at + BATCH])
-            if (checkpoint.namespace, checkpoint.id) not in needed
+            if (checkpoint.namespace, checkpoint.id) not in lineage
         ]
         await _remove(
             face, thread, [entry for entry, _ in doomed], [checkpoint for _, checkpoint in doomed], operations
         )
 
 
-async def _paired(face: Face, some: Sequence[Entry]) -> list[tuple[Entry, Kept]]:
+async def _paired(face: Face, listed: Sequence[Entry]) -> list[tuple[Entry, Kept]]:
     pairs = []
-    for entry in some:
+    for entry in listed:
         for checkpoint, _ in await kept(face, [entry]):
             pairs.append((entry, checkpoint))
     return pairs
@@ -90,14 +90,14 @@ async def _lineage(face: Face, head: Kept, operations: Operations) -> set[str]:
 
 
 async def _remove(
-    face: Face, thread: str, some: Sequence[Entry], checkpoints: Sequence[Kept], operations: Operations
+    face: Face, thread: str, listed: Sequence[Entry], checkpoints: Sequence[Kept], operations: Operations
 ) -> None:
     """Remove checkpoints of a thread, and what nothing else of it refers to."""
     uses = set[str]()
     for checkpoint in checkpoints:
         uses |= await operations.uses(face, checkpoint)
     revisions = await _revisions(face, thread, uses)
-    past = [entry.stored_id for entry in some if entry.head is None]
+    past = [entry.stored_id for entry in listed if entry.head is None]
     for at in range(0, len(past), BATCH):
         group = past[at : at + BATCH]
 
@@ -106,7 +106,7 @@ async def _remove(
                 await face.done(tx.results.delete(names.past(thread), id))
 
         await face.transact(body)
-    for entry in some:
+    for entry in listed:
         if entry.head is not None:
             await _remove_head(face, thread, entry.stored_id, entry.head)
     if not await heads_of(face, face.store, thread):
@@ -118,12 +118,12 @@ async def _remove(
 
 async def _remove_head(face: Face, thread: str, key: str, head: Kept) -> None:
     """Remove a head, and let the newest checkpoint before it take its place."""
-    left = [
+    remaining = [
         entry
         for entry in await entries(face, thread)
         if entry.head is None and names.split_past(entry.stored_id)[0] == key
     ]
-    newest = max(left, key=lambda entry: entry.id, default=None)
+    newest = max(remaining, key=lambda entry: entry.id, default=None)
 
     async def body(tx: Any) -> None:
         dag = names.heads(thread)
@@ -142,9 +142,9 @@ async def _remove_head(face: Face, thread: str, key: str, head: Kept) -> None:
 
 async def _used(face: Face, thread: str, operations: Operations) -> set[str]:
     uses: set[str] = set()
-    every = await entries(face, thread)
-    for at in range(0, len(every), BATCH):
-        for checkpoint, _ in await kept(face, every[at : at + BATCH]):
+    listed = await entries(face, thread)
+    for at in range(0, len(listed), BATCH):
+        for checkpoint, _ in await kept(face, listed[at : at + BATCH]):
             uses |= await operations.uses(face, checkpoint)
     return uses
 
@@ -160,9 +160,9 @@ async def _revisions(face: Face, thread: str, digests: Iterable[str]) -> dict[st
 
 
 async def _purge_values(face: Face, thread: str, revisions: dict[str, int]) -> None:
-    every = list(revisions)
-    for at in range(0, len(every), BATCH // 10):
-        group = every[at : at + BATCH // 10]
+    ordered = list(revisions)
+    for at in range(0, len(ordered), BATCH // 10):
+        group = ordered[at : at + BATCH // 10]
 
         async def body(tx: Any, group: Sequence[str] = group) -> None:
             for digest in group:
@@ -181,13 +181,13 @@ async def copy_thread(face: Face, source: str, target: str, operations: Operatio
     """
     if await heads_of(face, face.store, target):
         raise AlreadyExists(f"thread {target!r} has checkpoints already", kind="langgraph", id=target)
-    every = await entries(face, source)
-    if not every:
+    listed = await entries(face, source)
+    if not listed:
         raise NotFound(f"no thread {source!r} to copy", kind="langgraph", id=source)
     copied: set[str] = set()
     heads: list[Kept] = []
-    for at in range(0, len(every), BATCH // 10):
-        group = await kept(face, every[at : at + BATCH // 10])
+    for at in range(0, len(listed), BATCH // 10):
+        group = await kept(face, listed[at : at + BATCH // 10])
         for checkpoint, superseded in group:
             for digest in await operations.uses(face, checkpoint) - copied:
                 await operations.copy_value(face, source, target, digest)

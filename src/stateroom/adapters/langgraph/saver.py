@@ -223,9 +223,9 @@ class StateroomSaver(BaseCheckpointSaver[Any]):
         Raises `StaleRevision` where another checkpoint has followed that one meanwhile, unless it was read as a
         superseded one or `metadata["source"]` is ``"fork"``: then a fork is meant.
         """
-        place, kept = Place(config), metadata_of(config, metadata)
+        place, combined = Place(config), metadata_of(config, metadata)
         absent = self._absences.use(place)
-        self._access.run(lambda face: self._operations.put(face, place, checkpoint, kept, new_versions, absent))
+        self._access.run(lambda face: self._operations.put(face, place, checkpoint, combined, new_versions, absent))
         return config_of(place.thread, place.namespace, checkpoint["id"])  # type: ignore[no-any-return]
 
     async def aput(
@@ -236,9 +236,11 @@ class StateroomSaver(BaseCheckpointSaver[Any]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """As `put`."""
-        place, kept = Place(config), metadata_of(config, metadata)
+        place, combined = Place(config), metadata_of(config, metadata)
         absent = self._absences.use(place)
-        await self._access.arun(lambda face: self._operations.put(face, place, checkpoint, kept, new_versions, absent))
+        await self._access.arun(
+            lambda face: self._operations.put(face, place, checkpoint, combined, new_versions, absent)
+        )
         return config_of(place.thread, place.namespace, checkpoint["id"])  # type: ignore[no-any-return]
 
     def put_writes(

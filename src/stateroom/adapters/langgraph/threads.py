@@ -88,23 +88,23 @@ class Operations:
             roots = await self._roots(face, tx, parent, new_versions)
             packer = Packer(self.serde, await self._base(face, tx, parent or head), roots)
             content = packer.content(checkpoint, new_versions, parent)
-            kept = Kept(place.thread, place.namespace, id, place.id, kept_metadata, content)
+            stored = Kept(place.thread, place.namespace, id, place.id, kept_metadata, content)
             behind = head is not None and id < head.id and place.id != head.id
             before = await self._past(face, tx, place.thread, place.namespace, id) if behind else head
             if before is not None and before.id == id:
-                kept = await self._with_writes(face, tx, kept, before, packer)
-            kept = await self._with_early(face, tx, kept, head, packer)
+                stored = await self._with_writes(face, tx, stored, before, packer)
+            stored = await self._with_early(face, tx, stored, head, packer)
             await self._store(face, tx, place.thread, packer.new)
             past = names.past(place.thread)
             if behind:
-                kept = msgspec.structs.replace(kept, early={})  # they stay with the head
-                await face.done(tx.results.put(past, names.past_id(place.namespace, id), dump(kept)))
+                stored = msgspec.structs.replace(stored, early={})  # they stay with the head
+                await face.done(tx.results.put(past, names.past_id(place.namespace, id), dump(stored)))
                 return packer.new
             if head is not None and row is not None and head.id != id:
                 value = {name: item for name, item in row.value.items() if name != "early"}
                 await face.done(tx.results.put(past, names.past_id(place.namespace, head.id), value))
-            await face.done(tx.results.put(dag, key, dump(kept)))
-            await self._save_thread(face, tx, kept, head, source)
+            await face.done(tx.results.put(dag, key, dump(stored)))
+            await self._save_thread(face, tx, stored, head, source)
             return packer.new
 
         self._remember(await face.transact(body))
@@ -129,22 +129,22 @@ class Operations:
             row = await face.done(tx.results.find(dag, key))
             head = None if row is None else load(row.value)
             if head is not None and head.id == id:
-                where, at, kept = dag, key, head
+                where, at, stored = dag, key, head
             else:
                 where, at = names.past(place.thread), names.past_id(place.namespace, id)
                 past = await self._past(face, tx, place.thread, place.namespace, id)
                 if past is None:
                     return await self._put_early(face, tx, place, head, (writes, task, path))
-                kept = past
-            roots = await self._roots(face, tx, kept, {channel for _, channel, _ in writes})
-            packer = Packer(self.serde, await self._base(face, tx, kept), roots)
-            content = packer.with_writes(kept.content, packer.writes(writes, task, path))
-            if content is kept.content:
+                stored = past
+            roots = await self._roots(face, tx, stored, {channel for _, channel, _ in writes})
+            packer = Packer(self.serde, await self._base(face, tx, stored), roots)
+            content = packer.with_writes(stored.content, packer.writes(writes, task, path))
+            if content is stored.content:
                 return {}
-            after = msgspec.structs.replace(kept, content=content)
+            after = msgspec.structs.replace(stored, content=content)
             await self._store(face, tx, place.thread, packer.new)
             await face.done(tx.results.put(where, at, dump(after)))
-            if at == key and not place.namespace and after.state != kept.state:
+            if at == key and not place.namespace and after.state != stored.state:
                 await self.save_state(face, tx, after.thread, after)
             return packer.new
 
@@ -157,61 +157,61 @@ class Operations:
         assert place.id is not None
         dag, id = names.heads(place.thread), names.early_id(place.namespace)
         row = None if head is not None else await face.done(tx.results.find(dag, id))
-        kept = head or (Kept(place.thread, place.namespace, place.id, None, {}) if row is None else load(row.value))
+        stored = head or (Kept(place.thread, place.namespace, place.id, None, {}) if row is None else load(row.value))
         packer = Packer(self.serde, None)
-        before = decode_content(kept.early[place.id]) if place.id in kept.early else Content()
+        before = decode_content(stored.early[place.id]) if place.id in stored.early else Content()
         content = packer.with_writes(before, packer.writes(*call))
-        after = msgspec.structs.replace(kept, early={**kept.early, place.id: encode_content(content)})
+        after = msgspec.structs.replace(stored, early={**stored.early, place.id: encode_content(content)})
         await self._store(face, tx, place.thread, packer.new)
         await face.done(tx.results.put(dag, id if head is None else names.head_id(place.namespace), dump(after)))
         return packer.new
 
-    async def _with_early(self, face: Face, tx: Any, kept: Kept, head: Kept | None, packer: Packer) -> Kept:
+    async def _with_early(self, face: Face, tx: Any, stored: Kept, head: Kept | None, packer: Packer) -> Kept:
         """A checkpoint with the writes that came before it; those of others stay with the head."""
         early = {} if head is None else dict(head.early)
         if head is None:
-            dag, id = names.heads(kept.thread), names.early_id(kept.namespace)
+            dag, id = names.heads(stored.thread), names.early_id(stored.namespace)
             row = await face.done(tx.results.find(dag, id))
             if row is not None:
                 early = dict(load(row.value).early)
                 await face.done(tx.results.delete(dag, id))
-        data = early.pop(kept.id, None)
+        data = early.pop(stored.id, None)
         if data is not None:
-            waiting = msgspec.structs.replace(kept, content=decode_content(data))
-            kept = await self._with_writes(face, tx, kept, waiting, packer)
+            waiting = msgspec.structs.replace(stored, content=decode_content(data))
+            stored = await self._with_writes(face, tx, stored, waiting, packer)
         latest = sorted(early)[-_EARLY:]  # what a run that died left behind does not stay for ever
-        return msgspec.structs.replace(kept, early={id: early[id] for id in latest}) if latest else kept
+        return msgspec.structs.replace(stored, early={id: early[id] for id in latest}) if latest else stored
 
-    async def _with_writes(self, face: Face, tx: Any, kept: Kept, origin: Kept, packer: Packer) -> Kept:
+    async def _with_writes(self, face: Face, tx: Any, stored: Kept, origin: Kept, packer: Packer) -> Kept:
         """A checkpoint with the writes that another record has; those deflated against another base are made plain."""
         moved = []
         for write in await self.writes(face, tx, origin):
             value = write.value
-            if value[0] == DEFLATED and kept.content.base != origin.content.base:
+            if value[0] == DEFLATED and stored.content.base != origin.content.base:
                 value = (PLAIN, value[1], await self._bytes(face, tx, origin, value))
             moved.append(msgspec.structs.replace(write, value=value))
-        return msgspec.structs.replace(kept, content=packer.with_writes(kept.content, moved))
+        return msgspec.structs.replace(stored, content=packer.with_writes(stored.content, moved))
 
-    async def writes(self, face: Face, reader: Any, kept: Kept) -> tuple[Write, ...]:
+    async def writes(self, face: Face, reader: Any, stored: Kept) -> tuple[Write, ...]:
         """All writes of a checkpoint, in their order."""
-        content = kept.content
+        content = stored.content
         if not content.sealed:
             return content.writes
-        groups = [decode_writes(await self._apart(face, reader, kept, digest)) for digest in content.sealed]
+        groups = [decode_writes(await self._apart(face, reader, stored, digest)) for digest in content.sealed]
         return merged(*groups, content.writes)
 
-    async def _save_thread(self, face: Face, tx: Any, kept: Kept, head: Kept | None, source: Any) -> None:
+    async def _save_thread(self, face: Face, tx: Any, stored: Kept, head: Kept | None, source: Any) -> None:
         """Let the thread's machine say what began: a run, an update, a fork, or going on after an interrupt."""
-        if not kept.namespace:
-            if head is None or source != "loop" or head.state != kept.state:
-                await self.save_state(face, tx, kept.thread, kept)
-        elif head is None and await face.done(tx.machines.find(MACHINE, names.thread_key(kept.thread))) is None:
-            await self.save_state(face, tx, kept.thread, kept)
+        if not stored.namespace:
+            if head is None or source != "loop" or head.state != stored.state:
+                await self.save_state(face, tx, stored.thread, stored)
+        elif head is None and await face.done(tx.machines.find(MACHINE, names.thread_key(stored.thread))) is None:
+            await self.save_state(face, tx, stored.thread, stored)
 
-    async def save_state(self, face: Face, tx: Any, thread: str, kept: Kept) -> None:
+    async def save_state(self, face: Face, tx: Any, thread: str, stored: Kept) -> None:
         """Let a thread's machine say how its checkpoint is."""
-        payload = {"thread_id": thread, "checkpoint_id": kept.id, "metadata": kept.metadata}
-        await face.done(tx.machines.save(MACHINE, names.thread_key(thread), kept.state, payload))
+        payload = {"thread_id": thread, "checkpoint_id": stored.id, "metadata": stored.metadata}
+        await face.done(tx.machines.save(MACHINE, names.thread_key(thread), stored.state, payload))
 
     async def _store(self, face: Face, tx: Any, thread: str, new: Mapping[str, New]) -> None:
         """Keep values apart; one that is there is saved again, so that nobody who looked before takes it away."""
@@ -237,8 +237,8 @@ class Operations:
         head = load(row.value)
         if place.id is None or place.id == head.id:
             return head, False
-        kept = await self._past(face, reader, place.thread, place.namespace, place.id)
-        return None if kept is None else (kept, True)
+        stored = await self._past(face, reader, place.thread, place.namespace, place.id)
+        return None if stored is None else (stored, True)
 
     async def get_tuple(self, face: Face, place: Place) -> CheckpointTuple | None:
         """The tuple at a place; None where there is none."""
@@ -253,84 +253,88 @@ class Operations:
                     raise
         return None
 
-    async def tuple_of(self, face: Face, kept: Kept, superseded: bool) -> CheckpointTuple:
+    async def tuple_of(self, face: Face, stored: Kept, superseded: bool) -> CheckpointTuple:
         """A checkpoint as LangGraph takes it."""
-        every = await self.writes(face, face.store, kept)
-        writes = [(write.task, write.channel, await self.value(face, kept, write.value)) for write in every]
-        id = Superseded(kept.id) if superseded else kept.id
+        pending = await self.writes(face, face.store, stored)
+        writes = [(write.task, write.channel, await self.value(face, stored, write.value)) for write in pending]
+        id = Superseded(stored.id) if superseded else stored.id
         return CheckpointTuple(
-            config_of(kept.thread, kept.namespace, id),
-            await self.checkpoint(face, kept),
-            self.metadata(kept),
-            config_of(kept.thread, kept.namespace, kept.parent) if kept.parent else None,
+            config_of(stored.thread, stored.namespace, id),
+            await self.checkpoint(face, stored),
+            self.metadata(stored),
+            config_of(stored.thread, stored.namespace, stored.parent) if stored.parent else None,
             writes,
         )
 
-    async def checkpoint(self, face: Face, kept: Kept) -> Any:
+    async def checkpoint(self, face: Face, stored: Kept) -> Any:
         """A checkpoint with the values of its channels."""
-        checkpoint = await self.value(face, kept, kept.content.checkpoint)
-        for channel, (_, type, digest, _) in kept.content.apart.items():
-            data = await self._apart(face, face.store, kept, digest)
+        checkpoint = await self.value(face, stored, stored.content.checkpoint)
+        for channel, (_, type, digest, _) in stored.content.apart.items():
+            data = await self._apart(face, face.store, stored, digest)
             checkpoint["channel_values"][channel] = self.serde.loads_typed((type, data))
         return checkpoint
 
-    async def value(self, face: Face, kept: Kept, packed: Packed) -> Any:
+    async def value(self, face: Face, stored: Kept, packed: Packed) -> Any:
         """A value that a checkpoint's record has or names."""
-        return self.serde.loads_typed((packed[1], await self._bytes(face, face.store, kept, packed)))
+        return self.serde.loads_typed((packed[1], await self._bytes(face, face.store, stored, packed)))
 
-    def metadata(self, kept: Kept) -> Any:
+    def metadata(self, stored: Kept) -> Any:
         """A checkpoint's metadata."""
-        metadata = kept.metadata
+        metadata = stored.metadata
         if set(metadata) == {"serialized"} and isinstance(metadata["serialized"], list):
             return self.serde.loads_typed(tuple(metadata["serialized"]))
         return metadata
 
-    async def _bytes(self, face: Face, reader: Any, kept: Kept, packed: Packed) -> bytes:
+    async def _bytes(self, face: Face, reader: Any, stored: Kept, packed: Packed) -> bytes:
         form, _, data = packed
         if form == APART:
-            return await self._apart(face, reader, kept, data.decode().partition("/")[0])
+            return await self._apart(face, reader, stored, data.decode().partition("/")[0])
         if form == DEFLATED:
-            assert kept.content.base is not None
-            deflated = kept.content.base.encode() + data
+            assert stored.content.base is not None
+            deflated = stored.content.base.encode() + data
             inflated = self.apart.get(deflated)
             if inflated is None:
-                inflated = inflate(data, await self._apart(face, reader, kept, kept.content.base))
+                inflated = inflate(data, await self._apart(face, reader, stored, stored.content.base))
                 self.apart.add(deflated, inflated)
             return inflated
         return data
 
-    async def _apart(self, face: Face, reader: Any, kept: Kept, digest: str) -> bytes:
+    async def _apart(self, face: Face, reader: Any, stored: Kept, digest: str) -> bytes:
         data = self.apart.get(digest)
         if data is None:
-            snapshot = await face.done(reader.machines.find(VALUES, names.value_name(kept.thread, digest)))
+            snapshot = await face.done(reader.machines.find(VALUES, names.value_name(stored.thread, digest)))
             if snapshot is None:
                 raise Damaged(
-                    f"checkpoint {kept.id!r} of thread {kept.thread!r} lacks a value that is kept apart",
+                    f"checkpoint {stored.id!r} of thread {stored.thread!r} lacks a value that is kept apart",
                     kind="langgraph",
-                    id=kept.id,
+                    id=stored.id,
                 )
             data = snapshot.payload
             if not isinstance(data, bytes):
-                data = restored(data, await self._apart(face, reader, kept, data["root"]))
+                data = restored(data, await self._apart(face, reader, stored, data["root"]))
             self.apart.add(digest, data)
         return data
 
-    async def uses(self, face: Face, kept: Kept) -> set[str]:
+    async def uses(self, face: Face, stored: Kept) -> set[str]:
         """Digests of all that is kept apart for a checkpoint."""
-        digests = kept.uses()
-        sealed = [*kept.content.sealed, *(d for data in kept.early.values() for d in decode_content(data).sealed)]
+        digests = stored.uses()
+        sealed = [*stored.content.sealed, *(d for data in stored.early.values() for d in decode_content(data).sealed)]
         for digest in sealed:
-            digests |= apart_in(decode_writes(await self._apart(face, face.store, kept, digest)))
+            digests |= apart_in(decode_writes(await self._apart(face, face.store, stored, digest)))
         return digests
 
-    async def channels(self, face: Face, kept: Kept) -> set[str]:
+    async def channels(self, face: Face, stored: Kept) -> set[str]:
         """The channels that a checkpoint has a value of."""
-        return set(kept.content.apart) | set((await self.value(face, kept, kept.content.checkpoint))["channel_values"])
+        return set(stored.content.apart) | set(
+            (await self.value(face, stored, stored.content.checkpoint))["channel_values"]
+        )
 
-    async def past(self, face: Face, kept: Kept) -> Kept | None:
+    async def past(self, face: Face, stored: Kept) -> Kept | None:
         """The parent of a checkpoint; None where it is gone, or there is none."""
-        parent = await self.find(face, face.store, Place(config_of(kept.thread, kept.namespace, kept.parent or "")))
-        return None if parent is None or not kept.parent else parent[0]
+        parent = await self.find(
+            face, face.store, Place(config_of(stored.thread, stored.namespace, stored.parent or ""))
+        )
+        return None if parent is None or not stored.parent else parent[0]
 
     async def copy_value(self, face: Face, source: str, target: str, digest: str) -> None:
         """Copy a value that is kept apart to another thread."""
@@ -343,20 +347,20 @@ class Operations:
             face.store.machines.save(VALUES, names.value_name(target, digest), snapshot.state, snapshot.payload)
         )
 
-    async def _roots(self, face: Face, reader: Any, kept: Kept | None, channels: Collection[str]) -> dict[str, Base]:
+    async def _roots(self, face: Face, reader: Any, stored: Kept | None, channels: Collection[str]) -> dict[str, Base]:
         """Return what new large values of some channels may be differences to."""
         roots = {}
-        for channel, (_, _, digest, root) in ({} if kept is None else kept.content.apart).items():
-            if kept is not None and channel in channels:
-                roots[channel] = Base(root or digest, await self._apart(face, reader, kept, root or digest))
+        for channel, (_, _, digest, root) in ({} if stored is None else stored.content.apart).items():
+            if stored is not None and channel in channels:
+                roots[channel] = Base(root or digest, await self._apart(face, reader, stored, root or digest))
         return roots
 
-    async def _base(self, face: Face, reader: Any, kept: Kept | None) -> Base | None:
-        if kept is None or kept.content.base is None:
+    async def _base(self, face: Face, reader: Any, stored: Kept | None) -> Base | None:
+        if stored is None or stored.content.base is None:
             return None
-        root = kept.content.root
-        above = None if root is None else Base(root, await self._apart(face, reader, kept, root))
-        return Base(kept.content.base, await self._apart(face, reader, kept, kept.content.base), above)
+        root = stored.content.root
+        above = None if root is None else Base(root, await self._apart(face, reader, stored, root))
+        return Base(stored.content.base, await self._apart(face, reader, stored, stored.content.base), above)
 
     async def _past(self, face: Face, reader: Any, thread: str, namespace: str, id: str | None) -> Kept | None:
         if id is None:
@@ -374,9 +378,9 @@ def _check_order(place: Place, id: str, source: Any, head: Kept | None, absent: 
         return
     if place.id == head.id or (place.id is None and not absent):
         return
-    seen = "nothing" if place.id is None else f"checkpoint {place.id}"
+    position = "nothing" if place.id is None else f"checkpoint {place.id}"
     raise StaleRevision(
-        f"thread {place.thread!r} went on to checkpoint {head.id}: this writer read {seen}; read the thread again",
+        f"thread {place.thread!r} went on to checkpoint {head.id}: this writer read {position}; read the thread again",
         kind="langgraph",
         id=place.thread,
         expected=place.id,
@@ -398,8 +402,8 @@ def _plain(value: Any) -> Any:
         plain = all(type(key) is str and item is not _NOT_PLAIN for key, item in items.items())
         return items if plain else _NOT_PLAIN
     if isinstance(value, list | tuple):
-        every = [_plain(item) for item in value]
-        return _NOT_PLAIN if any(item is _NOT_PLAIN for item in every) else every
+        values = [_plain(item) for item in value]
+        return _NOT_PLAIN if any(item is _NOT_PLAIN for item in values) else values
     return _NOT_PLAIN
 
 

@@ -33,29 +33,29 @@ def demo(
     With --nodes it indexes the words of the library's documentation strings over several processes.
     Without --url the database is stateroom-demo.db in the current folder; $STATEROOM_URL is left alone.
     """
-    here = session(context)
-    url = here.url or FILE
+    current = session(context)
+    url = current.url or FILE
     if url.startswith("memory"):
         raise InvalidArgument(
             "the demo's worker is a process of its own and cannot see memory:; give a file or a server"
         )
     if nodes:
         kill = kills > 0
-        dag.run(url, here.namespace, here.output, nodes=nodes, files=files, kill=kill, pace=pace)
+        dag.run(url, current.namespace, current.output, nodes=nodes, files=files, kill=kill, pace=pace)
         return
     started = time.perf_counter()
     with (
-        stateroom.open(url, namespace=here.namespace) as store,
-        view.Bar(here.output.console, quiet=here.output.as_json) as bar,
+        stateroom.open(url, namespace=current.namespace) as store,
+        view.Bar(current.output.console, quiet=current.output.as_json) as bar,
     ):
-        outcome = Conductor(store, url, here.namespace, bar, kills=kills, seed=seed, pace=pace).conduct(files)
+        outcome = Conductor(store, url, current.namespace, bar, kills=kills, seed=seed, pace=pace).conduct(files)
     seconds = time.perf_counter() - started
-    if here.output.as_json:
-        here.output.json({"run": outcome.run, "url": masked(url), **_keys(outcome), "seconds": round(seconds, 2)})
+    if current.output.as_json:
+        current.output.json({"run": outcome.run, "url": masked(url), **_keys(outcome), "seconds": round(seconds, 2)})
     else:
-        view.report(here.output.console, outcome, seconds)
+        view.report(current.output.console, outcome, seconds)
         where = str(Path(url).resolve()) if "://" not in url else masked(url)
-        view.signpost(here.output.console, where, masked(url), outcome, _example(outcome))
+        view.signpost(current.output.console, where, masked(url), outcome, _example(outcome))
     if outcome.differences:
         raise typer.Exit(1)
 

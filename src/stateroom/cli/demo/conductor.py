@@ -29,7 +29,7 @@ class View(Protocol):
     """Who shows the run."""
 
     def begin(self, run: str, files: int) -> None: ...
-    def progress(self, done: int) -> None: ...
+    def progress(self, count: int) -> None: ...
     def say(self, text: str) -> None: ...
 
 
@@ -121,13 +121,13 @@ class Conductor:
             worker.kill()
             _finish(worker)
 
-    def kill(self, worker: "subprocess.Popen[bytes]", done: int, files: int) -> None:
+    def kill(self, worker: "subprocess.Popen[bytes]", count: int, files: int) -> None:
         """SIGKILL: no handler runs, nothing is flushed, nobody says goodbye."""
         os.kill(worker.pid, signal.SIGKILL)
         _finish(worker)
         if worker.returncode == -signal.SIGKILL:
             self.killed += 1
-            self.view.say(f"killed worker {worker.pid} (SIGKILL) after {done} of {files} files")
+            self.view.say(f"killed worker {worker.pid} (SIGKILL) after {count} of {files} files")
 
     def again(self, worker: "subprocess.Popen[bytes]", run: str) -> "subprocess.Popen[bytes]":
         """A new worker for one that gave up its lease; any other end is an error, with what it said."""
@@ -159,10 +159,10 @@ class Conductor:
         cut = add(Counts(**state) for state in self.store.savepoints.latest(run).to_dict().values())
         sides = {"feed": tally.totals, "results": results, "last savepoint": cut, "run": stored}
         differences = [
-            f"{name}: {found} in the {side}, {wanted} counted"
+            f"{name}: {actual} in the {side}, {number} counted"
             for side, counts in sides.items()
-            for name, found, wanted in zip(Counts._fields, counts, expected, strict=True)
-            if found != wanted
+            for name, actual, number in zip(Counts._fields, counts, expected, strict=True)
+            if actual != number
         ]
         lost = {execution_id(run, path) for path in paths} - set(tally.completions)
         differences += [f"never completed: {id}" for id in sorted(lost)]

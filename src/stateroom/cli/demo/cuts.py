@@ -37,10 +37,10 @@ class Cuts:
             cuts.count(result.id, Counts(1, **result.value))
         return cuts
 
-    def count(self, path: str, found: Counts) -> None:
+    def count(self, path: str, counts: Counts) -> None:
         """Count a file that is completed."""
         package = package_of(path)
-        self.found[package] = add([self.found.get(package, Counts(0, 0, 0)), found])
+        self.found[package] = add([self.found.get(package, Counts(0, 0, 0)), counts])
         self.changed.add(package)
 
     async def keep(self) -> None:

@@ -34,15 +34,15 @@ def library() -> Path:
 
 def sources(limit: int | None = None) -> list[str]:
     """The library's files, relative to its folder, sorted; evenly thinned out to `limit`."""
-    found: list[str] = []
+    paths: list[str] = []
     for folder, folders, names in os.walk(library()):
         folders[:] = [name for name in folders if name not in LEFT_OUT]
-        here = Path(folder).relative_to(library())
-        found += [(here / name).as_posix() for name in names if name.endswith(".py")]
-    found.sort()
-    if limit is None or limit >= len(found):
-        return found
-    return [found[number * len(found) // limit] for number in range(limit)]
+        package = Path(folder).relative_to(library())
+        paths += [(package / name).as_posix() for name in names if name.endswith(".py")]
+    paths.sort()
+    if limit is None or limit >= len(paths):
+        return paths
+    return [paths[number * len(paths) // limit] for number in range(limit)]
 
 
 def measure(path: Path) -> Counts:
@@ -70,11 +70,11 @@ def _definitions(tree: ast.AST) -> int:
     return total
 
 
-def add(found: Iterable[Counts]) -> Counts:
+def add(counts: Iterable[Counts]) -> Counts:
     """The sum."""
     files = lines = definitions = 0
-    for one in found:
-        files, lines, definitions = files + one.files, lines + one.lines, definitions + one.definitions
+    for item in counts:
+        files, lines, definitions = files + item.files, lines + item.lines, definitions + item.definitions
     return Counts(files, lines, definitions)
 
 

@@ -55,11 +55,11 @@ class Tally:
         execution = change.record
         self.commits += 1
         self._last = change.at
-        said = sum(event.message == COMPLETED for event in change.events)
+        completions = sum(event.message == COMPLETED for event in change.events)
         became = execution.state == "completed" and (change.previous is None or change.previous.state != "completed")
         self.restarted += [execution.id for event in change.events if event.topic == RECOVERY]
-        if said or became:
-            self.completions[execution.id] += max(said, int(became))
+        if completions or became:
+            self.completions[execution.id] += max(completions, int(became))
             self.counts[execution.id] = Counts(1, execution.result["lines"], execution.result["definitions"])
 
     def _close(self) -> None:

@@ -47,8 +47,8 @@ class Bar:
         self.say(f"run {run}: {files} files of Python's standard library")
         self.bar.update(self.task, total=files, description="indexing")
 
-    def progress(self, done: int) -> None:
-        self.bar.update(self.task, completed=done)
+    def progress(self, count: int) -> None:
+        self.bar.update(self.task, completed=count)
 
     def say(self, text: str) -> None:
         if not self.quiet:
@@ -106,9 +106,9 @@ def signpost(console: Console, where: str, url: str, outcome: Outcome, example: 
 
 def program() -> str:
     """The command as it can be typed here: `stateroom` where it is found, else the path of this environment's."""
-    beside = Path(sys.executable).parent / "stateroom"
+    script = Path(sys.executable).parent / "stateroom"
     if shutil.which("stateroom"):
         return "stateroom"
-    if beside.exists():
-        return os.path.relpath(beside) if beside.is_relative_to(Path.cwd()) else str(beside)
+    if script.exists():
+        return os.path.relpath(script) if script.is_relative_to(Path.cwd()) else str(script)
     return f"{sys.executable} -m stateroom"

@@ -42,7 +42,7 @@ class Worker:
             await self.store.feed.emit(STARTED, self.facts(0), id=self.run)  # the one before died when all was done
             return
         started = await self.recover()
-        started.extend([found async for found in self.store.executions.scan(job_id=self.run, state="new")])
+        started.extend([execution async for execution in self.store.executions.scan(job_id=self.run, state="new")])
         self.cuts = await Cuts.resume(self.store, self.run, self.lease)
         keeping = asyncio.create_task(self.cuts.keep())
         async with asyncio.TaskGroup() as group:
@@ -65,15 +65,17 @@ class Worker:
         restarted: deque[Execution] = deque()
         first = (await self.store.machines.load(MACHINE, self.run)).state == "created"
         await self.move(*(("indexing", "start") if first else ("recovering", "take over")))
-        left = [found async for found in self.store.executions.scan(job_id=self.run, state_in=LIVE)]
-        for one in left:
-            event = Event("attempt restarted", topic=RECOVERY, details={"by": self.name, "was": one.state})
+        unfinished = [item async for item in self.store.executions.scan(job_id=self.run, state_in=LIVE)]
+        for execution in unfinished:
+            event = Event("attempt restarted", topic=RECOVERY, details={"by": self.name, "was": execution.state})
             restarted.append(
-                await self.update(one, state="bid_accepted", node_id=self.name, message="restarted", events=[event])
+                await self.update(
+                    execution, state="bid_accepted", node_id=self.name, message="restarted", events=[event]
+                )
             )
         if not first:
             await self.move("indexing", "resume")
-        await self.store.feed.emit(STARTED, self.facts(len(left)), id=self.run)
+        await self.store.feed.emit(STARTED, self.facts(len(unfinished)), id=self.run)
         return restarted
 
     async def move(self, state: str, event: str) -> None:
@@ -87,42 +89,42 @@ class Worker:
         """Return what the feed says of this worker."""
         return {"pid": os.getpid(), "token": self.lease.token, "taken_over": taken_over}
 
-    async def index(self, one: Execution) -> None:
+    async def index(self, execution: Execution) -> None:
         """One file: accepted, running, completed; each a commit of its own, guarded by the revision before."""
-        if one.state == "new":
+        if execution.state == "new":
             event = Event("accepted", topic="bid", details={"by": self.name})
-            one = await self.update(one, state="bid_accepted", node_id=self.name, events=[event])
-        one = await self.update(one, state="running", events=[Event("running", topic="index")])
-        path = library() / str(one.details["path"])
-        found = await asyncio.get_running_loop().run_in_executor(self.readers, measure, path)
-        counts = {"lines": found.lines, "definitions": found.definitions}
-        await self.complete(one, counts)
+            execution = await self.update(execution, state="bid_accepted", node_id=self.name, events=[event])
+        execution = await self.update(execution, state="running", events=[Event("running", topic="index")])
+        path = library() / str(execution.details["path"])
+        measured = await asyncio.get_running_loop().run_in_executor(self.readers, measure, path)
+        counts = {"lines": measured.lines, "definitions": measured.definitions}
+        await self.complete(execution, counts)
 
-    async def complete(self, one: Execution, counts: dict[str, int]) -> None:
+    async def complete(self, execution: Execution, counts: dict[str, int]) -> None:
         """The outcome of a file, and everything that says so, in one transaction under the lease."""
         message = f"{counts['lines']} lines, {counts['definitions']} definitions"
         event = Event(COMPLETED, topic="index", details=counts)
         async with self.store.transaction(lease=self.lease) as tx:
             await tx.executions.update(
-                one.id,
-                expected_revision=one.revision,
+                execution.id,
+                expected_revision=execution.revision,
                 state="completed",
                 message=message,
                 result=counts,
                 events=[event],
             )
-            await tx.results.put(self.run, str(one.details["path"]), counts, producer=self.name)
-        self.cuts.count(str(one.details["path"]), Counts(1, **counts))
+            await tx.results.put(self.run, str(execution.details["path"]), counts, producer=self.name)
+        self.cuts.count(str(execution.details["path"]), Counts(1, **counts))
 
-    async def update(self, one: Execution, **changes: Any) -> Execution:
+    async def update(self, execution: Execution, **changes: Any) -> Execution:
         """Change an execution if nobody else has since, and only while the lease is ours."""
         async with self.store.transaction(lease=self.lease) as tx:
-            return await tx.executions.update(one.id, expected_revision=one.revision, **changes)
+            return await tx.executions.update(execution.id, expected_revision=execution.revision, **changes)
 
     async def finish(self) -> None:
         """The run is completed, with the totals of what was stored."""
-        stored = [one async for one in self.store.executions.scan(job_id=self.run, state="completed")]
-        totals = add(Counts(1, one.result["lines"], one.result["definitions"]) for one in stored)
+        stored = [execution async for execution in self.store.executions.scan(job_id=self.run, state="completed")]
+        totals = add(Counts(1, execution.result["lines"], execution.result["definitions"]) for execution in stored)
         async with self.store.transaction(lease=self.lease) as tx:
             await tx.machines.save(MACHINE, self.run, "completed", totals._asdict(), event="finish")
             run = await tx.instances.get(self.run)
@@ -144,9 +146,9 @@ async def acquire(store: AsyncStore, run: str, owner: str) -> Lease:
     while True:
         try:
             return await store.leases.acquire(run, owner, LEASE_SECONDS)
-        except LostLease as held:
-            left = (held.expires_at - datetime.now(UTC)).total_seconds() if held.expires_at else 0.0
-            await asyncio.sleep(min(max(left, 0.02), LEASE_SECONDS))
+        except LostLease as error:
+            seconds = (error.expires_at - datetime.now(UTC)).total_seconds() if error.expires_at else 0.0
+            await asyncio.sleep(min(max(seconds, 0.02), LEASE_SECONDS))
 
 
 @asynccontextmanager

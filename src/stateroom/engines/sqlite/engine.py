@@ -55,10 +55,10 @@ class SqliteEngine:
             key = keys[0]
             if key:
                 try:
-                    found = self._local.reader.execute(READ, (part, key)).get
+                    row = self._local.reader.execute(READ, (part, key)).get
                 except (apsw.Error, AttributeError):
-                    found = self._connections.reading(lambda connection: connection.execute(READ, (part, key)).get)
-                return [found and Row(key, found[0], found[1])]
+                    row = self._connections.reading(lambda connection: connection.execute(READ, (part, key)).get)
+                return [row and Row(key, row[0], row[1])]
         return self._connections.reading(lambda connection: read_rows(connection, part, keys))
 
     def scan(self, part: int | None, start: bytes, stop: bytes, /, *, limit: int, reverse: bool = False) -> list[Row]:
@@ -73,7 +73,7 @@ class SqliteEngine:
         def run(connection: apsw.Connection) -> list[Row]:
             if len(parts) == 1:
                 return list(map(as_row, connection.execute(statement, (parts[0], start, stop, limit))))
-            return merged(connection, statement, [(each, start, stop, limit) for each in parts], limit, reverse)
+            return merged(connection, statement, [(number, start, stop, limit) for number in parts], limit, reverse)
 
         return self._connections.reading(run)
 
@@ -127,12 +127,12 @@ class SqliteEngine:
         return InvalidArgument(f"there is no part {part}; {self.parts} in {self.path}", what="part", value=part)
 
     def _version(self, part: int | None) -> int:
-        found = self._connections.reading(
+        version = self._connections.reading(
             lambda connection: (
                 connection.execute(_ALL_PARTS).get if part is None else connection.execute(PART, (part,)).get
             )
         )
-        return int(found or 0)
+        return int(version or 0)
 
     def _foreign(self) -> int:
         return self._connections.reading(self._look_out)

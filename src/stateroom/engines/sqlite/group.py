@@ -107,7 +107,7 @@ class Group:
 
     def _counters(self, part: int, rows: Mapping[bytes, _Pending], batch: Batch, version: int) -> dict[bytes, _Pending]:
         """The counters' rows after `batch`; computed first, for a sum that does not fit refuses the batch."""
-        found: dict[bytes, _Pending] = {}
+        pending: dict[bytes, _Pending] = {}
         for key, amount in batch.add.items():
             if key in batch.write:
                 before = batch.write[key]
@@ -118,11 +118,11 @@ class Group:
             else:
                 row = self._execute(READ, (part, key)).get
                 before = row[0] if row else None
-            found[key] = (part, key, write_counter(read_counter(before) + amount), version)
-        return found
+            pending[key] = (part, key, write_counter(read_counter(before) + amount), version)
+        return pending
 
 
 def _conflict(key: bytes, expected: int, actual: int) -> Conflict:
-    found = f"has version {actual}" if actual else "is absent"
-    wanted = f"version {expected}" if expected else "none"
-    return Conflict(f"{key!r} {found}, expected {wanted}; read it again", key=key, expected=expected, actual=actual)
+    state = f"has version {actual}" if actual else "is absent"
+    condition = f"version {expected}" if expected else "none"
+    return Conflict(f"{key!r} {state}, expected {condition}; read it again", key=key, expected=expected, actual=actual)

@@ -62,10 +62,10 @@ def refuse_network(path: str, mounts: Mounts) -> None:
     network have lost data often enough.
     """
     best, kind = "", ""
-    for point, found in mounts():
+    for point, filesystem in mounts():
         inside = path == point or path.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(best):
-            best, kind = point, found
+            best, kind = point, filesystem
     if kind in _NETWORK:
         raise InvalidArgument(
             f"{path} is on a network file system ({kind} at {best}), where SQLite's locks cannot be trusted; "
@@ -96,13 +96,13 @@ def _mountinfo(line: str) -> tuple[str, str]:
 
 def _mount_command() -> list[tuple[str, str]]:
     lines = subprocess.run(["/sbin/mount"], capture_output=True, text=True, check=False).stdout.splitlines()
-    found = []
+    mounts = []
     for line in lines:
         point, _, options = line.partition(" on ")[2].rpartition(" (")
-        found.append((point, options.split(",")[0].rstrip(")")))
-    return found
+        mounts.append((point, options.split(",")[0].rstrip(")")))
+    return mounts
 
 
 def _bad(url: str, why: str) -> InvalidArgument:
-    shown = _SECRET.sub(r"\1...@", url)
-    return InvalidArgument(f"cannot open {shown!r}: {why}", what="url", value=shown)
+    public_url = _SECRET.sub(r"\1...@", url)
+    return InvalidArgument(f"cannot open {public_url!r}: {why}", what="url", value=public_url)

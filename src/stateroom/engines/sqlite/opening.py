@@ -85,21 +85,21 @@ def prepare(
     refuse_network(path, mounts)
     with gate, alone(path, patience):
         try:
-            found = _inspect(path, create, parts, patience, vfs, verify, place)
-            if found is None:
+            stored_parts = _inspect(path, create, parts, patience, vfs, verify, place)
+            if stored_parts is None:
                 _create(path)
                 _make(path, 1 if parts is None else parts, patience, vfs)
                 flush_folder(folder)
-                found = _inspect(path, create, parts, patience, vfs, verify, place)
+                stored_parts = _inspect(path, create, parts, patience, vfs, verify, place)
         except apsw.Error as error:
             raise opening_error(error, path) from error
-    if found is None:
+    if stored_parts is None:
         raise Damaged(f"{path} was emptied while it was being opened; open it again", kind="database", id=path)
-    if parts is not None and parts != found:
+    if parts is not None and parts != stored_parts:
         raise InvalidArgument(
-            f"{path} was made with {found} parts, not {parts}; leave `parts` out", what="parts", value=parts
+            f"{path} was made with {stored_parts} parts, not {parts}; leave `parts` out", what="parts", value=parts
         )
-    return found
+    return stored_parts
 
 
 def reading_connection(path: str, *, still: bool, verify: bool) -> apsw.Connection:

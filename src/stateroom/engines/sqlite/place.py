@@ -135,8 +135,8 @@ def check_log(connection: apsw.Connection, path: str) -> None:
 
 def _is_ours(connection: apsw.Connection) -> bool:
     """Say whether the file begins as one of ours, past its log."""
-    whole, header = connection.read("main", 0, 0, 100)
-    return whole and header.startswith(b"SQLite format 3\0") and header[68:72] == APPLICATION_ID.to_bytes(4, "big")
+    complete, header = connection.read("main", 0, 0, 100)
+    return complete and header.startswith(b"SQLite format 3\0") and header[68:72] == APPLICATION_ID.to_bytes(4, "big")
 
 
 def find_parts(connection: apsw.Connection) -> tuple[int, int] | None:
@@ -154,11 +154,11 @@ def read_parts(connection: apsw.Connection, page: tuple[int, int] | None = None)
     page = page or find_parts(connection)
     for look in range(_LOOKS if page else 0):
         try:
-            whole, content = connection.read("main", 0, *page) if page else (False, b"")
+            complete, content = connection.read("main", 0, *page) if page else (False, b"")
         except apsw.Error:  # it fails its checksum
             time.sleep(0.001 * look)
             continue
-        return parse_parts(content) if whole else None
+        return parse_parts(content) if complete else None
     return None
 
 

@@ -114,13 +114,13 @@ class _Files:
         self._refusal = self._refusal or reason
 
     def _connection(self, state: _State | None) -> apsw.Connection:
-        kept = getattr(self._local, "connection", None)
-        if kept is not None and self._local.state == state:
-            connection: apsw.Connection = kept
+        previous = getattr(self._local, "connection", None)
+        if previous is not None and self._local.state == state:
+            connection: apsw.Connection = previous
             return connection
-        if kept is not None:
-            kept.close()
-            self._open.discard(kept)
+        if previous is not None:
+            previous.close()
+            self._open.discard(previous)
         opened = reading_connection(self.path, still=state is not None, verify=self._verify)
         with self._lock:
             self._open.add(opened)
@@ -168,7 +168,7 @@ class SqliteReader:
         def run(connection: apsw.Connection) -> list[Row]:
             if len(parts) == 1:
                 return list(map(as_row, connection.execute(statement, (parts[0], start, stop, limit))))
-            return merged(connection, statement, [(each, start, stop, limit) for each in parts], limit, reverse)
+            return merged(connection, statement, [(number, start, stop, limit) for number in parts], limit, reverse)
 
         return self._mapped(run)
 
@@ -202,7 +202,7 @@ class SqliteReader:
 
     def _version(self, part: int | None) -> int:
         parts = range(self.parts) if part is None else (part,)
-        rows = self._mapped(lambda connection: [read_row(connection, each, b"") for each in parts])
+        rows = self._mapped(lambda connection: [read_row(connection, number, b"") for number in parts])
         return sum(row.version for row in rows if row is not None)
 
     def _mapped(self, run: Callable[[apsw.Connection], T]) -> T:

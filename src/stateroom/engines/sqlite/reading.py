@@ -30,8 +30,8 @@ def read_rows(connection: apsw.Connection, part: int, keys: Sequence[bytes]) -> 
 def read_row(connection: apsw.Connection, part: int, key: bytes) -> Row | None:
     """The row under one key; under b"" the version of the part."""
     if key:
-        found = connection.execute(READ, (part, key)).get
-        return found and Row(key, found[0], found[1])
+        row = connection.execute(READ, (part, key)).get
+        return row and Row(key, row[0], row[1])
     return Row(b"", b"", connection.execute(PART, (part,)).get or 0)
 
 
@@ -45,8 +45,8 @@ def merged(
     """At most `limit` rows of several scans in key order, all as of one commit."""
 
     def run() -> list[Row]:
-        found = [connection.execute(statement, each) for each in bindings]
-        return list(map(as_row, islice(heapq.merge(*found, key=_key, reverse=reverse), limit)))
+        cursors = [connection.execute(statement, binding) for binding in bindings]
+        return list(map(as_row, islice(heapq.merge(*cursors, key=_key, reverse=reverse), limit)))
 
     return _in_one_view(connection, run)
 

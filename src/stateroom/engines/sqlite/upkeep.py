@@ -102,10 +102,10 @@ class Upkeep:
         """Return what SQLite finds wrong with the file, one sentence each, at most 100; empty when it is sound."""
         with self._connection() as connection:
             try:
-                found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(100)")]
+                messages = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(100)")]
             except (apsw.CorruptError, apsw.NotADBError, apsw.IOError) as error:
                 return [str(mapped(error, self._connections.path))]
-        return [] if found == ["ok"] else found
+        return [] if messages == ["ok"] else messages
 
     @property
     def about(self) -> str:

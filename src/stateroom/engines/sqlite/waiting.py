@@ -59,23 +59,23 @@ class Waiters:
         try:
             self._present.add(me)  # before the first look: whoever commits after it sees somebody waiting
             while True:
-                tick, seen = self._tick, self._foreign()
+                tick, foreign = self._tick, self._foreign()
                 if self._version(part) > version:
                     return
-                if not self._sleep(me, tick, seen, deadline) or self._version(part) > version:
+                if not self._sleep(me, tick, foreign, deadline) or self._version(part) > version:
                     return
         finally:
             self._lock.give_back(nested=nested)
             self._present.discard(me)
 
-    def _sleep(self, me: object, tick: int, seen: int, deadline: float) -> bool:
+    def _sleep(self, me: object, tick: int, foreign: int, deadline: float) -> bool:
         """Until the tick moves on; False when the time is up."""
         try:
             with self._lock:
                 if self._poller is None:
                     self._poller = me
             if self._poller is me:
-                return self._poll(tick, seen, deadline)
+                return self._poll(tick, foreign, deadline)
         finally:
             if self._poller is me:
                 with self._lock:
@@ -89,7 +89,7 @@ class Waiters:
                 self._changed.wait(remaining)
             return True
 
-    def _poll(self, tick: int, seen: int, deadline: float) -> bool:
+    def _poll(self, tick: int, foreign: int, deadline: float) -> bool:
         """The same, and look out for other processes."""
         while True:
             with self._lock:
@@ -98,7 +98,7 @@ class Waiters:
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
                     return False
-                told = self._changed.wait(min(remaining, POLL_SECONDS))
-            if not told and self._foreign() != seen:
+                notified = self._changed.wait(min(remaining, POLL_SECONDS))
+            if not notified and self._foreign() != foreign:
                 self.wake()
                 return True

@@ -185,12 +185,12 @@ class Writer:
                 self._deliver_told()
         self._deliver_told()
 
-    def _lead(self, own: _Job | None) -> None:
-        """Commit one group, unless somebody else has committed `own` meanwhile."""
+    def _lead(self, job: _Job | None) -> None:
+        """Commit one group, unless somebody else has committed `job` meanwhile."""
         nested = self.lock.owned
         try:
             with self.lock:
-                if own is None or own.outcome is None:
+                if job is None or job.outcome is None:
                     self._commit_group(nested)
         except BaseException:
             self.lock.give_back(nested=nested)

@@ -63,35 +63,37 @@ class Locations(Nodes[M]):
             digest, expires_at = before.digest, before.expires_at
             size, form = (before.size if size is None else size), (before.form if form is None else form)
         now = from_micros(to_micros(tx.scope.clock.now()))
-        made = Location(
+        location = Location(
             dag, id, node, digest=digest, size=size, form=form, expires_at=expires_at, revision=1, created_at=now,
             updated_at=now,
         )  # fmt: skip
         if before is not None:
-            same = msgspec.structs.replace(made, revision=before.revision, created_at=before.created_at)
+            same = msgspec.structs.replace(location, revision=before.revision, created_at=before.created_at)
             if msgspec.structs.replace(same, updated_at=before.updated_at) == before:
                 return before
             # Another value is another fact: how old it is counts from now.
             created = before.created_at if digest == before.digest else now
             updated = max(now, before.updated_at or now)
-            made = msgspec.structs.replace(made, revision=before.revision + 1, created_at=created, updated_at=updated)
-        record.write(tx, made, new=before is None)
-        return made
+            location = msgspec.structs.replace(
+                location, revision=before.revision + 1, created_at=created, updated_at=updated
+            )
+        record.write(tx, location, new=before is None)
+        return location
 
     @operation
     async def unregister(self, tx: Transaction, dag: str, id: str, node: str | None = None) -> int:
         """Remove the location of a value on one node, or on all; gives how many there were."""
         dag, id = _names(dag, id)
-        gone: list[Location] = []
+        locations: list[Location] = []
         if node is not None:
             only = await record.load(tx, dag, id, arguments.name(node, "node"))
-            gone = [] if only is None else [only]
+            locations = [] if only is None else [only]
         else:
             await tx.at(dag).get(record.writes_key(tx.scope, dag))
-            gone = await record.all_under(tx, dag, id)
-        for each in gone:
-            record.remove(tx, each)
-        return len(gone)
+            locations = await record.all_under(tx, dag, id)
+        for location in locations:
+            record.remove(tx, location)
+        return len(locations)
 
     @reading
     async def of(self, tx: Reader, dag: str, id: str) -> tuple[Location, ...]:
@@ -101,8 +103,8 @@ class Locations(Nodes[M]):
     @reading
     async def of_dag(self, tx: Reader, dag: str) -> dict[str, tuple[Location, ...]]:
         """The locations of every value of a DAG, by id; an unknown DAG: empty."""
-        every = await record.all_under(tx, arguments.name(dag, "dag"))
-        return {id: tuple(group) for id, group in groupby(every, key=attrgetter("id"))}
+        locations = await record.all_under(tx, arguments.name(dag, "dag"))
+        return {id: tuple(group) for id, group in groupby(locations, key=attrgetter("id"))}
 
     @operation
     async def clear(self, tx: Transaction, dag: str) -> int:
@@ -116,25 +118,25 @@ class Locations(Nodes[M]):
         path = (node,) if dag is None else (node, arguments.name(dag, "dag"))
         removed = 0
         while True:
-            found = await _of_node(self._scope.reader, path, b"", _GONE)
+            pairs = await _of_node(self._scope.reader, path, b"", _GONE)
             by_dag: dict[str, list[str]] = {}
-            for name, id in found:
+            for name, id in pairs:
                 by_dag.setdefault(name, []).append(id)
             for name, ids in by_dag.items():
                 removed += await self._transact(partial(_remove, node, name, ids))
-            if len(found) < _GONE:
+            if len(pairs) < _GONE:
                 return removed
 
     @reading
     async def holders(self, tx: Reader) -> tuple[str, ...]:
         """The nodes that have locations, by name, whether they are known or not; one read for each."""
         prefix = start = tx.scope.key(keys.LOCATION_BY_NODE)
-        found: set[str] = set()
+        nodes: set[str] = set()
         while rows := await tx.scan(start, prefix + keys.END, limit=1):
             node = str(keys.parse(rows[0].key[len(prefix) :], (str,))[0])
-            found.add(node)
+            nodes.add(node)
             start = prefix + keys.path(node) + keys.END
-        return tuple(sorted(found))
+        return tuple(sorted(nodes))
 
     @reading
     async def count(self, tx: Reader, dag: str) -> int:
@@ -161,8 +163,8 @@ class Locations(Nodes[M]):
         after = b"" if cursor is None else read_cursor(cursor, mark, BY_NAME)
         items: list[Location] = []
         while len(items) <= limit:
-            found, last = await _run(tx, path, node, after)
-            for at, location in found:
+            pairs, last = await _run(tx, path, node, after)
+            for at, location in pairs:
                 if len(items) == limit:
                     return Page(tuple(items), write_cursor(mark, after))
                 items.append(location)
@@ -177,8 +179,8 @@ class Locations(Nodes[M]):
         """All locations that `query` would page through."""
         path, after = _path(dag, node), b""
         while True:
-            found, last = await _run(tx, path, node, after)
-            for _, location in found:
+            pairs, last = await _run(tx, path, node, after)
+            for _, location in pairs:
                 yield location
             if last is None:
                 return
@@ -198,13 +200,13 @@ class Locations(Nodes[M]):
         part, deadline = scope.part(keys.root(dag)), scope.clock.monotonic() + seconds
         while True:
             (head,) = await scope.reader.in_part(part).peek([b""])
-            found = tuple(await record.all_under(scope.reader, dag, id))
-            if found and found != known:
-                return found
-            left = deadline - scope.clock.monotonic()
-            if left <= 0:
+            locations = tuple(await record.all_under(scope.reader, dag, id))
+            if locations and locations != known:
+                return locations
+            remaining = deadline - scope.clock.monotonic()
+            if remaining <= 0:
                 raise Timeout(f"no new location of {id!r} of DAG {dag!r} after {seconds} s")
-            await scope.engine.wait(part, 0 if head is None else head.version, left)
+            await scope.engine.wait(part, 0 if head is None else head.version, remaining)
 
     @operation
     async def advance(self, tx: Transaction, dag: str) -> int:
@@ -247,12 +249,12 @@ class Locations(Nodes[M]):
         """The generation of every DAG that was ever cleared everywhere."""
         scope = tx.scope
         prefix = start = scope.key(keys.GENERATION)
-        found: dict[str, int] = {}
+        numbers: dict[str, int] = {}
         while True:
             rows = await tx.scan(start, prefix + keys.END, limit=RUN)
-            found |= {row.key[len(prefix) : -1].decode(): _number(row.key, row) for row in rows}
+            numbers |= {row.key[len(prefix) : -1].decode(): _number(row.key, row) for row in rows}
             if len(rows) < RUN:
-                return found
+                return numbers
             start = rows[-1].key + b"\0"
 
     @reading
@@ -285,8 +287,8 @@ def _number(key: bytes, row: Row | None) -> int:
 
 def _path(dag: str | None, node: str | None) -> tuple[str, ...]:
     """The names that the rows of a query begin with."""
-    given = [] if node is None else [arguments.name(node, "node")]
-    return tuple(given if dag is None else [*given, arguments.name(dag, "dag")])
+    steps = [] if node is None else [arguments.name(node, "node")]
+    return tuple(steps if dag is None else [*steps, arguments.name(dag, "dag")])
 
 
 async def _run(
@@ -295,23 +297,29 @@ async def _run(
     """Some locations with the ends of their keys, and where to go on; None at the end."""
     scope = tx.scope
     if node is not None:
-        found = await _of_node(tx, path, after, RUN)
+        pairs = await _of_node(tx, path, after, RUN)
         rows: list[Row] = []
-        for dag, id in found:
+        for dag, id in pairs:
             (row,) = await tx.at(dag).peek([record.key_of(scope, dag, id, node)])
             rows += [] if row is None else [row]
-        ends = [keys.path(dag, id) for dag, id in found]
-        last = ends[-1] if len(found) == RUN else None
+        ends = [keys.path(dag, id) for dag, id in pairs]
+        last = ends[-1] if len(pairs) == RUN else None
         located = [record.parse(scope, row) for row in rows]
-        kept = [(keys.path(one.dag, one.id), one) for one in located if record.is_live(scope, one)]
-        return kept, last
+        live = [
+            (keys.path(location.dag, location.id), location) for location in located if record.is_live(scope, location)
+        ]
+        return live, last
     prefix = scope.key(keys.LOCATION)
     start = prefix + (after + b"\0" if after else keys.path(*path))
     stop = prefix + keys.path(*path) + keys.END
     rows = await (tx.look_at(path[0]) if path else tx).scan(start, stop, limit=RUN)
     last = rows[-1].key[len(prefix) :] if len(rows) == RUN else None
     located = [record.parse(scope, row) for row in rows]
-    return [(keys.path(one.dag, one.id, one.node), one) for one in located if record.is_live(scope, one)], last
+    return [
+        (keys.path(location.dag, location.id, location.node), location)
+        for location in located
+        if record.is_live(scope, location)
+    ], last
 
 
 async def _of_node(tx: Reader, path: tuple[str, ...], after: bytes, limit: int) -> list[tuple[str, str]]:

@@ -66,8 +66,8 @@ _NODE = msgspec.msgpack.Decoder(tuple[int, str, Annotated[int, msgspec.Meta(ge=F
 def _parse(scope: Scope, row: Row) -> tuple[str, str, int, dict[str, float]]:
     packed = scope.codec.reveal(row.key, unseal(row.key, row.value))
     with parsing("a node", kind="nodes", key=row.key):
-        _, address, seen, clocks = _NODE.decode(packed)
-    return row.key[len(scope.key(keys.NODE)) : -1].decode(), address, seen, clocks
+        _, address, heartbeat, clocks = _NODE.decode(packed)
+    return row.key[len(scope.key(keys.NODE)) : -1].decode(), address, heartbeat, clocks
 
 
 async def every_node(reader: Reader) -> list[NodeInfo]:
@@ -82,8 +82,8 @@ async def every_node(reader: Reader) -> list[NodeInfo]:
         holders = [lease_key(name) for name, *_ in parsed]
         live = await leases.live_holders(reader, scope.part(keys.NODE_ROOT), holders) if parsed else []
         nodes += [
-            NodeInfo(name, address, alive, from_micros(seen), clocks)
-            for (name, address, seen, clocks), alive in zip(parsed, live, strict=True)
+            NodeInfo(name, address, alive, from_micros(heartbeat), clocks)
+            for (name, address, heartbeat, clocks), alive in zip(parsed, live, strict=True)
         ]
         if len(rows) < _RUN:
             return nodes

@@ -220,14 +220,16 @@ async def audit(reader: Reader, part: int) -> list[Problem]:
             except (Damaged, ValueError) as error:
                 problems.append(Problem("damaged", f"row {row.key!r} of nodes: {error}", "locations", part=part))
     rows = await rows_of(reader, part, scope.key(keys.LOCATION_COUNT))
-    kept = {row.key: read_counter(row.value) for row in rows}
+    stored = {row.key: read_counter(row.value) for row in rows}
     problems += [Problem("index-missing", f"location row {key!r} is missing", "locations") for key in expected - actual]
     problems += [
         Problem("index-stale", f"location row {key!r} has no location", "locations") for key in actual - expected
     ]
     problems += [
-        Problem("counter", f"counter {key!r} says {kept.get(key, 0)}, not {counts.get(key, 0)}", "locations", part=part)
-        for key in counts.keys() | kept.keys()
-        if counts.get(key, 0) != kept.get(key, 0)
+        Problem(
+            "counter", f"counter {key!r} says {stored.get(key, 0)}, not {counts.get(key, 0)}", "locations", part=part
+        )
+        for key in counts.keys() | stored.keys()
+        if counts.get(key, 0) != stored.get(key, 0)
     ]
     return problems

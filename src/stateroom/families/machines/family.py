@@ -170,7 +170,7 @@ class Machines(Family[M]):
         definition = await rules.load(tx.at(name), machine)
         keep = KEEP_HISTORY if definition is None else definition.keep_history
         past = await read_history(tx, machine, name, below, keep, limit)
-        following = write_cursor(query, past.snapshots[-1].revision) if past.more else None
+        following = write_cursor(query, past.snapshots[-1].revision) if past.has_older else None
         return Page(tuple(past.snapshots), following, past.unopened)
 
     @operation

@@ -191,7 +191,7 @@ class Past(NamedTuple):
     snapshots: list[Snapshot]
     unopened: int
     """How many were left out because they cannot be opened at all."""
-    more: bool
+    has_older: bool
     """Whether there are older ones."""
 
 
@@ -207,8 +207,8 @@ async def read_history(reader: Reader, machine: str, name: str, below: int, keep
     snapshots: list[Snapshot] = []
     unopened = 0
     while True:
-        asked = limit - len(snapshots) + 1
-        page = await rows.scan(low, stop, limit=asked, reverse=True)
+        size = limit - len(snapshots) + 1
+        page = await rows.scan(low, stop, limit=size, reverse=True)
         for past in page:
             if len(snapshots) == limit:
                 return Past(snapshots, unopened, True)
@@ -220,7 +220,7 @@ async def read_history(reader: Reader, machine: str, name: str, below: int, keep
                 continue
             if snapshot is not None:  # else it was purged meanwhile, or is behind the newest `keep` now
                 snapshots.append(snapshot)
-        if len(page) < asked:
+        if len(page) < size:
             return Past(snapshots, unopened, False)
         stop = page[-1].key
 

@@ -75,9 +75,9 @@ def make(machine: str, transitions: Any, initial: Any, final: Any, keep_history:
     initial = arguments.optional_name(initial, "initial")
     definition = Definition(machine, table, initial, ends, arguments.number(keep_history, "keep_history"))
     if initial is not None and initial not in definition.states:
-        known = ", ".join(sorted(definition.states)) or "none"
+        names = ", ".join(sorted(definition.states)) or "none"
         raise InvalidArgument(
-            f"initial state {initial!r} is in no transition; known are {known}", what="initial", value=initial
+            f"initial state {initial!r} is in no transition; known are {names}", what="initial", value=initial
         )
     if len(_pack(definition)) > _MOST_BYTES:
         raise InvalidArgument(
@@ -191,12 +191,12 @@ def _refused(definition: Definition, name: str, actual: str | None, expected: fr
 async def audit(reader: Reader, part: int) -> list[Problem]:
     """Definitions of a part that are not those of the first part: a change of them was interrupted."""
     prefix = reader.scope.key(keys.DEFINITION)
-    here = {row.key: row.value for row in await rows_of(reader, part, prefix)}
-    first = here if part == 0 else {row.key: row.value for row in await rows_of(reader, 0, prefix)}
+    rows_here = {row.key: row.value for row in await rows_of(reader, part, prefix)}
+    first = rows_here if part == 0 else {row.key: row.value for row in await rows_of(reader, 0, prefix)}
     problems = []
-    for key in sorted(here.keys() | first.keys()):
-        found = [decode(reader.scope, key, rows[key]) if key in rows else None for rows in (here, first)]
-        if found[0] != found[1]:
+    for key in sorted(rows_here.keys() | first.keys()):
+        pair = [decode(reader.scope, key, rows[key]) if key in rows else None for rows in (rows_here, first)]
+        if pair[0] != pair[1]:
             machine = key[len(prefix) : -1].decode(errors="replace")
             message = f"machine {machine!r} is defined otherwise than in part 0; define it again"
             problems.append(Problem("definition-behind", message, "machines", machine, part))

@@ -172,14 +172,14 @@ class Renewals:
                     self._running = False
                     return
                 claim, at = min(self._due.items(), key=_when)
-            left = at - time.monotonic()
-            if left > 0:
-                self._changed.wait(left)
+            remaining = at - time.monotonic()
+            if remaining > 0:
+                self._changed.wait(remaining)
                 self._changed.clear()
                 continue
-            kept = _renewed(claim)
+            renewal = _renewed(claim)
             with self._lock:
-                if claim in self._due and kept:
+                if claim in self._due and renewal:
                     self._due[claim] = time.monotonic() + CLAIM_SECONDS / 3
                 else:
                     self._due.pop(claim, None)

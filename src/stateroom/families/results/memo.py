@@ -63,7 +63,7 @@ async def read_inputs(scope: Scope, function_name: str, inputs: Any, ignore: Col
     """Encode and hash inputs, without the arguments to ignore. Raises `InvalidArgument`."""
     function_name = arguments.name(function_name, "function_name")
     names = frozenset(arguments.names(ignore, "ignore"))
-    kept = inputs
+    chosen = inputs
     if names:
         if not isinstance(inputs, Mapping):
             raise InvalidArgument(
@@ -74,13 +74,13 @@ async def read_inputs(scope: Scope, function_name: str, inputs: Any, ignore: Col
         unknown = sorted(names - inputs.keys())
         if unknown:
             raise InvalidArgument(f"ignore names {unknown[0]!r}, which is in no input", what="ignore", value=ignore)
-        kept = {name: value for name, value in inputs.items() if name not in names}
+        chosen = {name: value for name, value in inputs.items() if name not in names}
 
     def read() -> tuple[bytes, str]:
         # Encoded first: that says where inputs nest too deep or contain themselves.
-        return encode_part(scope, kept, "inputs"), content_hash(scope.codec, kept)
+        return encode_part(scope, chosen, "inputs"), content_hash(scope.codec, chosen)
 
-    return Inputs(function_name, *await apart(scope, is_large(kept), read))
+    return Inputs(function_name, *await apart(scope, is_large(chosen), read))
 
 
 async def memo(
@@ -129,8 +129,8 @@ class _Call:
             if result is not None:
                 return result.value
             try:
-                left = await claim.take_to_the_end(self._useless)
-                if left is None:
+                remaining = await claim.take_to_the_end(self._useless)
+                if remaining is None:
                     return await self._compute(compute, inputs)
             except BaseException:
                 # Also where taking the claim was interrupted: its commit may have happened.
@@ -141,7 +141,7 @@ class _Call:
                 patience = min(patience, deadline - scope.clock.monotonic())
                 if patience <= 0:
                     raise Timeout(f"{claim.id} of DAG {claim.dag!r} was not computed by its holder within {seconds} s")
-            await scope.engine.wait(part, 0 if head is None else head.version, min(left, patience))
+            await scope.engine.wait(part, 0 if head is None else head.version, min(remaining, patience))
 
     async def _find(self) -> Result | None:
         """The result where it is there, and can be rebuilt here."""
@@ -195,8 +195,8 @@ class _Call:
             return True
 
         stored = await transact(scope, body)
-        other = None if stored else await self._find()
-        return value if other is None else other.value
+        stored_result = None if stored else await self._find()
+        return value if stored_result is None else stored_result.value
 
     def _given(self) -> Any:
         """The inputs as they were before the call, which may have changed them; None where they are kept apart."""

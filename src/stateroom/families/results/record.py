@@ -140,9 +140,15 @@ class _ResultKind(Kind[Result]):
         rows = await rows_of(reader, part, reader.scope.key(keys.RESULT_EXPIRY))
         present = {row.key for row in rows}  # a row too many is only looked at once when its time comes
         problems = [
-            Problem("index-missing", f"result {one.id!r} of {one.dag!r} would never expire", self.name, one.id, part)
-            for one in (stored.record for stored in records.values())
-            if one.expires_at is not None and expiry_key(reader.scope, one) not in present
+            Problem(
+                "index-missing",
+                f"result {result.id!r} of {result.dag!r} would never expire",
+                self.name,
+                result.id,
+                part,
+            )
+            for result in (stored.record for stored in records.values())
+            if result.expires_at is not None and expiry_key(reader.scope, result) not in present
         ]
         for stored in records.values():
             record = stored.record
@@ -408,9 +414,9 @@ async def ids(reader: Reader, dag: str, id_prefix: str = "") -> list[str]:
     """The ids of a DAG that begin with something and have not expired, in order."""
     start = RESULTS.index_prefix(reader.scope, BY_DAG, b"")
     first = start + keys.path(dag) + id_prefix.encode()
-    every = await _scan(reader, dag, first, first + keys.END, len(start))
-    gone = set(await expired_ids(reader, dag))
-    return [id for id in every if id not in gone]
+    names = await _scan(reader, dag, first, first + keys.END, len(start))
+    expired = set(await expired_ids(reader, dag))
+    return [id for id in names if id not in expired]
 
 
 async def expired_ids(reader: Reader, dag: str) -> list[str]:

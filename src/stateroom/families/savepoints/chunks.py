@@ -78,18 +78,18 @@ class Sink:
         self._uploader: Uploader | None = None
         self._uploaded: Uploaded | None = None
 
-    async def put(self, one: Object) -> bytes:
+    async def put(self, item: Object) -> bytes:
         """Store an object after those it refers to; gives its reference."""
         if self._uploader is not None:
-            return await self._uploader.put(one)
-        self._pending.append(one)
-        self._bytes += len(one.content)
+            return await self._uploader.put(item)
+        self._pending.append(item)
+        self._bytes += len(item.content)
         if self._bytes > DIRECT_BYTES:
             self._uploader = Uploader(self.scope, self.root)
-            for each in self._pending:
-                await self._uploader.put(each)
+            for queued in self._pending:
+                await self._uploader.put(queued)
             self._pending = []
-        return one.ref
+        return item.ref
 
     async def finish(self, ref: bytes) -> None:
         """The last object is in, and refers to all others."""
@@ -122,8 +122,8 @@ class Chunk(NamedTuple):
 
     def state(self, id: str) -> bytes | None:
         """The encoded state of one entity; None where it is not here."""
-        for found, state in self.each():
-            if found == id:
+        for key, state in self.each():
+            if key == id:
                 return state
         return None
 
@@ -225,7 +225,7 @@ class LayerWriter:
             hashes = [blake2b(id, digest_size=HASH_BYTES).digest() for id in map(str.encode, run)]
             entries = list(map(entry, run))
             begin = 0
-            for end in [at + 1 for at, found in enumerate(hashes) if found < self._cut]:
+            for end in [at + 1 for at, digest in enumerate(hashes) if digest < self._cut]:
                 self._take(run[begin:end], hashes[begin:end], entries[begin:end])
                 await self._close()
                 begin = end
@@ -249,36 +249,36 @@ class LayerWriter:
         self._ids, self._hashes, self._entries = [], [], []
         begin = size = 0
         for at, entry in enumerate(entries) if sum(map(_cost, entries)) > FORCED_BYTES - 64 * len(ids) else ():
-            more = _cost(entry) + 4 * len(ids[at]) + 16
-            if size and size + more > FORCED_BYTES:
+            increment = _cost(entry) + 4 * len(ids[at]) + 16
+            if size and size + increment > FORCED_BYTES:
                 await self._write(ids[begin:at], hashes[begin:at], entries[begin:at])
                 begin, size = at, 0
-            size += more
+            size += increment
         if begin < len(ids):
             await self._write(ids[begin:], hashes[begin:], entries[begin:])
 
     async def _write(self, ids: list[str], hashes: list[bytes], entries: list[Entry]) -> None:
         states = [entry for entry in entries if entry is not None]
-        first, removed, gone = ids[0], list[str](), list[bytes]()
+        first, removed, removed_hashes = ids[0], list[str](), list[bytes]()
         if len(states) < len(ids):
             pairs = list(zip(ids, hashes, entries, strict=True))
             removed = [id for id, _, entry in pairs if entry is None]
-            gone = [found for _, found, entry in pairs if entry is None]
+            removed_hashes = [digest for _, digest, entry in pairs if entry is None]
             ids = [id for id, _, entry in pairs if entry is not None]
-            hashes = [found for _, found, entry in pairs if entry is not None]
+            hashes = [digest for _, digest, entry in pairs if entry is not None]
         content = pack_chunk(ids, states, removed)
         refs, firsts, sizes = self._page
         ref = await self._put(content)
         # The chunk's own reference goes first: else all savepoints of the same ids, whatever their states, would share
         # these objects, and whoever saves would meet all others in the counts of them.
-        known = ref + _HEAD.pack(len(hashes)) + b"".join(sorted(hashes)) + b"".join(sorted(gone))
+        summary = ref + _HEAD.pack(len(hashes)) + b"".join(sorted(hashes)) + b"".join(sorted(removed_hashes))
         refs.append(ref)
-        refs.append(await self._put(known))
+        refs.append(await self._put(summary))
         firsts.append(first)
         sizes.append(len(content))
         self.count += len(ids)
         self.removed += len(removed)
-        self.bytes += len(content) + len(known)
+        self.bytes += len(content) + len(summary)
         if len(firsts) == PAGE:
             await self._close_page()
 
@@ -288,10 +288,10 @@ class LayerWriter:
         tree = Tree(self._scope)
         for at in range(0, len(content), CHUNK_BYTES):
             ref = await self._sink.put(objects.leaf(self._scope, content[at : at + CHUNK_BYTES]))
-            for one in tree.add(ref):
-                await self._sink.put(one)
-        for one in tree.finish():
-            await self._sink.put(one)
+            for node in tree.add(ref):
+                await self._sink.put(node)
+        for node in tree.finish():
+            await self._sink.put(node)
         return tree.top
 
     async def _close_page(self) -> None:

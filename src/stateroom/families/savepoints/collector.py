@@ -95,10 +95,10 @@ class _Core:
 
     async def start(self, at: int, states: Any, kind: Any) -> dict[str, Any]:
         at = arguments.number(at, "at")
-        found = dict(states) if isinstance(states, Mapping) else None
-        if found is None:
+        mapping = dict(states) if isinstance(states, Mapping) else None
+        if mapping is None:
             raise InvalidArgument(f"states is a {type(states).__name__}; give a dict of id to state", what="states")
-        encode_all(self.scope, found, "states")
+        encode_all(self.scope, mapping, "states")
 
         async def body(tx: Transaction) -> Run:
             head = await find_run(tx, self.name)
@@ -112,22 +112,22 @@ class _Core:
             return head
 
         head = await transact(self.scope, body)
-        return self._register(at, found, head, kind)
+        return self._register(at, mapping, head, kind)
 
     async def resume(self, update: Callable[[dict[str, Any]], Any] | None, kind: Any) -> dict[str, Any]:
         reader = self.scope.reader
         head, stored = await find_run(reader, self.name), await newest(reader, self.name)
         if head is None or stored is None:
             raise no_savepoint(self.name)
-        found: dict[str, Any] = {}
+        entities: dict[str, Any] = {}
         codec = self.scope.codec
         async for ids, states in merged(await layers_of(reader, stored.record), lambda chunk: chunk.values(codec)):
-            found.update(zip(ids, states, strict=True))
+            entities.update(zip(ids, states, strict=True))
         if update is not None:
-            changed = await self._result(update(found))
-            found = found if changed is None else dict(changed)
-            encode_all(self.scope, found, "entities")
-        return self._register(stored.record.timestamp, found, head, kind)
+            changed = await self._result(update(entities))
+            entities = entities if changed is None else dict(changed)
+            encode_all(self.scope, entities, "entities")
+        return self._register(stored.record.timestamp, entities, head, kind)
 
     def _register(self, at: int, states: dict[str, Any], head: Run, kind: Any) -> dict[str, Any]:
         if self._started:
@@ -211,7 +211,7 @@ class _Core:
         self._last_closed = max(at, self._last_closed)
         ahead = [member.next_savepoint for member in self._members.values() if member.next_savepoint is not None]
         # Nobody can come back to what all have passed.
-        self._closed = {one for one in self._closed if ahead and one >= min(ahead)}
+        self._closed = {time for time in self._closed if ahead and time >= min(ahead)}
 
     async def _result(self, value: Any) -> Any:
         return await value if self.scope.suspends and isawaitable(value) else value
@@ -271,16 +271,16 @@ class Collector(_Collector):
 
         A run that was not initialised is, if a schedule was given; else `NotInitialized`. Raises `InvalidArgument`.
         """
-        found: dict[str, Entity] = self._core.run(self._core.start(at, states, Entity))
-        return found
+        entities: dict[str, Entity] = self._core.run(self._core.start(at, states, Entity))
+        return entities
 
     def resume(self, update: Callable[[dict[str, Any]], dict[str, Any] | None] | None = None) -> dict[str, Entity]:
         """Register the entities of the newest savepoint. Raises `NoSavepoint` where there is none.
 
         `update` may change what was loaded, or return another dict: to add, drop or upgrade entities.
         """
-        found: dict[str, Entity] = self._core.run(self._core.resume(update, Entity))
-        return found
+        entities: dict[str, Entity] = self._core.run(self._core.resume(update, Entity))
+        return entities
 
     def add(self, id: str, state: Any, at: int) -> Entity:
         """Register one more entity while the collector runs: it has this state at time `at` (milliseconds).

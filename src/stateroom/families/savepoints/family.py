@@ -138,10 +138,10 @@ class Savepoints(Family[M]):
         """
         run = arguments.name(run, "run")
         start = arguments.number(start, "start")
-        every = as_schedule(schedule).every_ms
+        interval = as_schedule(schedule).every_ms
         if await find_run(tx, run) is not None:
             return False
-        write_run(tx, run, Run(start, every))
+        write_run(tx, run, Run(start, interval))
         return True
 
     @reading
@@ -228,9 +228,9 @@ class Savepoints(Family[M]):
         query = fingerprint(tx.scope.prefix, "savepoints", "runs", begin)
         after = None if cursor is None else read_cursor(cursor, query, BY_NAME)
         names, _ = await find_runs(tx, begin, after, limit + 1)
-        more = len(names) > limit
-        last = keys.path(names[limit - 1]) if more else b""
-        return Page(tuple(names[:limit]), write_cursor(query, last) if more else None)
+        has_next = len(names) > limit
+        last = keys.path(names[limit - 1]) if has_next else b""
+        return Page(tuple(names[:limit]), write_cursor(query, last) if has_next else None)
 
     @joining
     async def keep(self, run: str, n: int) -> int:
@@ -240,9 +240,9 @@ class Savepoints(Family[M]):
         most = None if self._face.tx is not None else _DELETED
         deleted = 0
         while True:
-            went = await self._finish(lambda tx: _delete_old(tx, run, n, most))
-            deleted += went
-            if went != most:
+            count = await self._finish(lambda tx: _delete_old(tx, run, n, most))
+            deleted += count
+            if count != most:
                 break
         if deleted and self._face.tx is None:
             await uploads.free_removed(self._scope.reader.at(run))

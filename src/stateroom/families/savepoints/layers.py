@@ -63,13 +63,13 @@ class Layer:
         for number in range(len(self._pages)):
             page = await self.page(number)
             begin = size = 0
-            for at, more in enumerate(page.sizes):
-                if size and size + more > READ_BYTES:
+            for at, increment in enumerate(page.sizes):
+                if size and size + increment > READ_BYTES:
                     for content in await self._contents(page, begin, at):
                         await give_way(self.scope)
                         yield open_chunk(content)
                     begin, size = at, 0
-                size += more
+                size += increment
             for content in await self._contents(page, begin, len(page.refs)):
                 await give_way(self.scope)
                 yield open_chunk(content)
@@ -79,7 +79,7 @@ class Layer:
         if all(ref[:1] == objects.LEAF for ref in refs):
             return await objects.contents(self._rows, refs)
         sizes = page.sizes[begin:end]
-        return [await _content(self._rows, *one) for one in zip(refs, sizes, strict=True)]
+        return [await _content(self._rows, *pair) for pair in zip(refs, sizes, strict=True)]
 
     async def find(self, id: str) -> Any:
         """The encoded state of an entity, REMOVED, or None where this layer says nothing of it."""
@@ -90,35 +90,37 @@ class Layer:
         chunk = await self.chunk(page, bisect_right(page.firsts, id) - 1)
         return REMOVED if id in chunk.removed else chunk.state(id)
 
-    async def told(self, ids: Sequence[str], hashes: Mapping[str, int]) -> dict[str, bool]:
+    async def presence_of(self, ids: Sequence[str], hashes: Mapping[str, int]) -> dict[str, bool]:
         """Find those of some sorted ids that this layer has (True) or removes (False)."""
-        told: dict[str, bool] = {}
+        presence: dict[str, bool] = {}
         begin = 0
         while begin < len(ids):
             number = bisect_right(self.head.firsts, ids[begin]) - 1
             last = number + 1 >= len(self.head.firsts)
             end = len(ids) if last else bisect_left(ids, self.head.firsts[number + 1], begin)
             if number >= 0:
-                await self._told(await self.page(number), ids[begin:end], hashes, told)
+                await self._add_presence(await self.page(number), ids[begin:end], hashes, presence)
             begin = end
-        return told
+        return presence
 
-    async def _told(self, page: Page, ids: Sequence[str], hashes: Mapping[str, int], told: dict[str, bool]) -> None:
-        wanted: dict[int, list[str]] = {}
+    async def _add_presence(
+        self, page: Page, ids: Sequence[str], hashes: Mapping[str, int], presence: dict[str, bool]
+    ) -> None:
+        ids_by_page: dict[int, list[str]] = {}
         for id in ids:
-            wanted.setdefault(bisect_right(page.firsts, id) - 1, []).append(id)
-        numbers = list(wanted)
+            ids_by_page.setdefault(bisect_right(page.firsts, id) - 1, []).append(id)
+        numbers = list(ids_by_page)
         for at in range(0, len(numbers), _HASHES):
-            some = numbers[at : at + _HASHES]
-            contents = await objects.contents(self._rows, [page.hashes[one] for one in some])
-            for number, content in zip(some, contents, strict=True):
-                kept, gone = split_hashes(content)
-                for known, present in ((_sorted(kept), True), (_sorted(gone), False)):
-                    for id in wanted[number] if known else ():
+            batch = numbers[at : at + _HASHES]
+            contents = await objects.contents(self._rows, [page.hashes[number] for number in batch])
+            for number, content in zip(batch, contents, strict=True):
+                added, removed = split_hashes(content)
+                for ordered, present in ((_sorted(added), True), (_sorted(removed), False)):
+                    for id in ids_by_page[number] if ordered else ():
                         hashed = hashes[id]
-                        place = bisect_left(known, hashed)
-                        if place < len(known) and known[place] == hashed:
-                            told[id] = present
+                        place = bisect_left(ordered, hashed)
+                        if place < len(ordered) and ordered[place] == hashed:
+                            presence[id] = present
 
 
 def _sorted(hashes: bytes) -> "array[int]":
@@ -137,15 +139,15 @@ async def _content(rows: Rows, ref: bytes, size: int) -> bytes:
 
 async def open_layers(rows: Rows, refs: Sequence[bytes]) -> list[Layer]:
     """Some layers, in one read. Raises `Damaged`."""
-    found = []
+    layers = []
     for ref, content in zip(refs, await objects.contents(rows, refs), strict=True):
         pages, body = objects.split(content)
         try:
             head = msgspec.msgpack.decode(body, type=LayerHead)
         except msgspec.DecodeError as error:
             raise Damaged("a layer of a savepoint cannot be read", kind="savepoints") from error
-        found.append(Layer(rows, ref, head, pages))
-    return found
+        layers.append(Layer(rows, ref, head, pages))
+    return layers
 
 
 class _Ahead:
@@ -167,8 +169,8 @@ class _Ahead:
                 entries = [*zip(chunk.ids, self._decode(chunk), strict=True), *((id, REMOVED) for id in chunk.removed)]
                 self._entries += sorted(entries, key=_id) if chunk.removed else entries
         end = len(self._entries) if stop is None else bisect_left(self._entries, stop, key=_id)
-        given, self._entries = self._entries[:end], self._entries[end:]
-        return given
+        result, self._entries = self._entries[:end], self._entries[end:]
+        return result
 
 
 def _id(entry: tuple[str, Any]) -> str:
@@ -181,33 +183,33 @@ async def merged(
     """All entities, sorted by id, in runs: ids and states. `last`: entries over all layers, sorted by id."""
     lowest, uppers = layers[0], [_Ahead(layer, decode) for layer in layers[1:]]
     removing = any(layer.head.removed for layer in layers) or any(state is REMOVED for _, state in last)
-    held: Chunk | None = None
+    pending: Chunk | None = None
     place = 0
     async for chunk in lowest.each():
-        if held is not None:
+        if pending is not None:
             stop = chunk.ids[0] if chunk.ids else ""
             end = bisect_left(last, stop, place, key=_id)
-            yield _laid_over(held, decode, [await upper.upto(stop) for upper in uppers], last[place:end], removing)
+            yield _laid_over(pending, decode, [await upper.upto(stop) for upper in uppers], last[place:end], removing)
             place = end
-        held = chunk
-    rest = [await upper.upto(None) for upper in uppers]
-    yield _laid_over(held, decode, rest, last[place:], removing)
+        pending = chunk
+    remaining = [await upper.upto(None) for upper in uppers]
+    yield _laid_over(pending, decode, remaining, last[place:], removing)
 
 
 async def whole(layers: Sequence[Layer], decode: Decode) -> dict[str, Any]:
     """All entities at once, sorted by id: one layer after the other, which costs less than laying over each chunk."""
-    found: dict[str, Any] = {}
+    states: dict[str, Any] = {}
     base = 0
     for number, layer in enumerate(layers):
         async for chunk in layer.each():
-            found.update(zip(chunk.ids, decode(chunk), strict=True))
+            states.update(zip(chunk.ids, decode(chunk), strict=True))
             for id in chunk.removed:
-                found.pop(id, None)
+                states.pop(id, None)
         if number == 0:
-            base = len(found)
-    if len(found) == base and not any(layer.head.removed for layer in layers):
-        return found
-    return await apart(layers[0].scope, len(found) > _SORTED, lambda: dict(sorted(found.items(), key=_id)))
+            base = len(states)
+    if len(states) == base and not any(layer.head.removed for layer in layers):
+        return states
+    return await apart(layers[0].scope, len(states) > _SORTED, lambda: dict(sorted(states.items(), key=_id)))
 
 
 def _laid_over(

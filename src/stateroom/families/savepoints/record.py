@@ -76,7 +76,7 @@ class _Savepoints(Kind[SavepointRecord]):
         problems: list[Problem] = []
         prefix = reader.scope.key(keys.RUN)
         runs = {row.key[len(prefix) : -1].decode() for row in await rows_of(reader, part, prefix)}
-        seen: set[bytes] = set()
+        visited: set[bytes] = set()
         for stored in records.values():
             record = stored.record
             id = f"{record.run}/{record.timestamp}"
@@ -85,8 +85,8 @@ class _Savepoints(Kind[SavepointRecord]):
             try:
                 layers = await layers_of(reader, record)
                 for layer in layers:
-                    if layer.ref not in seen:  # many savepoints may share it
-                        seen.add(layer.ref)
+                    if layer.ref not in visited:  # many savepoints may share it
+                        visited.add(layer.ref)
                         await _decode_all(layer, reader.scope.codec)
             except Undecodable as error:
                 problems.append(Problem("undecodable", f"savepoint {id}: {error.message}", self.name, id, part))
@@ -164,10 +164,10 @@ async def find_run(reader: Readable, run: str) -> Run | None:
 
 async def get_run(reader: Reader, run: str) -> Run:
     """A run. Raises `NotInitialized`."""
-    found = await find_run(reader, run)
-    if found is None:
+    stored = await find_run(reader, run)
+    if stored is None:
         raise NotInitialized(f"run {run!r} was never initialised; call init first", run=run)
-    return found
+    return stored
 
 
 def write_run(tx: Writable, name: str, run: Run) -> None:
@@ -203,8 +203,8 @@ class Mark(NamedTuple):
 
 async def mark(rows: Rows, run: str) -> Mark:
     """The mark of a run now; in a transaction it must be the same at commit."""
-    found = await rows.get_many([run_key(rows.scope, run), count_key(rows.scope, run)])
-    return Mark(*(0 if row is None else row.version for row in found))
+    rows_read = await rows.get_many([run_key(rows.scope, run), count_key(rows.scope, run)])
+    return Mark(*(0 if row is None else row.version for row in rows_read))
 
 
 async def _guard(rows: Rows, run: str) -> None:

@@ -58,16 +58,16 @@ def encode_all(scope: Scope, entities: Any, what: str = "entities") -> dict[str,
     if isinstance(entities, str | bytes) or not isinstance(entities, Mapping | Iterable):
         raise InvalidArgument(f"{what} is a {type(entities).__name__}; give a mapping or pairs", what=what)
     encode = scope.codec.encode
-    found: dict[str, bytes] = {}
+    encoded_states: dict[str, bytes] = {}
     pair: Any = None
     repeated = False
     try:
         for pair in entities.items() if isinstance(entities, Mapping) else entities:
             id, state = pair
-            if id in found:
+            if id in encoded_states:
                 repeated = True
                 break
-            found[id] = state if type(state) is Encoded else encode(state)
+            encoded_states[id] = state if type(state) is Encoded else encode(state)
     except InvalidArgument as error:
         path = f"$[{pair[0]!r}]{str(error.path or '$')[1:]}"
         message = f"the state of entity {pair[0]!r}: {error.message}"
@@ -78,7 +78,7 @@ def encode_all(scope: Scope, entities: Any, what: str = "entities") -> dict[str,
         raise InvalidArgument(f"{what} has {pair!r:.100}; give pairs of id and state", what=what) from error
     if repeated:
         raise InvalidArgument(f"{what} has {pair[0]!r} twice; give each entity once", what=what, value=pair[0])
-    return plain_ids(found)
+    return plain_ids(encoded_states)
 
 
 async def encode_apart(scope: Scope, entities: Any, what: str = "entities") -> dict[str, bytes]:
@@ -113,10 +113,10 @@ def _check_ids(ids: Collection[str]) -> None:
 
 
 async def _manifest(sink: Sink, run: str, timestamp: int, refs: list[bytes], count: int, size: int) -> SavepointRecord:
-    one = manifest(sink.scope, refs)
-    await sink.put(one)
-    await sink.finish(one.ref)
-    return described(run, timestamp, one, count, size)
+    item = manifest(sink.scope, refs)
+    await sink.put(item)
+    await sink.finish(item.ref)
+    return described(run, timestamp, item, count, size)
 
 
 def manifest(scope: Scope, refs: Iterable[bytes]) -> Object:
@@ -124,8 +124,8 @@ def manifest(scope: Scope, refs: Iterable[bytes]) -> Object:
     return objects.node(scope, tuple(refs))
 
 
-def described(run: str, timestamp: int, one: Object, count: int, size: int) -> SavepointRecord:
-    content = wrapper.wrapper(len(one.content), one.ref)
+def described(run: str, timestamp: int, item: Object, count: int, size: int) -> SavepointRecord:
+    content = wrapper.wrapper(len(item.content), item.ref)
     return SavepointRecord(run, timestamp, count=count, bytes=size, content=content)
 
 
@@ -144,14 +144,14 @@ async def save_whole(
 ) -> SavepointRecord:
     """Save all entities of a run at a time. Raises `NotInitialized`, `InvalidArgument`."""
     cut = (await get_run(reader, run)).cut
-    found = await encode_apart(scope, entities)
-    if not cut and found:
-        cut = threshold([len(state) + 16 for _, state in zip(range(_SAMPLE), found.values(), strict=False)])
+    states = await encode_apart(scope, entities)
+    if not cut and states:
+        cut = threshold([len(state) + 16 for _, state in zip(range(_SAMPLE), states.values(), strict=False)])
     sink = Sink(scope, keys.root(run))
     writer = LayerWriter(sink, cut or 1)
-    await writer.extend(sorted(found), found.__getitem__)
+    await writer.extend(sorted(states), states.__getitem__)
     layer = await writer.finish()
-    del found
+    del states
     await sink.put(layer)
     record = await _manifest(sink, run, timestamp, [layer.ref], writer.count, writer.bytes)
 
@@ -174,8 +174,8 @@ async def save_changes(
 ) -> SavepointRecord:
     """Save what changed since the newest savepoint. Raises `NoSavepoint`, `InvalidArgument`."""
     entries: dict[str, Entry] = dict(await encode_apart(scope, changed, "changed"))
-    gone = _removed(removed)
-    both = entries.keys() & gone
+    removals = _removed(removed)
+    both = entries.keys() & removals
     if both:
         raise InvalidArgument(f"changed and removed both have {min(both)!r}", what="removed", value=min(both))
     attempts = Attempts(scope)
@@ -194,7 +194,7 @@ async def save_changes(
                 )
             update = _Update(scope, reader, timestamp, head, point, base)
             try:
-                await update.prepare(entries, gone)
+                await update.prepare(entries, removals)
                 return await finish(update.finish)
             except _Moved as moved:
                 cause: Exception = moved
@@ -213,10 +213,10 @@ async def save_changes(
 def _removed(removed: Any) -> set[str]:
     if isinstance(removed, str | bytes) or not isinstance(removed, Iterable):
         raise InvalidArgument(f"removed is {removed!r:.100}; give a collection of ids", what="removed")
-    gone: set[str] = set()
+    names: set[str] = set()
     for id in removed:
-        gone.add(arguments.name(id, "entity id"))
-    return gone
+        names.add(arguments.name(id, "entity id"))
+    return names
 
 
 class _Update:
@@ -238,37 +238,37 @@ class _Update:
         """Layers that are there, over which a new one goes."""
         self._new: bytes | None = None
 
-    async def prepare(self, entries: Mapping[str, Entry], gone: set[str]) -> None:
+    async def prepare(self, entries: Mapping[str, Entry], removals: set[str]) -> None:
         """Store what is new."""
         self._below = await layer_refs(self._reader, self._base)
         layers = await open_layers(self._reader.at(self._root), self._below)
-        present = await _present(layers, sorted(entries.keys() | gone))
-        own: dict[str, Entry] = {**entries, **dict.fromkeys(gone & present)}
-        if not own:
+        present = await _present(layers, sorted(entries.keys() | removals))
+        changes: dict[str, Entry] = {**entries, **dict.fromkeys(removals & present)}
+        if not changes:
             return
-        size = sum(len(id) + len(entry or b"") + 16 for id, entry in own.items())
+        size = sum(len(id) + len(entry or b"") + 16 for id, entry in changes.items())
         lowest, uppers = layers[0], layers[1:]
         if sum(layer.head.bytes for layer in uppers) + size > lowest.head.bytes // 4:
-            await self._rewrite(layers, own)
+            await self._rewrite(layers, changes)
             return
-        kept = _kept(uppers, size)
-        if kept < len(uppers):
-            own = {**await _together(uppers[kept:]), **own}
+        depth = _kept(uppers, size)
+        if depth < len(uppers):
+            changes = {**await _together(uppers[depth:]), **changes}
         writer = LayerWriter(self._sink, self._head.cut or 1)
-        await writer.extend(sorted(own), own.__getitem__)
+        await writer.extend(sorted(changes), changes.__getitem__)
         await self._close(writer)
-        self._below = self._below[: 1 + kept]
-        count = self._base.count + len(entries.keys() - present) - len(gone & present)
-        total = lowest.head.bytes + sum(layer.head.bytes for layer in uppers[:kept]) + writer.bytes
+        self._below = self._below[: 1 + depth]
+        count = self._base.count + len(entries.keys() - present) - len(removals & present)
+        total = lowest.head.bytes + sum(layer.head.bytes for layer in uppers[:depth]) + writer.bytes
         self._record = msgspec.structs.replace(self._record, count=count, bytes=total)
 
-    async def _rewrite(self, layers: list[Layer], own: Mapping[str, Entry]) -> None:
+    async def _rewrite(self, layers: list[Layer], changes: Mapping[str, Entry]) -> None:
         """All layers become one: what a load reads is at most a quarter more than it gives."""
         writer = LayerWriter(self._sink, self._head.cut or 1)
-        last = [(id, REMOVED if entry is None else entry) for id, entry in sorted(own.items())]
+        last = [(id, REMOVED if entry is None else entry) for id, entry in sorted(changes.items())]
         async for ids, states in merged(layers, encoded, last):
-            found = dict(zip(ids, states, strict=True))
-            await writer.extend(ids, found.__getitem__)
+            states_by_id = dict(zip(ids, states, strict=True))
+            await writer.extend(ids, states_by_id.__getitem__)
         await self._close(writer)
         self._below = ()
         self._record = msgspec.structs.replace(self._record, count=writer.count, bytes=writer.bytes)
@@ -297,10 +297,10 @@ class _Update:
         for ref in self._below:
             await objects.hold(tx.at(self._root), ref, 1)
         await self._sink.settle(tx.at(self._root))
-        one = manifest(self._scope, (*self._below, self._new))
-        await objects.store(tx.at(self._root), [one])
+        item = manifest(self._scope, (*self._below, self._new))
+        await objects.store(tx.at(self._root), [item])
         fields = self._record
-        record = described(fields.run, fields.timestamp, one, fields.count, fields.bytes)
+        record = described(fields.run, fields.timestamp, item, fields.count, fields.bytes)
         return await put_record(tx, head, record, 0)
 
 
@@ -309,9 +309,9 @@ async def _present(layers: list[Layer], ids: list[str]) -> set[str]:
     present: set[str] = set()
     hashes = {id: int.from_bytes(id_hash(id), "big") for id in ids}
     for layer in reversed(layers):
-        told = await layer.told(ids, hashes)
-        present.update(id for id, there in told.items() if there)
-        ids = [id for id in ids if id not in told]
+        presence = await layer.told(ids, hashes)
+        present.update(id for id, is_present in presence.items() if is_present)
+        ids = [id for id in ids if id not in presence]
     return present
 
 
@@ -319,11 +319,11 @@ def _kept(uppers: list[Layer], size: int) -> int:
     """How many upper layers stay as they are: where there are too many, small ones go into the new one."""
     if len(uppers) < LAYERS:
         return len(uppers)
-    kept = len(uppers)
-    while kept and (kept >= LAYERS - 1 or uppers[kept - 1].head.bytes <= 2 * size):
-        kept -= 1
-        size += uppers[kept].head.bytes
-    return kept
+    depth = len(uppers)
+    while depth and (depth >= LAYERS - 1 or uppers[depth - 1].head.bytes <= 2 * size):
+        depth -= 1
+        size += uppers[depth].head.bytes
+    return depth
 
 
 async def _together(layers: list[Layer]) -> dict[str, Entry]:

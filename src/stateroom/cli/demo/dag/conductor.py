@@ -93,13 +93,13 @@ class Conductor:
 
     def _kill(self, name: str, planned: list[Function], pace: float) -> str | None:
         """Kill a node as soon as it has made something and a third is done, and start it again on its file."""
-        deadline, done = time.monotonic() + PATIENCE_SECONDS, list[Execution]()
+        deadline, completed = time.monotonic() + PATIENCE_SECONDS, list[Execution]()
         while time.monotonic() < deadline:
-            done = list(self._done())
-            if len(done) == len(planned):
+            completed = list(self._done())
+            if len(completed) == len(planned):
                 return None
-            made = [one for one in done if one.result["node"] == f"{self.dag}-{name}"]
-            if len(done) * 3 >= len(planned) and made:
+            own_results = [execution for execution in completed if execution.result["node"] == f"{self.dag}-{name}"]
+            if len(completed) * 3 >= len(planned) and own_results:
                 break
             time.sleep(_LOOK_SECONDS)
         process = self.workers[name]
@@ -108,7 +108,7 @@ class Conductor:
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()
-        self.view.say(f"killed {name} (process {process.pid}) with {len(done)} of {len(planned)} functions done")
+        self.view.say(f"killed {name} (process {process.pid}) with {len(completed)} of {len(planned)} functions done")
         self._start(name, pace)
         return name
 
@@ -127,16 +127,16 @@ class Conductor:
         from ....node import Node
 
         name = f"{self.dag}-conductor"
-        with stateroom.open("memory:") as own, Node(self.store, own, name, secret=f"file:{self.secret}") as node:
+        with stateroom.open("memory:") as local, Node(self.store, local, name, secret=f"file:{self.secret}") as node:
             return node.wait(self.dag, last.id, timeout=60)
 
     def _outcome(self, planned: list[Function], value: Any, killed: str | None) -> Outcome:
-        done = list(self._done())
-        made = Counter(one.result["node"].removeprefix(f"{self.dag}-") for one in done)
-        events = [event for one in done for event in self.store.executions.events(one.id)]
+        completed = list(self._done())
+        counts = Counter(execution.result["node"].removeprefix(f"{self.dag}-") for execution in completed)
+        events = [event for execution in completed for event in self.store.executions.events(execution.id)]
         put_back = sum(event.topic == "put back" for event in events)
-        fetched = sum(one.result["fetched"] for one in done)
-        return Outcome(self.dag, value, alone(planned), dict(sorted(made.items())), fetched, put_back, killed)
+        fetched = sum(execution.result["fetched"] for execution in completed)
+        return Outcome(self.dag, value, alone(planned), dict(sorted(counts.items())), fetched, put_back, killed)
 
 
 @contextlib.contextmanager

@@ -47,12 +47,12 @@ def functions(limit: int | None, shards: int) -> list[Function]:
 
 def read(files: list[str]) -> dict[str, str]:
     """The documentation strings of some files, joined for each file that has any."""
-    found = {}
+    texts = {}
     for file in files:
         text = documentation(library() / file)
         if text:
-            found[file] = text
-    return found
+            texts[file] = text
+    return texts
 
 
 def documentation(path: Path) -> str:
@@ -68,17 +68,17 @@ def documentation(path: Path) -> str:
 
 def index(texts: Mapping[str, str]) -> Index:
     """The files of each word."""
-    found: Index = {}
+    result: Index = {}
     for file, text in sorted(texts.items()):
         for word in sorted(set(_WORD.findall(text.lower()))):
-            found.setdefault(word, []).append(file)
-    return found
+            result.setdefault(word, []).append(file)
+    return result
 
 
 def merge(*indexes: Index) -> Index:
     """Several indexes as one."""
-    words = sorted({word for each in indexes for word in each})
-    return {word: sorted(file for each in indexes for file in each.get(word, ())) for word in words}
+    words = sorted({word for index in indexes for word in index})
+    return {word: sorted(file for index in indexes for file in index.get(word, ())) for word in words}
 
 
 def total(index: Index) -> dict[str, Any]:

@@ -46,22 +46,22 @@ class Worker:
     def _one(self, waiting: list[Execution]) -> bool:
         """Do one function that is ready: one whose inputs are here, if there is one."""
         locations: Mapping[str, tuple[str, ...]] = self.node.locations(self.dag)
-        here, now = self.node.name, time.monotonic()
+        node_name, now = self.node.name, time.monotonic()
         alive = {node.name for node in self.node.nodes() if node.alive}
         ready = [
-            one
-            for one in waiting
-            if now > self.later.get(one.id, 0.0)
-            and all(alive.intersection(locations.get(id, ())) for id in one.details["inputs"])
+            candidate
+            for candidate in waiting
+            if now > self.later.get(candidate.id, 0.0)
+            and all(alive.intersection(locations.get(id, ())) for id in candidate.details["inputs"])
         ]
         random.shuffle(ready)
-        ready.sort(key=lambda one: -sum(here in locations[id] for id in one.details["inputs"]))
+        ready.sort(key=lambda candidate: -sum(node_name in locations[id] for id in candidate.details["inputs"]))
         for execution in ready:
             with contextlib.suppress(WrongState):  # another worker took it
-                taken = self.shared.executions.update(
-                    execution.id, state="running", node_id=here, expected_states={"new"}
+                claimed = self.shared.executions.update(
+                    execution.id, state="running", node_id=node_name, expected_states={"new"}
                 )
-                return self._run(taken)
+                return self._run(claimed)
         return False
 
     def _run(self, execution: Execution) -> bool:
@@ -94,10 +94,10 @@ def run(url: str, namespace: str, dag: str, name: str, local: str, secret: str, 
     """Start a node and work; a name that a killed process had is waited for."""
     from ....node import Node
 
-    with stateroom.open(url, namespace=namespace) as shared, stateroom.open(local, durability="normal") as own:
+    with stateroom.open(url, namespace=namespace) as shared, stateroom.open(local, durability="normal") as local_store:
         deadline = time.monotonic() + _START_SECONDS
         while True:
-            node = Node(shared, own, name, secret=f"file:{secret}", ttl=TTL)
+            node = Node(shared, local_store, name, secret=f"file:{secret}", ttl=TTL)
             try:
                 node.start()
                 break
