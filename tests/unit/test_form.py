@@ -80,3 +80,116 @@ def test_no_loose_ends() -> None:
         if any(word in line for word in LOOSE_ENDS)
     ]
     assert not found
+
+
+VAGUE = frozenset(
+    [
+        "again",
+        "asked",
+        "back",
+        "beside",
+        "came",
+        "done",
+        "each",
+        "every",
+        "found",
+        "given",
+        "going",
+        "gone",
+        "held",
+        "here",
+        "it",
+        "kept",
+        "known",
+        "left",
+        "living",
+        "looked",
+        "made",
+        "meant",
+        "more",
+        "needed",
+        "one",
+        "other",
+        "others",
+        "own",
+        "rest",
+        "said",
+        "seen",
+        "shown",
+        "some",
+        "spare",
+        "spot",
+        "stuff",
+        "taken",
+        "that",
+        "there",
+        "thing",
+        "things",
+        "this",
+        "told",
+        "tried",
+        "wanted",
+        "went",
+        "whole",
+    ]
+)
+"""Participles and pronouns, which do not say what a binding holds. Use a noun of the field."""
+VAGUE_SHARE = 0.01
+OPENINGS = ("What", "Whether", "Where", "Of", "Those", "Up")
+"""First words of docstrings that begin neither with an imperative verb nor with a noun."""
+OPENINGS_SHARE = 0.01
+
+
+def bindings(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Every name that is bound in a module: assignments, parameters, targets of loops, caught errors."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id, node.lineno
+        elif isinstance(node, ast.arg):
+            yield node.arg, node.lineno
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            yield node.name, node.lineno
+
+
+def vague(source: str) -> tuple[list[tuple[str, int]], int]:
+    """The vague bindings of a module with their lines, and how many bindings it has in all."""
+    names = list(bindings(ast.parse(source)))
+    return [(name, line) for name, line in names if name.strip("_") in VAGUE], len(names)
+
+
+def test_bindings_are_nouns() -> None:
+    places, total = [], 0
+    for file in files(SOURCE):
+        names, count = vague(file.read_text(encoding="utf-8"))
+        places += [f"{file.relative_to(ROOT)}:{line} {name}" for name, line in names]
+        total += count
+    assert total > 10_000
+    assert len(places) / total < VAGUE_SHARE, f"{len(places)} of {total} bindings, name what they hold: {places}"
+
+
+def test_a_vague_binding_is_seen_wherever_it_is_bound() -> None:
+    source = """
+def one(wanted, *rest, found=1, **more):
+    for _each in wanted: pass
+    with open(rest) as held: pass
+    try: given = 1
+    except ValueError as told: pass
+    return [seen for seen in rest if (kept := seen)] + (lambda other: other)
+"""
+    names = {name for name, _ in vague(source)[0]}
+    assert names == {"wanted", "rest", "found", "more", "_each", "held", "given", "told", "seen", "kept", "other"}
+
+
+def docstrings(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            text = ast.get_docstring(node)
+            if text:
+                yield text
+
+
+def test_docstrings_begin_with_a_verb_or_a_noun() -> None:
+    texts = [text for file in files(SOURCE) for text in docstrings(ast.parse(file.read_text(encoding="utf-8")))]
+    assert len(texts) > 1000
+    places = [text.splitlines()[0] for text in texts if text.split()[0].rstrip(",:") in OPENINGS]
+    assert len(places) / len(texts) < OPENINGS_SHARE, f"{len(places)} of {len(texts)} docstrings: {places}"

@@ -20,16 +20,16 @@ def doctor(context: typer.Context) -> None:
     """
     with opened(context) as (store, output):
         problems = store.check()
-        found = store.stats()
+        stats = store.stats()
         facts = {
             "stateroom": stateroom.__version__,
             "python": platform.python_version(),
             "database": masked(store.url),
-            "engine": found.engine,
-            "parts": found.parts,
-            "bytes": found.bytes,
-            "commits": found.commits,
-            "encrypted": found.encrypted,
+            "engine": stats.engine,
+            "parts": stats.parts,
+            "bytes": stats.bytes,
+            "commits": stats.commits,
+            "encrypted": stats.encrypted,
         }
         nodes = store.locations.nodes()
         remarks = node_remarks(nodes, store.locations.holders())
@@ -53,10 +53,10 @@ def rekey(context: typer.Context) -> None:
     if key_ring() is None:
         raise InvalidArgument("set $STATEROOM_KEY_RING to the key ring: its file, or its JSON", what="key_ring")
     with opened(context) as (store, output):
-        done = store.rekey()
+        outcome = store.rekey()
         if output.as_json:
-            output.json(done)
+            output.json(outcome)
         else:
-            output.say(f"{done.rows:,} rows encrypted again, {done.unreadable:,} left that cannot be read")
-        if done.unreadable:
+            output.say(f"{outcome.rows:,} rows encrypted again, {outcome.unreadable:,} left that cannot be read")
+        if outcome.unreadable:
             raise typer.Exit(1)

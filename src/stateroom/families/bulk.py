@@ -125,9 +125,9 @@ async def read_many(tx: Reader, kind: Kind[T], ids: Iterable[str]) -> dict[str, 
     names = list(dict.fromkeys(ids))
     if isinstance(tx, Transaction):
         stored = {id: await load(tx, kind, (id,), raw=True) for id in names}
-        return {id: each.record for id, each in stored.items() if each is not None}
+        return {id: entry.record for id, entry in stored.items() if entry is not None}
     records: dict[str, T] = {}
     for at in range(0, len(names), BATCH):
-        found = await Query(kind, tx, 0, lambda record: True).read(names[at : at + BATCH])
-        records |= dict(zip(names[at : at + BATCH], found, strict=True))  # type: ignore[arg-type]
+        records_read = await Query(kind, tx, 0, lambda record: True).read(names[at : at + BATCH])
+        records |= dict(zip(names[at : at + BATCH], records_read, strict=True))  # type: ignore[arg-type]
     return {id: record for id, record in records.items() if record is not None}

@@ -96,8 +96,8 @@ async def claim(scope: Scope, plan: Plan[T], owner: str, ttl: int, limit: int, w
     claimer = _Claimer(scope, plan, owner, ttl, min(limit, _MOST))
 
     async def give_back(claims: tuple[Claim[T], ...]) -> None:
-        for one in claims:
-            await transact(scope, lambda tx, one=one: claimer.give_back(tx, one))  # type: ignore[misc]
+        for item in claims:
+            await transact(scope, lambda tx, item=item: claimer.give_back(tx, item))  # type: ignore[misc]
 
     work = until(scope, None, claimer.look, wait)
     claims: tuple[Claim[T], ...] = await undone_if_cancelled(scope, work, give_back)
@@ -118,10 +118,10 @@ class _Claimer(Generic[T]):
         self._shallow = False
         self._before: dict[str, T] = {}
 
-    async def give_back(self, tx: Transaction, one: Claim[T]) -> None:
+    async def give_back(self, tx: Transaction, claim: Claim[T]) -> None:
         """Undo a claim whose caller went away while it was made."""
-        if await release(tx, one.lease):
-            await self._plan.give_back(tx, one.record, self._before[one.lease.key])
+        if await release(tx, claim.lease):
+            await self._plan.give_back(tx, claim.record, self._before[claim.lease.key])
 
     async def look(self) -> Look:
         """Try every part once, from a random one on."""
@@ -138,8 +138,8 @@ class _Claimer(Generic[T]):
         for lanes, lapsed, self._shallow in looks:
             claims = await self._in_parts([first], lanes, lapsed=lapsed)
             if not claims and parts > 1:
-                others = [(first + step) % parts for step in range(1, parts)]
-                claims = await self._in_parts(others, lanes, lapsed=lapsed)
+                further_parts = [(first + step) % parts for step in range(1, parts)]
+                claims = await self._in_parts(further_parts, lanes, lapsed=lapsed)
             if claims:
                 self._expect_end(self._ttl / 1_000_000)
                 return Look(claims)
@@ -150,10 +150,10 @@ class _Claimer(Generic[T]):
     def _may_have_lapsed(self, lane: bytes) -> bool:
         """Whether a claim may have run out since all were looked at: they may be many, and workers ask often."""
         due = _lapses.get(self._scope, {}).get(lane)
-        left = 0.0 if due is None else due - self._scope.clock.monotonic()
-        if left > 0:
-            self._ends = left
-        return left <= 0
+        seconds = 0.0 if due is None else due - self._scope.clock.monotonic()
+        if seconds > 0:
+            self._ends = seconds
+        return seconds <= 0
 
     def _looked_at_all(self) -> None:
         soonest = min(self._ends, _LOOK_AGAIN) if self._ends is not None else _LOOK_AGAIN
@@ -179,11 +179,11 @@ class _Claimer(Generic[T]):
     async def _in_part(self, looker: "_Looker[T]") -> tuple[Claim[T], ...]:
         while True:
             further = random.randrange(1 << min(self._conflicts, _SPREAD))
-            found = await looker.find(self._limit + further, shallow=self._shallow)
-            if found.ends is not None:
-                self._ends = found.ends if self._ends is None else min(self._ends, found.ends)
-            start = max(0, min(further, len(found.free) - self._limit))
-            chosen = self._reserve(found.free[start:])
+            candidates = await looker.find(self._limit + further, shallow=self._shallow)
+            if candidates.ends is not None:
+                self._ends = candidates.ends if self._ends is None else min(self._ends, candidates.ends)
+            start = max(0, min(further, len(candidates.free) - self._limit))
+            chosen = self._reserve(candidates.free[start:])
             if not chosen:
                 return ()
             try:
@@ -200,29 +200,29 @@ class _Claimer(Generic[T]):
         size = 0
         with _lock:
             taking = _taking.setdefault(self._scope, set())
-            for one in free:
-                size += 2 * len(one.stored.row.value)
+            for candidate in free:
+                size += 2 * len(candidate.stored.row.value)
                 if len(chosen) == self._limit or (chosen and size > BATCH_BYTES // 4):
                     break
-                if (self._plan.kind.name, one.id) not in taking:
-                    taking.add((self._plan.kind.name, one.id))
-                    chosen.append(one)
+                if (self._plan.kind.name, candidate.id) not in taking:
+                    taking.add((self._plan.kind.name, candidate.id))
+                    chosen.append(candidate)
         return chosen
 
     def _forget(self, chosen: list[_Free[T]]) -> None:
         with _lock:
-            _taking[self._scope].difference_update({(self._plan.kind.name, one.id) for one in chosen})
+            _taking[self._scope].difference_update({(self._plan.kind.name, candidate.id) for candidate in chosen})
 
     async def _take(self, part: int, chosen: list[_Free[T]]) -> tuple[Claim[T], ...]:
         async def body(tx: Transaction) -> tuple[Claim[T], ...]:
             claims = []
-            for one in chosen:
-                rows: TransactionRows = tx.at(one.id)
-                for key, row in one.rows:
+            for candidate in chosen:
+                rows: TransactionRows = tx.at(candidate.id)
+                for key, row in candidate.rows:
                     rows.expect(key, row)
-                lease = grant(tx, one.id, self._owner, one.token, self._ttl)
-                self._before[one.id] = one.stored.record
-                claims.append(Claim(await self._plan.take(tx, one.stored), lease))
+                lease = grant(tx, candidate.id, self._owner, candidate.token, self._ttl)
+                self._before[candidate.id] = candidate.stored.record
+                claims.append(Claim(await self._plan.take(tx, candidate.stored), lease))
             return tuple(claims)
 
         return await transact(self._scope, body, part=part, tries=1)
@@ -250,15 +250,15 @@ class _Looker(Generic[T]):
 
     def add(self, rows: list[list[Row]], size: int) -> None:
         """Take the rows of `ranges`."""
-        for lane, found in zip(list(self._starts), rows, strict=True):
+        for lane, tails in zip(list(self._starts), rows, strict=True):
             cut = len(lane) + 8
             self._waiting += [
-                (int.from_bytes(row.key[len(lane) : cut], "big"), row.version, row.key[cut:]) for row in found
+                (int.from_bytes(row.key[len(lane) : cut], "big"), row.version, row.key[cut:]) for row in tails
             ]
-            if len(found) < size:
+            if len(tails) < size:
                 del self._starts[lane]
             else:
-                self._starts[lane] = found[-1].key + b"\0"
+                self._starts[lane] = tails[-1].key + b"\0"
         self._waiting.sort()
 
     async def find(self, count: int, *, shallow: bool = False) -> _Found[T]:
@@ -274,8 +274,8 @@ class _Looker(Generic[T]):
                 await _read_places(self._scope, [self], _MORE)
                 continue
             size = min(2 * size, _MORE)  # most often the first is free; where it is not, many may be held
-            more, ends_here = await self._open([tail for _, _, tail in run])
-            free += more
+            candidates, ends_here = await self._open([tail for _, _, tail in run])
+            free += candidates
             if ends_here is not None:
                 ends = ends_here if ends is None else min(ends, ends_here)
         return _Found(free, ends)
@@ -300,36 +300,36 @@ class _Looker(Generic[T]):
         places = [(tail, id) for tail, id in places if (self._plan.kind.name, id) not in taking]
         if not places:
             return [], None
-        asked = [key for tail, id in places for key in (prefix + tail, *lease_rows(scope, id), mark_key(scope, id))]
-        *found, floor = await scope.reader.in_part(self.part).peek([*asked, floor_key(scope)])
+        row_keys = [key for tail, id in places for key in (prefix + tail, *lease_rows(scope, id), mark_key(scope, id))]
+        *answers, floor = await scope.reader.in_part(self.part).peek([*row_keys, floor_key(scope)])
         free: list[_Free[T]] = []
         ends: float | None = None
-        for at, (_, id) in zip(range(0, len(asked), 4), places, strict=True):
-            record, token, last, mark = found[at : at + 4]
+        for at, (_, id) in zip(range(0, len(row_keys), 4), places, strict=True):
+            record, token, last, mark = answers[at : at + 4]
             if record is None:
                 continue
             try:
-                held = decode(asked[at + 1], token, asked[at + 2], last)
-                left = remaining(scope, id, held)
-                if left > 0:
-                    ends = left / 1_000_000 if ends is None else min(ends, left / 1_000_000)
+                current = decode(row_keys[at + 1], token, row_keys[at + 2], last)
+                micros = remaining(scope, id, current)
+                if micros > 0:
+                    ends = micros / 1_000_000 if ends is None else min(ends, micros / 1_000_000)
                     continue
-                if self._lapsed and held.owner is None:  # never taken, or let go of: whoever set its state has it
+                if self._lapsed and current.owner is None:  # never taken, or let go of: whoever set its state has it
                     continue
-                stored = await open_row(scope.reader, self._plan.kind, (id,), asked[at], record, raw=True)
+                stored = await open_row(scope.reader, self._plan.kind, (id,), row_keys[at], record, raw=True)
             except Damaged as error:
                 left_out(scope, self._plan.kind.name, id, error)
                 continue
             if self._plan.matches(stored.record, self._lapsed):
-                rows = [*zip(asked[at : at + 4], found[at : at + 4], strict=True), (floor_key(scope), floor)]
-                free.append(_Free(stored, id, rows, 1 + max(held.token, read_mark(mark), read_mark(floor))))
+                rows = [*zip(row_keys[at : at + 4], answers[at : at + 4], strict=True), (floor_key(scope), floor)]
+                free.append(_Free(stored, id, rows, 1 + max(current.token, read_mark(mark), read_mark(floor))))
         return free, ends
 
 
 async def _read_places(scope: Scope, lookers: Sequence[_Looker[Any]], size: int) -> None:
     """Read the next places of several parts in one call."""
     ranges = [looker.ranges(size) for looker in lookers]
-    rows = await scope.reader.scan_many([each for some in ranges for each in some])
-    for looker, some in zip(lookers, ranges, strict=True):
-        looker.add(rows[: len(some)], size)
-        rows = rows[len(some) :]
+    rows = await scope.reader.scan_many([span for spans in ranges for span in spans])
+    for looker, spans in zip(lookers, ranges, strict=True):
+        looker.add(rows[: len(spans)], size)
+        rows = rows[len(spans) :]

@@ -21,7 +21,7 @@ class Look(NamedTuple):
     """The outcome of a look, and after how many seconds another may give more without any commit; None: never."""
 
     result: Any
-    again: float | None = None
+    retry_in: float | None = None
 
 
 async def until(scope: Scope, name: str | None, look: Callable[[], Awaitable[Look]], seconds: float) -> Any:
@@ -35,20 +35,22 @@ async def until(scope: Scope, name: str | None, look: Callable[[], Awaitable[Loo
     fruitless = 0
     while True:
         version = await _version(scope, part) if seconds else 0
-        seen = await look()
-        left = deadline - clock.monotonic()
-        if seen.result or left <= 0:
-            return seen.result
-        pause = min(left, _LONGEST) if seen.again is None else min(left, _LONGEST, max(seen.again, 0.0005))
+        outcome = await look()
+        remaining = deadline - clock.monotonic()
+        if outcome.result or remaining <= 0:
+            return outcome.result
+        pause = min(remaining, _LONGEST)
+        if outcome.retry_in is not None:
+            pause = min(pause, max(outcome.retry_in, 0.0005))
         started = clock.monotonic()
         await scope.engine.wait(part, version, pause)
         fruitless = 0 if clock.monotonic() - started > 1.0 else min(fruitless + 1, len(_GAPS) - 1)
-        await scope.pause(min(_GAPS[fruitless], left))
+        await scope.pause(min(_GAPS[fruitless], remaining))
 
 
 async def _version(scope: Scope, part: int | None) -> int:
     parts = range(scope.parts) if part is None else (part,)
-    rows = await scope.reader.read_many([(each, (b"",)) for each in parts])
+    rows = await scope.reader.read_many([(number, (b"",)) for number in parts])
     return sum(row.version for (row,) in rows if row is not None)
 
 

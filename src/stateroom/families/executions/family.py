@@ -103,9 +103,9 @@ class Executions(Family[M]):
         One commit for each part and batch of at most 1,000. A refusal names the record, nothing of its batch is stored,
         and ``.fields["written"]`` says how many were before. In a transaction all must share its root.
         """
-        given = arguments.collection(executions, "executions", "Execution")
+        records = arguments.collection(executions, "executions", "Execution")
         bulk = Bulk(EXECUTIONS, check_execution, lambda tx, execution: _create(tx, execution, ()))
-        return await write_many(self._scope, self._face.tx, bulk, given)
+        return await write_many(self._scope, self._face.tx, bulk, records)
 
     @reading
     async def get(self, tx: Reader, id: str, *, raw: bool = False) -> Execution:

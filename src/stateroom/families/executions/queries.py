@@ -46,10 +46,10 @@ class ExecutionFilters(msgspec.Struct, kw_only=True):
     @property
     def states(self) -> frozenset[str] | None:
         """The states that pass; None: all."""
-        given = None if self.state_in is None else frozenset(self.state_in)
+        allowed = None if self.state_in is None else frozenset(self.state_in)
         if self.state is None:
-            return given
-        return frozenset({self.state}) if given is None else given & {self.state}
+            return allowed
+        return frozenset({self.state}) if allowed is None else allowed & {self.state}
 
     def query(self, tx: Reader) -> Query[Execution]:
         """A query that goes through the index of the narrowest filter that has one."""
@@ -72,7 +72,7 @@ class ExecutionFilters(msgspec.Struct, kw_only=True):
         if self.job_id is not None:
             query.prefixes = [EXECUTIONS.index_prefix(tx.scope, BY_JOB, keys.path(self.job_id))]
         elif states is not None:
-            query.prefixes = [EXECUTIONS.index_prefix(tx.scope, BY_STATE, keys.path(each)) for each in sorted(states)]
+            query.prefixes = [EXECUTIONS.index_prefix(tx.scope, BY_STATE, keys.path(name)) for name in sorted(states)]
         elif self.node_id is not None:
             query.prefixes = [EXECUTIONS.index_prefix(tx.scope, BY_NODE, keys.path(self.node_id))]
         query.narrow(self.id_prefix)
@@ -87,7 +87,7 @@ def check_limit(limit: int | None) -> int | None:
 async def live(tx: Reader, limit: int | None) -> tuple[Execution, ...]:
     """Live executions, newest change first."""
     query = Query(EXECUTIONS, tx, 0, lambda record: record.state in LIVE)
-    query.prefixes = [EXECUTIONS.index_prefix(tx.scope, BY_STATE, keys.path(each), newest=True) for each in LIVE]
+    query.prefixes = [EXECUTIONS.index_prefix(tx.scope, BY_STATE, keys.path(state), newest=True) for state in LIVE]
     query.newest = True
     return await query.first(limit)
 
@@ -106,8 +106,8 @@ def _by_commit(tx: Reader, places: list[Place]) -> list[Place]:
     parts: dict[int, list[Place]] = {}
     for place in places:
         parts.setdefault(tx.scope.part(keys.root(str(keys.parse(place.tail, (str,))[0]))), []).append(place)
-    for here in parts.values():
-        here.sort(key=lambda place: (place.position[1], place.position[0], place.tail), reverse=True)
+    for group in parts.values():
+        group.sort(key=lambda place: (place.position[1], place.position[0], place.tail), reverse=True)
     return list(heapq.merge(*parts.values(), key=lambda place: place.position, reverse=True))
 
 
@@ -123,21 +123,21 @@ def orphans(
 
 async def claiming(scope: Scope, owner: str, job_id: str | None, states: Collection[str], to: str) -> Plan[Execution]:
     """How executions are claimed: they get another state and a node."""
-    given, to = check_states(states, "states"), arguments.choice(to, "to", STATES)
+    sources, to = check_states(states, "states"), arguments.choice(to, "to", STATES)
     job_id = arguments.optional_name(job_id, "job_id")
-    ended = sorted((given | {to}) & TERMINAL)
+    ended = sorted((sources | {to}) & TERMINAL)
     if ended:
         raise InvalidArgument(
             f"{ended[0]} is terminal: what has ended is not claimed; use other states", what="states", value=ended[0]
         )
-    lanes = [EXECUTIONS.index_prefix(scope, BY_STATE, keys.path(each), newest=True) for each in sorted(given)]
+    lanes = [EXECUTIONS.index_prefix(scope, BY_STATE, keys.path(state), newest=True) for state in sorted(sources)]
     if job_id is not None:
-        count = await scope.reader.total([EXECUTIONS.counter(scope, keys.path(each)) for each in given])
+        count = await scope.reader.total([EXECUTIONS.counter(scope, keys.path(state)) for state in sources])
         if count > _FEW:
             lanes = [EXECUTIONS.index_prefix(scope, BY_JOB, keys.path(job_id), newest=True)]
 
     def matches(record: Execution, lapsed: bool) -> bool:
-        return job_id in (None, record.job_id) and (record.state == to if lapsed else record.state in given)
+        return job_id in (None, record.job_id) and (record.state == to if lapsed else record.state in sources)
 
     async def take(tx: Transaction, stored: Stored[Execution]) -> Execution:
         after = msgspec.structs.replace(stored.record, state=to, node_id=owner)
@@ -149,5 +149,5 @@ async def claiming(scope: Scope, owner: str, job_id: str | None, states: Collect
             after = msgspec.structs.replace(stored.record, state=before.state, node_id=before.node_id)
             await save(tx, EXECUTIONS, stored, after)
 
-    lapsed = None if to in given else EXECUTIONS.index_prefix(scope, BY_STATE, keys.path(to), newest=True)
+    lapsed = None if to in sources else EXECUTIONS.index_prefix(scope, BY_STATE, keys.path(to), newest=True)
     return Plan(EXECUTIONS, lanes, matches, take, give_back, lapsed)

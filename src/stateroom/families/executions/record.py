@@ -129,8 +129,8 @@ def unpack_event(value: list[Any]) -> Event:
 
 def check_events(events: Iterable[Event]) -> tuple[Event, ...]:
     """Events as they are kept. Raises `InvalidArgument`."""
-    each = (events,) if isinstance(events, Event) else arguments.collection(events, "events", "Event")
-    return tuple([_check_event(event) for event in each])
+    items = (events,) if isinstance(events, Event) else arguments.collection(events, "events", "Event")
+    return tuple([_check_event(event) for event in items])
 
 
 def _check_event(event: Event) -> Event:

@@ -64,9 +64,9 @@ class Instances(Family[M]):
         One commit for each part and batch of at most 1,000. A refusal names the record, nothing of its batch is stored,
         and ``.fields["written"]`` says how many were before. In a transaction all must share its root.
         """
-        given = arguments.collection(instances, "instances", "Instance")
+        records = arguments.collection(instances, "instances", "Instance")
         bulk = Bulk(INSTANCES, check, lambda tx, instance: _put(tx, instance, None), ahead=True)
-        return await write_many(self._scope, self._face.tx, bulk, given)
+        return await write_many(self._scope, self._face.tx, bulk, records)
 
     @operation
     async def update(
@@ -213,10 +213,10 @@ class Instances(Family[M]):
         """How many there are, of a workflow and in a status; reads a few counters for each part."""
         statuses = sorted(STATUSES) if status is None else [check_status(status)]
         if workflow is None:
-            tails = [b"s" + keys.path(one) for one in statuses]
+            tails = [b"s" + keys.path(name) for name in statuses]
         else:
             workflow = arguments.name(workflow, "workflow")
-            tails = [b"w" + keys.path(workflow, one) for one in statuses]
+            tails = [b"w" + keys.path(workflow, name) for name in statuses]
         return await tx.total([INSTANCES.counter(tx.scope, tail) for tail in tails])
 
     @reading

@@ -56,8 +56,8 @@ class InstanceFilters(msgspec.Struct, kw_only=True):
         if self.status is not None:
             self.status = check_status(self.status)
         if self.status_in is not None:
-            given = arguments.collection(self.status_in, "status_in", "statuses")
-            self.status_in = tuple([check_status(status, "status_in") for status in given])
+            statuses = arguments.collection(self.status_in, "status_in", "statuses")
+            self.status_in = tuple([check_status(status, "status_in") for status in statuses])
         self.order = arguments.choice(self.order, "order", ("id", "updated"))
         if self.label is not None:
             if not isinstance(self.label, tuple | list) or len(self.label) != 2:
@@ -67,10 +67,10 @@ class InstanceFilters(msgspec.Struct, kw_only=True):
     @property
     def statuses(self) -> frozenset[str] | None:
         """The statuses that pass; None: all."""
-        given = None if self.status_in is None else frozenset(self.status_in)
+        allowed = None if self.status_in is None else frozenset(self.status_in)
         if self.status is None:
-            return given
-        return frozenset({self.status}) if given is None else given & {self.status}
+            return allowed
+        return frozenset({self.status}) if allowed is None else allowed & {self.status}
 
     def query(self, tx: Reader) -> Query[Instance]:
         """A query that goes through the index of the narrowest filter that has one."""
@@ -150,8 +150,8 @@ async def _workflows(tx: Reader, prefix: str) -> list[str]:
             name = rows[0].key[cut : rows[0].key.index(b"\0", cut)]
             names.append(name.decode())
             low = INSTANCES.counter(tx.scope, b"w" + name + b"\0" + keys.END)
-    own = (key[cut : key.index(b"\0", cut)].decode() for key in tx.own_counters(start, stop))
-    return sorted({*names, *own})
+    written = (key[cut : key.index(b"\0", cut)].decode() for key in tx.own_counters(start, stop))
+    return sorted({*names, *written})
 
 
 def orphans(
@@ -170,8 +170,8 @@ def orphans(
 async def claiming(scope: Scope, workflow: str | None, status_in: Collection[str]) -> Plan[Instance]:
     """How instances are claimed: nothing of them changes, the lease says it all."""
     workflow = arguments.optional_name(workflow, "workflow")
-    given = arguments.collection(status_in, "status_in", "statuses")
-    statuses = sorted({check_status(status, "status_in") for status in given})
+    allowed = arguments.collection(status_in, "status_in", "statuses")
+    statuses = sorted({check_status(status, "status_in") for status in allowed})
     index, values = BY_STATUS, [keys.path(status) for status in statuses]
     if workflow is not None and await _are_fewer(scope, workflow, statuses):
         index, values = BY_WORKFLOW, [keys.path(workflow)]

@@ -153,10 +153,10 @@ class _InstanceKind(Kind[Instance]):
     async def audit(self, reader: Reader, part: int, records: dict[bytes, Stored[Instance]]) -> list[Problem]:
         """Say whether the rows of business keys say who is active, and no other, and how many they are."""
         scope = reader.scope
-        active = [one.record for one in records.values() if active_key(scope, one.record) is not None]
-        expected = {active_key(scope, one) for one in active}
+        active = [record.record for record in records.values() if active_key(scope, record.record) is not None]
+        expected = {active_key(scope, record) for record in active}
         rows = {row.key for row in await rows_of(reader, part, scope.key(keys.ACTIVE))}
-        counts = Counter(one.business_key for one in active)
+        counts = Counter(record.business_key for record in active)
         start = scope.key(keys.HEADS + b"k")
         heads = {
             row.key[len(start) : -1].decode(): read_counter(row.value) for row in await rows_of(reader, part, start)

@@ -54,19 +54,19 @@ async def check_free(tx: Transaction, record: Instance) -> None:
     head = await rows.get_new(key)
     if head is None and rows.assumed_new and not rows.added(key):  # never was one active; the commit checks that
         return
-    for other in await actives(tx, record.business_key):
-        if other.id == record.id:
+    for rival in await actives(tx, record.business_key):
+        if rival.id == record.id:
             continue
         same = record.unique == "global" or (
-            other.workflow == record.workflow
-            and (record.unique == "workflow" or other.version == record.workflow_version)
+            rival.workflow == record.workflow
+            and (record.unique == "workflow" or rival.version == record.workflow_version)
         )
         if same:
             raise AlreadyExists(
-                f"instance {other.id!r} is active with business key {record.business_key!r}"
+                f"instance {rival.id!r} is active with business key {record.business_key!r}"
                 f" (unique in {record.unique})",
                 kind="instances",
-                id=other.id,
+                id=rival.id,
             )
 
 

@@ -41,8 +41,8 @@ class Leases(Family[M]):
                 return Look(await self._transact(lambda tx: acquire(tx, key, owner, length)))
             except LostLease as error:
                 refused = error
-                left = remaining(self._scope, key, await look(self._scope, key))
-                return Look(None, left / 1_000_000)
+                remaining_micros = remaining(self._scope, key, await look(self._scope, key))
+                return Look(None, remaining_micros / 1_000_000)
 
         work = until(self._scope, key, take, seconds)
         lease: Lease | None = await undone_if_cancelled(self._scope, work, self._give_back)
@@ -131,8 +131,8 @@ async def _held_leases(tx: Reader, prefix: str, after: bytes | None) -> AsyncIte
         parts: dict[int, list[bytes]] = {}
         for key in names:
             parts.setdefault(scope.part(keys.root(key)), []).append(until_key(scope, key))
-        found = await tx.read_many(list(parts.items()))
-        ends = {row.key: row for rows_here in found for row in rows_here if row is not None}
+        answers = await tx.read_many(list(parts.items()))
+        ends = {row.key: row for rows_here in answers for row in rows_here if row is not None}
         for key, token in zip(names, tokens, strict=True):
             until_at = until_key(scope, key)
             try:

@@ -62,9 +62,9 @@ class _Holding:
 
     def _taken(self, lease: Lease) -> None:
         clock = self._scope.clock
-        left = (lease.expires_at - clock.now()).total_seconds()
+        seconds = (lease.expires_at - clock.now()).total_seconds()
         # From here on by elapsed time: it never lasts longer here than in the store, whatever the clock is set to.
-        self._lease, self._ends = lease, clock.monotonic() + min(left, self._ttl)
+        self._lease, self._ends = lease, clock.monotonic() + min(seconds, self._ttl)
 
     def _pause(self, failed: bool) -> float:
         return self._ttl / 12 if failed else self._ttl / 3

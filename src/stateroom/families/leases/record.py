@@ -117,31 +117,31 @@ def decode(token_at: bytes, token: Row | None, until_at: bytes, until: Row | Non
     return Held(owner, number, ends, ttl) if made_for == number else Held(owner, number, 0)
 
 
-def remaining(scope: Scope, key: str, held: Held) -> int:
+def remaining(scope: Scope, key: str, current: Held) -> int:
     """Microseconds that a lease still has by this store's clock; 0 or less: it is free.
 
     What passed since this store saw the lease first is measured by the monotonic clock where the time of day was set
     meanwhile, forwards or back; and nobody waits for longer than the lease was given for.
     """
-    if held.owner is None or not held.until:
+    if current.owner is None or not current.until:
         return 0
     now, monotonic = to_micros(scope.clock.now()), scope.clock.monotonic()
     sights = _sights.setdefault(scope, OrderedDict())
     sight = sights.get(key)
-    if sight is None or (sight.token, sight.until) != (held.token, held.until):
-        left = held.until - now
-        _see(scope, key, held, now, monotonic, min(left, held.ttl) if held.ttl else left)
-        return sights[key].left if key in sights else left
+    if sight is None or (sight.token, sight.until) != (current.token, current.until):
+        micros = current.until - now
+        _see(scope, key, current, now, monotonic, min(micros, current.ttl) if current.ttl else micros)
+        return sights[key].left if key in sights else micros
     moved, passed = now - sight.now, round((monotonic - sight.monotonic) * 1_000_000)
     if passed > 0 and abs(moved - passed) > _JUMP:  # a clock that knows no elapsed time stands still
         moved = passed
     return sight.left - moved
 
 
-def _see(scope: Scope, key: str, held: Held, now: int, monotonic: float, left: int) -> None:
+def _see(scope: Scope, key: str, current: Held, now: int, monotonic: float, micros: int) -> None:
     sights = _sights.setdefault(scope, OrderedDict())
     sights.pop(key, None)
-    sights[key] = _Sight(held.token, held.until, now, monotonic, left)
+    sights[key] = _Sight(current.token, current.until, now, monotonic, micros)
     if len(sights) > _SIGHTS:
         sights.popitem(last=False)
 
@@ -154,11 +154,11 @@ async def _held(tx: Writable, key: str) -> Held:
     return decode(token_at, await place.get(token_at), until_at, await place.get(until_at))
 
 
-async def next_token(tx: Writable, key: str, held: Held) -> int:
+async def next_token(tx: Writable, key: str, current: Held) -> int:
     """A token above every one that was ever given for a key: by this lease, one that is gone, or before a restore."""
     place, scope = tx.at(key), tx.scope
-    marks = (floor_key(scope),) if held.token else (floor_key(scope), mark_key(scope, key))
-    return 1 + max([held.token, *(read_mark(row) for row in await place.get_many(marks))])
+    marks = (floor_key(scope),) if current.token else (floor_key(scope), mark_key(scope, key))
+    return 1 + max([current.token, *(read_mark(row) for row in await place.get_many(marks))])
 
 
 def read_mark(row: Row | None) -> int:
@@ -179,8 +179,8 @@ async def raised_floor(scope: Scope) -> int:
     start = scope.key(keys.LEASE_MARK)
     marks = [0]
     for part in range(scope.parts):
-        found = await scope.reader.in_part(part).scan(start, start + keys.END, limit=MARKS + 1)
-        marks += [read_mark(row) for row in found]
+        rows_read = await scope.reader.in_part(part).scan(start, start + keys.END, limit=MARKS + 1)
+        marks += [read_mark(row) for row in rows_read]
     return max(*marks, to_micros(scope.clock.now()))
 
 
@@ -196,9 +196,9 @@ def _write_until(tx: Writable, key: str, token: int, until: int, ttl: int) -> No
 
 async def revoke(tx: Writable, key: str) -> None:
     """Take a lease away from whoever holds it: a write under its token never lands from then on."""
-    held = await _held(tx, key)
-    if held.owner is not None:
-        _give_up(tx, key, held.token)
+    current = await _held(tx, key)
+    if current.owner is not None:
+        _give_up(tx, key, current.token)
 
 
 def _give_up(tx: Writable, key: str, token: int) -> None:
@@ -213,12 +213,12 @@ async def forget(tx: Writable, key: str) -> None:
     row = await place.get(token_at)
     if row is None:
         return
-    held = decode(token_at, row, until_at, None)
+    current = decode(token_at, row, until_at, None)
     place.delete(token_at)
     place.delete(until_at)
     mark_at = mark_key(tx.scope, key)
     mark = read_mark(await place.get(mark_at))
-    place.put(mark_at, write_mark(mark_at, max(mark, held.token)))
+    place.put(mark_at, write_mark(mark_at, max(mark, current.token)))
 
 
 def check(lease: Any) -> None:
@@ -230,9 +230,9 @@ def check(lease: Any) -> None:
 async def fence(tx: Transaction, lease: Lease) -> None:
     """Make `tx` commit only while the lease's token is current. Raises `LostLease`."""
     check(lease)
-    held = await _held_unexpired(tx, lease)
-    if held.token != lease.token or held.owner is None:
-        raise lost(lease.key, held)
+    current = await _held_unexpired(tx, lease)
+    if current.token != lease.token or current.owner is None:
+        raise lost(lease.key, current)
 
 
 async def _held_unexpired(tx: Transaction, lease: Lease) -> Held:
@@ -241,20 +241,20 @@ async def _held_unexpired(tx: Transaction, lease: Lease) -> Held:
     place = tx.at(lease.key)
     token = await place.get(token_at)
     (ends,) = await place.peek([until_at])
-    held = decode(token_at, token, until_at, ends)
-    if held.token == lease.token and held.owner is not None:
-        _check_time(tx.scope, lease.key, held)
-    return held
+    current = decode(token_at, token, until_at, ends)
+    if current.token == lease.token and current.owner is not None:
+        _check_time(tx.scope, lease.key, current)
+    return current
 
 
-def _check_time(scope: Scope, key: str, held: Held) -> None:
-    if remaining(scope, key, held) <= 0:
+def _check_time(scope: Scope, key: str, current: Held) -> None:
+    if remaining(scope, key, current) <= 0:
         raise LostLease(
-            f"lease {key!r}: token {held.token} expired at {from_micros(held.until).isoformat()}",
+            f"lease {key!r}: token {current.token} expired at {from_micros(current.until).isoformat()}",
             key=key,
             holder=None,
-            token=held.token,
-            expires_at=from_micros(held.until),
+            token=current.token,
+            expires_at=from_micros(current.until),
         )
 
 
@@ -272,44 +272,44 @@ async def check_time(tx: Transaction, lease: Lease) -> None:
     """
     token_at, until_at = rows(tx.scope, lease.key)
     token, ends = await tx.at(lease.key).peek([token_at, until_at])
-    held = decode(token_at, token, until_at, ends)
-    if held.token == lease.token and held.owner is not None and ends is not None:
-        _check_time(tx.scope, lease.key, held)
+    current = decode(token_at, token, until_at, ends)
+    if current.token == lease.token and current.owner is not None and ends is not None:
+        _check_time(tx.scope, lease.key, current)
 
 
-def lost(key: str, held: Held) -> LostLease:
+def lost(key: str, current: Held) -> LostLease:
     """The error that says who holds it instead."""
     return LostLease(
-        f"lease {key!r} is held by {held.owner!r} with token {held.token}"
-        if held.owner
-        else f"lease {key!r} is held by nobody; its last token is {held.token}",
+        f"lease {key!r} is held by {current.owner!r} with token {current.token}"
+        if current.owner
+        else f"lease {key!r} is held by nobody; its last token is {current.token}",
         key=key,
-        holder=held.owner,
-        token=held.token,
-        expires_at=from_micros(held.until) if held.until else None,
+        holder=current.owner,
+        token=current.token,
+        expires_at=from_micros(current.until) if current.until else None,
     )
 
 
 async def live_holders(reader: Reader, part: int, names: list[str]) -> list[bool]:
     """Say whether each of some keys of one part is held now."""
-    return [left > 0 for left in await times_left(reader.in_part(part), names)]
+    return [micros > 0 for micros in await times_left(reader.in_part(part), names)]
 
 
 async def times_left(place: Rows, names: list[str]) -> list[int]:
     """Microseconds that the lease of each of some keys of one part still has; 0 or less: free."""
     scope = place.scope
-    asked: list[bytes] = []
+    row_keys: list[bytes] = []
     for key in names:
-        asked += rows(scope, key)
-    found = await place.peek(asked)
-    left = []
-    for key, at in zip(names, range(0, len(asked), 2), strict=True):
+        row_keys += rows(scope, key)
+    answers = await place.peek(row_keys)
+    times = []
+    for key, at in zip(names, range(0, len(row_keys), 2), strict=True):
         try:
-            left.append(remaining(scope, key, decode(asked[at], found[at], asked[at + 1], found[at + 1])))
+            times.append(remaining(scope, key, decode(row_keys[at], answers[at], row_keys[at + 1], answers[at + 1])))
         except Damaged as error:  # who knows who holds it: nobody else should
             left_out(scope, "leases", key, error)
-            left.append(1)
-    return left
+            times.append(1)
+    return times
 
 
 def grant(tx: Writable, key: str, owner: str, token: int, ttl: int) -> Lease:
@@ -327,10 +327,10 @@ async def acquire(tx: Writable, key: str, owner: str, ttl: float | timedelta) ->
     """See `Leases.acquire`."""
     length = arguments.microseconds(ttl, "ttl")
     await tx.at(key).prefetch((*rows(tx.scope, key), floor_key(tx.scope), mark_key(tx.scope, key)))
-    held = await _held(tx, key)
-    if held.owner is not None and held.owner != owner and remaining(tx.scope, key, held) > 0:
-        raise lost(key, held)
-    return grant(tx, key, owner, await next_token(tx, key, held), length)
+    current = await _held(tx, key)
+    if current.owner is not None and current.owner != owner and remaining(tx.scope, key, current) > 0:
+        raise lost(key, current)
+    return grant(tx, key, owner, await next_token(tx, key, current), length)
 
 
 async def renew(tx: Transaction, lease: Lease, ttl: float | timedelta) -> Lease:
@@ -346,14 +346,14 @@ async def renew(tx: Transaction, lease: Lease, ttl: float | timedelta) -> Lease:
 
 async def release(tx: Writable, lease: Lease) -> bool:
     """See `Leases.release`."""
-    held = await _held(tx, lease.key)
-    if held.token != lease.token or held.owner is None:
+    current = await _held(tx, lease.key)
+    if current.token != lease.token or current.owner is None:
         return False
-    _give_up(tx, lease.key, held.token)
+    _give_up(tx, lease.key, current.token)
     return True
 
 
-def live(scope: Scope, key: str, held: Held) -> Lease | None:
-    if held.owner is None or remaining(scope, key, held) <= 0:
+def live(scope: Scope, key: str, current: Held) -> Lease | None:
+    if current.owner is None or remaining(scope, key, current) <= 0:
         return None
-    return Lease(key, held.owner, held.token, from_micros(held.until))
+    return Lease(key, current.owner, current.token, from_micros(current.until))

@@ -36,23 +36,23 @@ async def _idle(place: Rows, names: list[str]) -> list[str]:
     scope = place.scope
     by = to_micros(scope.clock.now()) - IDLE_SECONDS * 1_000_000
     idle, lapsed = [], []
-    asked = [at for key in names for at in rows(scope, key)]
-    found = await place.peek(asked) if asked else []
-    for key, at in zip(names, range(0, len(asked), 2), strict=True):
+    row_keys = [at for key in names for at in rows(scope, key)]
+    answers = await place.peek(row_keys) if row_keys else []
+    for key, at in zip(names, range(0, len(row_keys), 2), strict=True):
         try:
-            held = decode(asked[at], found[at], asked[at + 1], found[at + 1])
+            current = decode(row_keys[at], answers[at], row_keys[at + 1], answers[at + 1])
         except Damaged:  # `check` says so
             continue
-        if held.owner is None and found[at] is not None:
+        if current.owner is None and answers[at] is not None:
             idle.append(key)
-        elif held.until < by and remaining(scope, key, held) <= 0:
+        elif current.until < by and remaining(scope, key, current) <= 0:
             lapsed.append(key)
     records = [scope.key(tag, keys.path(key)) for key in lapsed for tag in _RECORDS]
-    there = await place.peek(records) if records else []
+    present = await place.peek(records) if records else []
     idle += [
         key
         for key, at in zip(lapsed, range(0, len(records), 2), strict=True)
-        if there[at] is None and there[at + 1] is None
+        if present[at] is None and present[at + 1] is None
     ]
     return idle
 

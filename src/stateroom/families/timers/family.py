@@ -57,11 +57,11 @@ class Timers(Family[M]):
         `InvalidArgument`.
         """
         id = arguments.name(id, "id")
-        again = recurrence.check(every, cron, tz)
+        repetition = recurrence.check(every, cron, tz)
         rows, key = tx.at(id), timer_key(tx.scope, id)
         now = to_micros(tx.scope.clock.now())
-        due = _first(at, now, again)
-        body = encode(tx.scope, payload, again)
+        due = _first(at, now, repetition)
+        body = encode(tx.scope, payload, repetition)
         before = await rows.get(key)
         revision, created, updated = 1, now, now
         if before is not None:
@@ -70,9 +70,9 @@ class Timers(Family[M]):
                 revision, created, updated = old.revision + 1, old.created, max(now, old.updated)
             await remove(rows, id, key, before.value)
         wrapped = await wrapper.keep(rows, key, body, 1)
-        row = TimerRow(due, os.urandom(NONCE_BYTES), revision, created, updated, wrapped, again is not None)
+        row = TimerRow(due, os.urandom(NONCE_BYTES), revision, created, updated, wrapped, repetition is not None)
         write(rows, id, key, row)
-        return made(id, row, again, payload)
+        return made(id, row, repetition, payload)
 
     @reading
     async def get(self, tx: Reader, id: str, *, raw: bool = False) -> Timer:
@@ -132,8 +132,8 @@ class Timers(Family[M]):
         if row is None or stored is None or row.nonce != timer.nonce:
             return False
         now = to_micros(tx.scope.clock.now())
-        again = (await open_value(rows, key, row, raw=True))[0] if row.recurs else None
-        upcoming = None if again is None else again.after(row.at, now)
+        repetition = (await open_value(rows, key, row, raw=True))[0] if row.recurs else None
+        upcoming = None if repetition is None else repetition.after(row.at, now)
         if upcoming is None:
             await remove(rows, id, key, stored.value)
             return True
@@ -203,15 +203,15 @@ class Timers(Family[M]):
         id = arguments.name(id, "id")
         rows, key = tx.at(id), timer_key(tx.scope, id)
         row = await rows.get(key)
-        return await wrapper.current(rows, row, lambda one: open_timer(rows, id, key, one.value, raw=raw))
+        return await wrapper.current(rows, row, lambda item: open_timer(rows, id, key, item.value, raw=raw))
 
 
-def _first(at: datetime | timedelta | None, now: int, again: recurrence.Recurrence | None) -> int:
+def _first(at: datetime | timedelta | None, now: int, repetition: recurrence.Recurrence | None) -> int:
     """The first time of a timer in microseconds."""
     if isinstance(at, timedelta):
         return arguments.later(now, at // timedelta(microseconds=1), "at")
-    if at is None and again is not None:
-        upcoming = again.after(now, now)
+    if at is None and repetition is not None:
+        upcoming = repetition.after(now, now)
         return arguments.later(now, 1 << 62, "every") if upcoming is None else upcoming
     return arguments.time(at, "at")
 
@@ -266,8 +266,8 @@ async def _read(tx: Reader, ids: Sequence[str]) -> list[Timer | None]:
     parts: dict[int, list[bytes]] = {}
     for id in ids:
         parts.setdefault(scope.part(keys.root(id)), []).append(timer_key(scope, id))
-    found = await tx.read_many(list(parts.items()))
-    rows = {row.key: row for here in found for row in here if row is not None}
+    answers = await tx.read_many(list(parts.items()))
+    rows = {row.key: row for group in answers for row in group if row is not None}
     timers = []
     for id in ids:
         row = rows.get(timer_key(scope, id))
@@ -278,7 +278,7 @@ async def _read(tx: Reader, ids: Sequence[str]) -> list[Timer | None]:
 async def _open(tx: Reader, id: str, row: Row) -> Timer | None:
     rows = tx.look_at(id)
     try:
-        return await wrapper.current(rows, row, lambda one: open_timer(rows, id, one.key, one.value, raw=True))
+        return await wrapper.current(rows, row, lambda item: open_timer(rows, id, item.key, item.value, raw=True))
     except Damaged as error:
         left_out(tx.scope, "timers", id, error)
         return None

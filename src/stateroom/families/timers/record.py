@@ -116,8 +116,8 @@ async def open_value(rows: Rows, key: bytes, row: TimerRow, *, raw: bool = False
     if not row.recurs:
         return None, value
     with parsing("a recurring timer", kind="timers", key=key):
-        every, cron, zone, payload = value
-        return msgspec.convert((every, cron, zone), Recurrence), payload
+        interval, cron, zone, payload = value
+        return msgspec.convert((interval, cron, zone), Recurrence), payload
 
 
 async def open_timer(rows: Rows, id: str, key: bytes, value: bytes, *, raw: bool = False) -> Timer:
@@ -128,9 +128,9 @@ async def open_timer(rows: Rows, id: str, key: bytes, value: bytes, *, raw: bool
 
 def made(id: str, row: TimerRow, recurrence: Recurrence | None, payload: Any) -> Timer:
     """The timer of a row."""
-    every, cron, zone = recurrence or (None, None, "UTC")
+    span, cron, zone = recurrence or (None, None, "UTC")
     return Timer(
-        id, from_micros(row.at), payload=payload, every=None if every is None else timedelta(0, 0, every), cron=cron,
+        id, from_micros(row.at), payload=payload, every=None if span is None else timedelta(0, 0, span), cron=cron,
         tz=zone, nonce=row.nonce, revision=row.revision, created_at=from_micros(row.created),
         updated_at=from_micros(row.updated),
     )  # fmt: skip
