@@ -309,7 +309,7 @@ async def _present(layers: list[Layer], ids: list[str]) -> set[str]:
     present: set[str] = set()
     hashes = {id: int.from_bytes(id_hash(id), "big") for id in ids}
     for layer in reversed(layers):
-        presence = await layer.told(ids, hashes)
+        presence = await layer.presence_of(ids, hashes)
         present.update(id for id, is_present in presence.items() if is_present)
         ids = [id for id in ids if id not in presence]
     return present
