@@ -88,7 +88,7 @@ def test_what_was_acknowledged_before_a_sudden_death_is_there(path, durability):
 
 
 def test_a_commit_of_this_process_wakes_who_waits_without_polling(engine, monkeypatch):
-    monkeypatch.setattr("stateroom.engines.sqlite.waiting.POLL_SECONDS", 600.0)
+    monkeypatch.setattr("stateroom.engines.waiting.POLL_SECONDS", 600.0)
     waiting = [Running(lambda part=part: engine.wait(part, 0, 600.0)) for part in (0, None, 0)]
     while engine._waiters._waiting < 3:
         threading.Event().wait(0.001)

@@ -1,5 +1,7 @@
 """The published cases of the families, on every engine and face."""
 
+import importlib.util
+import os
 import shutil
 import uuid
 from tempfile import mkdtemp
@@ -11,17 +13,21 @@ from stateroom.clock import SystemClock
 from stateroom.testing import family_suite
 from stateroom.testing.faces import drive
 
+needs_rocksdict = pytest.mark.skipif(
+    importlib.util.find_spec("rocksdict") is None and not os.environ.get("CI"), reason="rocksdict is not installed"
+)
+
 
 class Embedded:
     """Opens stores in this process, in memory or in a fresh folder."""
 
-    def __init__(self, *, asynchronous=False, file=False):
-        self._asynchronous, self._file = asynchronous, file
+    def __init__(self, *, asynchronous=False, file=False, scheme=""):
+        self._asynchronous, self._file, self._scheme = asynchronous, file, scheme
         self._folders = {}
 
     def __call__(self):
         folder = mkdtemp(prefix="stateroom-suite-") if self._file else None
-        url = f"{folder}/store.db" if folder else "memory:"
+        url = f"{self._scheme}{folder}/store.db" if folder else "memory:"
         store = drive(lambda: stateroom.open_async(url)) if self._asynchronous else stateroom.open(url)
         self._folders[id(store)] = folder
         return store
@@ -57,6 +63,16 @@ class TestSqlite(family_suite(Embedded(file=True))):
 
 
 class TestSqliteAsync(family_suite(Embedded(file=True, asynchronous=True))):
+    pass
+
+
+@needs_rocksdict
+class TestRocksdb(family_suite(Embedded(file=True, scheme="rocksdb:///"))):
+    pass
+
+
+@needs_rocksdict
+class TestRocksdbAsync(family_suite(Embedded(file=True, scheme="rocksdb:///", asynchronous=True))):
     pass
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from families.test_suite import Embedded, OnOlder, OnServer, Server
+from families.test_suite import Embedded, OnOlder, OnServer, Server, needs_rocksdict
 from stateroom.testing import feed_suite
 
 PAGE = Path(__file__).parents[2] / "docs" / "design" / "feed.md"
@@ -24,6 +24,16 @@ class TestSqlite(feed_suite(Embedded(file=True))):
 
 
 class TestSqliteAsync(feed_suite(Embedded(file=True, asynchronous=True))):
+    pass
+
+
+@needs_rocksdict
+class TestRocksdb(feed_suite(Embedded(file=True, scheme="rocksdb:///"))):
+    pass
+
+
+@needs_rocksdict
+class TestRocksdbAsync(feed_suite(Embedded(file=True, scheme="rocksdb:///", asynchronous=True))):
     pass
 
 

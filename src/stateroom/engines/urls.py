@@ -16,6 +16,7 @@ _BUILT_IN = {
     "sqlite": "stateroom.engines.sqlite",
     "postgresql": "stateroom.engines.postgres",
     "postgres": "stateroom.engines.postgres",
+    "rocksdb": "stateroom.engines.rocksdb",
 }
 _DRIVERS = ("postgres", "postgresql+psycopg", "postgres+psycopg")
 """What other libraries write for the one driver there is."""

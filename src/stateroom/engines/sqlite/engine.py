@@ -7,13 +7,13 @@ import apsw
 
 from ...engine import Batch, Row
 from ...errors import InvalidArgument
+from ..waiting import Waiters
 from .checkpoint import Checkpoints
 from .connections import Connections, closed
 from .fork import guard
 from .group import READ
 from .reading import PART, SCAN, SCAN_BACK, as_row, merged, read_rows
 from .upkeep import Upkeep
-from .waiting import Waiters
 from .writer import Writer
 
 __all__ = ["SqliteEngine"]

@@ -18,13 +18,13 @@ from ...engine import Batch, Row
 from ...errors import Damaged, InvalidArgument, NotFound, StoreError
 from ..interrupts import Lock
 from ..read_only import refusal
+from ..waiting import POLL_SECONDS
 from .connections import closed
 from .failures import mapped
 from .fork import guard
 from .opening import gate, inspect, opening_error, reading_connection
 from .reading import SCAN, SCAN_BACK, as_row, merged, read_row, read_rows
 from .upkeep import Upkeep
-from .waiting import POLL_SECONDS
 
 __all__ = ["SqliteReader", "open_reader"]
 

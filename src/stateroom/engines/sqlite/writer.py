@@ -14,8 +14,9 @@ from queue import SimpleQueue
 
 import apsw
 
-from ...engine import Batch, Outcome, validate
-from ...errors import Closed, Damaged, InvalidArgument, OutcomeUnknown, StoreError, Unavailable
+from ...engine import Batch, Outcome
+from ...errors import Closed, Damaged, OutcomeUnknown, StoreError, Unavailable
+from ..batches import validate_bytes
 from ..interrupts import Lock, is_foreign
 from .connections import Connections, closed
 from .failures import flush_failed, mapped
@@ -24,8 +25,6 @@ from .group import Group
 __all__ = ["Writer"]
 
 _log = logging.getLogger("stateroom.sqlite")
-
-_BYTES = {bytes, type(None)}
 
 GROUP_BATCHES = 512
 GROUP_BYTES = 16 << 20
@@ -78,7 +77,7 @@ class Writer:
 
     def commit(self, part: int, batch: Batch) -> int:
         """The version `batch` makes of its part."""
-        _validate(batch)
+        validate_bytes(batch)
         self._connections.check()
         job = _Job(part, batch, None)
         try:
@@ -97,7 +96,7 @@ class Writer:
         """Queue `batch`; `done` gets every outcome, refusals before it was queued included."""
         job = _Job(part, batch, done)
         try:
-            _validate(batch)
+            validate_bytes(batch)
             self._connections.check()
         except StoreError as refusal:
             job.outcome = refusal
@@ -381,17 +380,6 @@ class Writer:
             except BaseException:
                 self._told.appendleft(job)
                 raise
-
-
-def _validate(batch: Batch) -> None:
-    """The limits, and that all is bytes: SQLite would notice only when the whole group is being written."""
-    validate(batch)
-    kinds = {*map(type, batch.write), *map(type, batch.write.values()), *map(type, batch.expect), *map(type, batch.add)}
-    for prefix, value in batch.append:
-        kinds.update((type(prefix), type(value)))
-    if not kinds <= _BYTES:
-        names = ", ".join(sorted(kind.__name__ for kind in kinds - _BYTES))
-        raise InvalidArgument(f"a batch holds {names}; keys and values are bytes", what="batch")
 
 
 def _is_shared(error: Exception) -> bool:

@@ -4,12 +4,12 @@ import threading
 import time
 from collections.abc import Callable
 
-from ..interrupts import Lock
+from .interrupts import Lock
 
 __all__ = ["POLL_SECONDS", "Waiters"]
 
 POLL_SECONDS = 0.035
-"""How often one of the waiters asks SQLite whether another process has committed. It costs under 1 % of a core."""
+"""How often one of the waiters asks whether another process has committed. It costs under 1 % of a core."""
 
 
 class Waiters:
