@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import stateroom
 from engines.rocksdb_helpers import Folders, connect
 from engines.sqlite_helpers import environment
 from stateroom import Execution, open
@@ -128,13 +129,16 @@ def test_backups_and_copies_go_both_ways(tmp_path, url):
             store.executions.create(Execution(f"e{number}", "job"))
         store.results.put("e1", "value", b"x" * 300_000)
         store.backup(tmp_path / "copy.db")
-        with open(str(tmp_path / "copy.db"), create=False) as copy, open(f"rocksdb:///{tmp_path}/again") as again:
-            assert copy.executions.get("e49").desired_state == "pending"
-            assert copy.check() == []
-            copy.copy(again)
-            assert again.results.get("e1", "value") == b"x" * 300_000
-            assert again.check() == store.check() == []
+        assert store.check() == []
         assert os.listdir(tmp_path / "store" / "moments") == []
+    again = f"rocksdb:///{tmp_path}/again"
+    stateroom.copy(tmp_path / "copy.db", again)
+    stateroom.copy(again, tmp_path / "back.db")
+    for copied in (str(tmp_path / "copy.db"), again, str(tmp_path / "back.db")):
+        with open(copied, create=False) as copy:
+            assert copy.results.get("e1", "value") == b"x" * 300_000
+            assert copy.executions.find("e49") is not None
+            assert copy.check() == []
 
 
 def test_a_snapshot_shows_one_moment():
