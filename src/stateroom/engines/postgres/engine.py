@@ -61,7 +61,10 @@ class Driver:
                     raise faults.of_loss(lost, self.target.where, writes=writes) from lost.__cause__
                 repeat = False
             finally:
-                await self.give_back(carrier, connection, deadline)
+                if connection.between_transactions:
+                    self.pool.release(connection)
+                else:
+                    await self.give_back(carrier, connection, deadline)
 
     async def hold(self, carrier: Carrier, connection: Connection, dialogue: Dialogue[T], deadline: float | None) -> T:
         """Hold a dialogue over a connection. Raises `faults.Lost`, `faults.Unprepared` and what the dialogue raises."""
@@ -89,7 +92,7 @@ class Driver:
         except psycopg.Error:
             connection.finish()
         finally:
-            if connection.status == TransactionStatus.IDLE:
+            if connection.between_transactions:
                 self.pool.release(connection)
             else:
                 self.pool.drop(connection)
@@ -166,16 +169,17 @@ class PostgresEngine:
 
     def _call(self, work: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a coroutine function that never suspends; give back what locks an interrupt left with this thread."""
-        main = threading.get_ident() == _main_thread()  # where alone signals are handled
-        owned = [(lock, lock.owned) for lock in self._driver.locks()] if main else []
+        # Where alone signals are handled. Within another call a lock may be that call's.
+        locks = self._driver.locks() if threading.get_ident() == _main_thread.ident else ()
+        owned = [lock for lock in locks if lock.owned]
         try:
             work(*args, **kwargs).send(None)
         except StopIteration as stop:
             result: T = stop.value
             return result
         except BaseException:
-            for lock, nested in owned:
-                lock.give_back(nested=nested)
+            for lock in locks:
+                lock.give_back(nested=lock in owned)
             raise
         raise RuntimeError("a blocking call was suspended")
 
@@ -340,10 +344,6 @@ async def open_async(url: str, *, durability: str, create: bool, parts: int | No
     return await AsyncPostgresEngine(dsn.parse(url), flush=flushes(durability)).open(parts, create)
 
 
-def _main_thread() -> int | None:
-    return threading.main_thread().ident
-
-
 def flushes(durability: str) -> bool:
     """Return whether a commit waits for the disk. Raises `InvalidArgument` for anything but "full" and "normal"."""
     if durability not in ("full", "normal"):
@@ -351,10 +351,14 @@ def flushes(durability: str) -> bool:
     return durability == "full"
 
 
+_main_thread = threading.main_thread()
+
 _drivers: "weakref.WeakSet[Driver]" = weakref.WeakSet()
 
 
 def _forget_in_child() -> None:
+    global _main_thread
+    _main_thread = threading.main_thread()
     reaper.reset()
     for driver in list(_drivers):
         driver.forget()

@@ -26,7 +26,7 @@ _SYNC, _FATAL, _DONE = ExecStatus.PIPELINE_SYNC, ExecStatus.FATAL_ERROR, ExecSta
 _BINARY = [[1] * count for count in range(32)]
 _R, _RW, _READY_R = Wait.R, Wait.RW, Ready.R
 _BAD, _SQLSTATE = ConnStatus.BAD, DiagnosticField.SQLSTATE
-_IN_ERROR = TransactionStatus.INERROR
+_IN_ERROR, _IDLE = TransactionStatus.INERROR, TransactionStatus.IDLE
 
 LARGE = 8000
 """Bytes that libpq may have begun to send before it is told to: its output buffer holds 8,192."""
@@ -106,6 +106,11 @@ class Connection:
     def status(self) -> TransactionStatus:
         return TransactionStatus(self.pgconn.transaction_status)
 
+    @property
+    def between_transactions(self) -> bool:
+        """True where the next call may use it as it is."""
+        return self.pgconn.transaction_status == _IDLE
+
     def finish(self) -> None:
         """Close it without waiting for anything."""
         self.pgconn.finish()
@@ -138,8 +143,8 @@ class RoundTrip:
 
         Raises `psycopg.OperationalError` on a lost connection, `Silent` after `deadline` (of `time.monotonic`).
         """
-        pgconn, prepared = connection.pgconn, connection.prepared
-        connection.notices.clear()
+        pgconn, prepared, notices = connection.pgconn, connection.prepared, connection.notices
+        notices.clear()
         preparing: set[bytes] = set()
         last = len(self.statements) - 1
         large = self.commits and self._size(prepared is not None) > LARGE
@@ -151,20 +156,8 @@ class RoundTrip:
             self._queue(pgconn, prepared, statement, preparing)
         pgconn.pipeline_sync()
         self.sent = True
-        yield from _flush(pgconn, deadline)
-        yield from self._collect(connection, deadline)
-
-    def _size(self, prepared: bool) -> int:
-        """Return about how many bytes are sent: a statement's messages take some 100 beside its values and text."""
-        size = 100 * len(self.statements)
-        for sql, values in self.statements:
-            size += 0 if prepared else len(sql)
-            for value in values:
-                size += len(value or b"")
-        return size
-
-    def _collect(self, connection: Connection, deadline: float | None) -> Generator[Wait, Ready | int, None]:
-        pgconn, prepared, notices = connection.pgconn, connection.prepared, connection.notices
+        if pgconn.flush():
+            yield from _flush(pgconn, deadline)
         index = 0
         while True:
             while not (yield _R):
@@ -184,6 +177,13 @@ class RoundTrip:
                 else:
                     self._take(index, result, prepared)
                     index += 1
+
+    def _size(self, prepared: bool) -> int:
+        """Return about how many bytes are sent: a statement's messages take some 100 beside its values and text."""
+        size = 100 * len(self.statements)
+        for sql, values in self.statements:
+            size += sum(map(len, filter(None, values))) + (0 if prepared else len(sql))
+        return size
 
     def _queue(self, pgconn: PGconn, prepared: Prepared | None, statement: Statement, preparing: set[bytes]) -> None:
         extras = self._extras
