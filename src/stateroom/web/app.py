@@ -1,11 +1,10 @@
 """The application: routes, and what every request goes through."""
 
-import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
-from urllib.parse import parse_qs, unquote
+from urllib.parse import unquote
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -14,21 +13,20 @@ from starlette.routing import BaseRoute, Mount, Route
 
 from .. import AsyncStore, Store, __version__
 from ..errors import InvalidArgument, StoreError
-from . import feed, house, metrics, records
+from . import board, feed, house, metrics, records
 from .actions import ACTIONS, act, read_order, run_retention
 from .errors import HttpError, error_response, json_response
 from .families import FAMILIES, read_key
-from .guard import BODY_BYTES, HEADERS, Guard
+from .guard import HEADERS, Guard
 from .openapi import document
+from .pulse import Pulse
+from .reading import body_of, query_of
 from .tokens import Keyring, Token, Tokens
 
 log = logging.getLogger("stateroom.web")
 
 STREAMS = 2000
 """Clients that follow the feed at once."""
-
-BODY_SECONDS = 10.0
-"""How long a request's body may take to come."""
 
 Answer = Callable[["Server", Request, Token], Awaitable[Response]]
 
@@ -41,6 +39,7 @@ class Server:
         self.guard = guard
         self.prefix = prefix
         self.served = metrics.Served()
+        self.pulse = Pulse(store)
         self._namespace: str | None = None
 
     async def space(self, token: Token, query: dict[str, list[str]]) -> AsyncStore:
@@ -70,11 +69,6 @@ class Server:
         return response
 
 
-def _query(request: Request) -> dict[str, list[str]]:
-    text = request.scope["query_string"].decode("utf-8", "strict")
-    return parse_qs(text, keep_blank_values=True, max_num_fields=100, errors="strict")
-
-
 def _path(request: Request, name: str) -> str:
     """Return what follows a family in the path, as it was sent: a slash that is percent-encoded belongs to a name."""
     raw = (request.scope.get("raw_path") or request.url.path.encode()).decode("ascii", "strict").partition("?")[0]
@@ -82,14 +76,14 @@ def _path(request: Request, name: str) -> str:
 
 
 async def _list(server: Server, request: Request, token: Token) -> Response:
-    query = _query(request)
+    query = query_of(request)
     store = await server.space(token, query)
     family = FAMILIES[request.path_params["family"]]
     return json_response(await records.page_of(store, family, query))
 
 
 async def _record(server: Server, request: Request, token: Token) -> Response:
-    query = _query(request)
+    query = query_of(request)
     store = await server.space(token, query)
     family = FAMILIES[request.path_params["family"]]
     path = _path(request, family.name)
@@ -104,13 +98,13 @@ async def _record(server: Server, request: Request, token: Token) -> Response:
 
 
 async def _view(server: Server, request: Request, token: Token) -> Response:
-    query = _query(request)
+    query = query_of(request)
     store = await server.space(token, query)
     return json_response(await house.VIEWS[request.path_params["view"]](store, query))
 
 
 async def _feed(server: Server, request: Request, token: Token) -> Response:
-    query = _query(request)
+    query = query_of(request)
     store = await server.space(token, query)
     if "text/event-stream" not in request.headers.get("accept", ""):
         return json_response(await feed.page_of(store, query))
@@ -131,16 +125,8 @@ async def _feed(server: Server, request: Request, token: Token) -> Response:
 
 
 async def _body(request: Request) -> Any:
-    """The JSON of a request, of bounded size and time; None for an empty one."""
-    data = bytearray()
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for block in request.stream():
-                data += block
-                if len(data) > BODY_BYTES:
-                    raise HttpError(413, "too-large", f"the body may have {BODY_BYTES} bytes")
-    except TimeoutError as error:
-        raise HttpError(408, "too-slow", "the body did not come in time") from error
+    """The JSON of a request; None for an empty one."""
+    data = await body_of(request)
     try:
         return json.loads(data) if data.strip() else None
     except (ValueError, RecursionError) as error:
@@ -149,7 +135,10 @@ async def _body(request: Request) -> Any:
 
 async def _action(server: Server, request: Request, token: Token) -> Response:
     server.guard.admit_write(request, token)
-    query = _query(request)
+    if "authorization" not in request.headers:
+        # A cookie alone is what a browser sends for any page; the board's forms bring more.
+        raise HttpError(403, "forbidden", "send the token in the Authorization header")
+    query = query_of(request)
     store = await server.space(token, query)
     family = request.path_params["family"]
     start, _, action = _path(request, family).rpartition("/")
@@ -229,10 +218,13 @@ def app(
         Route("/metrics", endpoint(_metrics)),
         Route("/healthz", _healthz),
         Route("/readyz", _readiness(server)),
+        *board.routes_of(server),
         Route("/{path:path}", endpoint(missing), methods=["GET", "POST", "PUT", "DELETE", "PATCH"]),
     ]
     # A proxy may pass the prefix on or take it away.
-    return Starlette(routes=[Mount(server.prefix, routes=routes), *routes] if server.prefix else routes)
+    application = Starlette(routes=[Mount(server.prefix, routes=routes), *routes] if server.prefix else routes)
+    application.state.pulse = server.pulse
+    return application
 
 
 def _named(answer: Answer, parameter: str, value: str) -> Answer:

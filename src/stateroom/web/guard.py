@@ -8,6 +8,7 @@ from collections.abc import Callable
 from starlette.requests import Request
 
 from .errors import HttpError
+from .sessions import COOKIE, Sessions
 from .tokens import Keyring, Token
 
 BODY_BYTES = 64 << 10
@@ -63,16 +64,11 @@ class Guard:
         self._read_only = read_only
         self._hosts = hosts
         self._rates = Rates()
+        self.sessions = Sessions()
 
     def admit(self, request: Request) -> Token:
         """The token a request comes with. Raises `HttpError`."""
-        if len(request.scope.get("raw_path") or b"") + len(request.scope["query_string"]) > ADDRESS_BYTES:
-            raise HttpError(414, "too-long", f"the address has more than {ADDRESS_BYTES} bytes")
-        length = request.headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > BODY_BYTES:
-            raise HttpError(413, "too-large", f"the body may have {BODY_BYTES} bytes")
-        client = request.client.host if request.client else ""
-        self._rates.take(client)
+        client = self._admit_size(request)
         token = self._token(request)
         if token is not None:
             return token
@@ -94,10 +90,39 @@ class Guard:
         if site not in ("none", "same-origin"):
             raise HttpError(403, "forbidden", "a page of another site cannot change anything here")
 
+    def admit_form(self, request: Request) -> None:
+        """Check a form of somebody who need not be known yet. Raises `HttpError`."""
+        self._admit_size(request)
+        if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+            raise HttpError(403, "forbidden", "a page of another site cannot send forms here")
+
+    def find(self, secret: str) -> Token:
+        """The token with a secret. Raises `HttpError` where there is none."""
+        token = self._keyring.find(secret)
+        if token is None:
+            raise HttpError(401, "unauthenticated", "this token is not known here")
+        return token
+
+    def may_write(self, token: Token) -> bool:
+        """Whether a token may change something here."""
+        return token.write and not self._read_only
+
+    def _admit_size(self, request: Request) -> str:
+        """Check the sizes of a request and how many its client sends; gives the client's address."""
+        if len(request.scope.get("raw_path") or b"") + len(request.scope["query_string"]) > ADDRESS_BYTES:
+            raise HttpError(414, "too-long", f"the address has more than {ADDRESS_BYTES} bytes")
+        length = request.headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > BODY_BYTES:
+            raise HttpError(413, "too-large", f"the body may have {BODY_BYTES} bytes")
+        client = request.client.host if request.client else ""
+        self._rates.take(client)
+        return client
+
     def _token(self, request: Request) -> Token | None:
         kind, _, secret = request.headers.get("authorization", "").partition(" ")
         if not kind:
-            return None
+            session = self.sessions.find(request.cookies.get(COOKIE, ""))
+            return None if session is None else session.token
         token = self._keyring.find(secret.strip()) if kind.lower() == "bearer" else None
         if token is None:
             raise HttpError(401, "unauthenticated", "this token is not known here", www_authenticate="Bearer")

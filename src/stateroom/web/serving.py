@@ -156,6 +156,7 @@ async def serve(store: AsyncStore, settings: Settings, started: Callable[[str], 
         scheme = "https" if settings.tls_cert else "http"
         server = Serving(config)
         config.load()
+        application.state.pulse.begin()
         started(f"{scheme}://{host}:{port}{settings.prefix}/")
         await server.serve(sockets=[listening])
     finally:
