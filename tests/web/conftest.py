@@ -98,9 +98,9 @@ def site(full_store):
     here.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
-    """A browser; skips where there is none, but fails where everything must be there."""
+    """A browser of one module, for its loop runs until it is closed; where there is none it skips, and fails on CI."""
     path = shutil.which("chromium") or "/usr/bin/chromium"
     if not os.path.exists(path):
         if os.environ.get("CI") == "true":
