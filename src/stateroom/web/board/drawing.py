@@ -57,7 +57,7 @@ def timeline(revisions: Sequence[tuple[str, str]], events: Iterable[str] = ()) -
     ticks = [datetime.fromisoformat(at).timestamp() for at in events]
     start, end = min([*times, *ticks]), max([*times, *ticks])
     span = (end - start) or 1.0
-    width = 760.0
+    width = 700.0
 
     def x(at: float) -> float:
         return 10 + (at - start) / span * width
@@ -65,7 +65,7 @@ def timeline(revisions: Sequence[tuple[str, str]], events: Iterable[str] = ()) -
     parts = []
     for index, (_, state) in enumerate(revisions):
         left = x(times[index])
-        right = x(times[index + 1]) if index + 1 < len(times) else 10 + width + 20
+        right = x(times[index + 1]) if index + 1 < len(times) else 10 + width + 80
         parts.append(
             Markup('<rect class="bar {kind}" x="{x:.1f}" y="26" width="{w:.1f}" height="18"/>').format(
                 kind=state_class(state), x=left, w=max(2.0, right - left)
@@ -122,7 +122,7 @@ def graph(boxes: Sequence[Box], edges: Sequence[Edge], name: str) -> Markup:
     inner = [_arrow(edge, at) for edge in edges if edge.start in at and edge.end in at]
     inner += [_box(box, *at[box.id]) for box in boxes]
     marker = Markup(
-        '<defs><marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        '<defs><marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="9" markerHeight="9" markerUnits="userSpaceOnUse" orient="auto">'
         '<path d="M0 0 8 4 0 8z"/></marker></defs>'
     )
     return Markup(
@@ -153,6 +153,10 @@ def _arrow(edge: Edge, at: Mapping[str, tuple[int, int]]) -> Markup:
         right, level = x1 + BOX_WIDTH, y2 + middle
         path = f"M{right} {y1 + middle} C{right + 40} {y1 + middle} {x2 - 40} {level} {x2} {level}"
         tx, ty = (x1 + BOX_WIDTH + x2) // 2, (y1 + y2) // 2 + middle - 5
+    elif x2 == x1:
+        right, start, end = x1 + BOX_WIDTH, y1 + middle, y2 + middle
+        path = f"M{right} {start} C{right + 50} {start} {right + 50} {end} {right} {end}"
+        tx, ty = right + 42, (start + end) // 2 + 4
     else:
         path = f"M{x1 + 90} {y1 + BOX_HEIGHT} C{x1 + 90} {y1 + 90} {x2 + 90} {y2 + 90} {x2 + 90} {y2 + BOX_HEIGHT}"
         tx, ty = (x1 + x2) // 2 + 90, max(y1, y2) + 74

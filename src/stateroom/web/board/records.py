@@ -263,9 +263,13 @@ def _diagram(defined: Any, way: list[dict[str, Any]]) -> tuple[list[Box], list[E
             state,
             state,
             kind="here" if state == here else state_class(state),
-            note="initial" if state == defined.initial else "",
+            note=_note(state, defined),
         )
         for state in states
         if state is not None
     ]
     return boxes, edges
+
+
+def _note(state: str, defined: Any) -> str:
+    return "initial" if state == defined.initial else "final" if state in defined.final else ""

@@ -18,6 +18,8 @@ async def overview(visit: Visit) -> Shown:
     pulse = visit.server.pulse
     pulse.begin()
     stats = await visit.store.stats()
+    if not pulse.active():
+        pulse.take(stats)
     counts = plain(stats)
     oldest = await _oldest(visit.store, stats)
     data = {
