@@ -122,8 +122,8 @@ def graph(boxes: Sequence[Box], edges: Sequence[Edge], name: str) -> Markup:
     inner = [_arrow(edge, at) for edge in edges if edge.start in at and edge.end in at]
     inner += [_box(box, *at[box.id]) for box in boxes]
     marker = Markup(
-        '<defs><marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="9" markerHeight="9" markerUnits="userSpaceOnUse" orient="auto">'
-        '<path d="M0 0 8 4 0 8z"/></marker></defs>'
+        '<defs><marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="9" markerHeight="9"'
+        ' markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0 8 4 0 8z"/></marker></defs>'
     )
     return Markup(
         '<div class="scroll" tabindex="0" role="region" aria-label="{name}">'
