@@ -15,7 +15,7 @@ ROOMS = (
     "errors", "limits", "clock", "arguments", "keys", "codec",
     "engine", "engines",
     "core", "values", "records", "feed", "families", "watch",
-    "database", "retention", "store", "",
+    "database", "retention", "store", "telemetry", "",
     "testing", "node", "web", "adapters", "cli", "__main__",
 )  # fmt: skip
 """From the ground up: a room imports only from itself and from rooms before it. "" is the package itself."""

@@ -123,6 +123,18 @@ class Family(Generic[M]):
         return await transact(self._scope, body) if tx is None else await body(tx)
 
 
+Observer = Callable[[Callable[..., Any], str, str, str], Callable[..., Any]]
+"""Makes of a bound operation, the name of its family, its own and its namespace what is called in its place."""
+
+_observer: Observer | None = None
+
+
+def observe(observer: Observer | None) -> None:
+    """Let telemetry stand before each operation that is bound from now on; None: nothing does, and nothing is paid."""
+    global _observer
+    _observer = observer
+
+
 F = TypeVar("F", bound=Family[Any])
 D = TypeVar("D", bound="_Described")
 
@@ -170,6 +182,8 @@ class _Described:
             call = _refusing(self._name)
         else:
             call = getattr(face, self._kind)(self._work, family)
+        if _observer is not None and self._kind != "iteration":
+            call = _observer(call, type(family).__name__, self._name, face.scope.namespace)
         call.__name__ = call.__qualname__ = self._name
         call.__doc__ = self.__doc__
         if face.tx is None:  # families of a transaction live shortly: not worth a look at the signature
