@@ -50,10 +50,10 @@ def _age(text: str) -> timedelta | None:
         return None
     try:
         age = timedelta(**{UNITS[unit]: int(number)})
-        datetime.now(UTC) - age  # an age of more years than there are
-    except OverflowError:
+        earliest = datetime.now(UTC) - age
+    except OverflowError:  # more years than there are
         return None
-    return age
+    return age if earliest.year > 0 else None
 
 
 def position_of(text: str) -> str:
