@@ -39,12 +39,13 @@ def connect(
             "a rocksdb: url needs rocksdict; pip install 'stateroom[rocksdb]'", what="url", value="rocksdb"
         ) from error
     from .engine import RocksEngine
-    from .opening import open_primary
+    from .opening import open_primary, refuse_after_fork
     from .place import Folder, parse
     from .secondary import RocksReader
 
     path, settings = parse(url)
     folder = Folder(path)
+    refuse_after_fork(path)
     if read_only:
         number = int(folder.read_card()["parts"])
         if parts is not None and parts != number:

@@ -191,8 +191,8 @@ class RocksEngine(Rows):
         keep_for_ever(self._db)
         if self._refusal is None:
             self._refusal = InUse(
-                f"{self.path} was opened before this process was forked off process {self._pid}, which has it; open it"
-                " with read_only=True here, or start workers without fork",
+                f"{self.path} was opened before this process was forked off process {self._pid}, which has it;"
+                " start workers with spawn or forkserver, or fork before the first store is opened",
                 pid=self._pid,
                 path=self.path,
             )

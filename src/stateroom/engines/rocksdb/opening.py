@@ -6,13 +6,13 @@ import os
 
 import rocksdict
 
-from ...errors import Damaged, InUse, NotFound, StoreError
+from ...errors import Damaged, InUse, NotFound, StoreError, Unavailable
 from .failures import mapped
 from .logs import is_torn_tail
 from .place import Folder, Settings
 from .reading import FIRST, LAST
 
-__all__ = ["keep_for_ever", "open_primary", "open_secondary", "open_still"]
+__all__ = ["keep_for_ever", "open_primary", "open_secondary", "open_still", "refuse_after_fork"]
 
 _log = logging.getLogger("stateroom.rocksdb")
 
@@ -20,6 +20,35 @@ _MIB = 1 << 20
 _OPEN_FILES = 512
 _LOG_BYTES = 128 * _MIB
 """Log that is kept at most: what an opening after a crash reads."""
+
+
+_used = False
+_forked_from = 0
+
+
+def refuse_after_fork(path: str) -> None:
+    """Raise `Unavailable` in a process that was forked off one that used RocksDB; else note that this one does.
+
+    RocksDB's threads are one set for the whole process. A child has none of them and does not know it: what it opens
+    may hang, or end it at its exit.
+    """
+    global _used
+    if _forked_from:
+        raise Unavailable(
+            f"cannot open {path}: this process was forked off process {_forked_from}, which had used RocksDB, whose"
+            " threads no child inherits; start workers with spawn or forkserver, or fork before the first open"
+        )
+    _used = True
+
+
+def _after_fork() -> None:
+    global _forked_from
+    if _used and not _forked_from:
+        _forked_from = os.getppid()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def options(settings: Settings, *, make: bool = False, tolerant: bool = False) -> rocksdict.Options:

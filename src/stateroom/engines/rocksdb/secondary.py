@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
@@ -12,7 +13,8 @@ from ...engine import Batch, Row
 from ...errors import InUse, ReadOnly
 from ..waiting import POLL_SECONDS
 from .engine import Rows, verified
-from .opening import open_secondary
+from .failures import closed
+from .opening import keep_for_ever, open_secondary
 from .place import Folder, Settings
 
 __all__ = ["AGE_SECONDS", "RocksReader"]
@@ -38,6 +40,7 @@ class RocksReader(Rows):
         self._current = clock()
         self._lock = threading.RLock()
         self._pid = os.getpid()
+        _readers.add(self)
         self.about = f"RocksDB (rocksdict {version('rocksdict')}), a secondary: what it shows is at most a second old"
         """What keeps the rows, and how old they may be."""
 
@@ -78,8 +81,20 @@ class RocksReader(Rows):
             self._keep_up(0.0)
             return verified(self._db, self.path, self.parts)
 
+    def start_in_child(self) -> None:
+        """Refuse every call in a process that was forked off: the threads under it are the parent's."""
+        keep_for_ever(self._db)
+        self._lock = threading.RLock()
+        self._refusal = self._refusal or InUse(
+            f"{self.path} was opened before this process was forked off process {self._pid}; start workers with spawn"
+            " or forkserver, or fork before the first store is opened",
+            pid=self._pid,
+            path=self.path,
+        )
+
     def close(self) -> None:
         if self._pid != os.getpid():
+            self._refusal = closed(self.path)
             return
         with self._lock:
             super().close()
@@ -88,12 +103,6 @@ class RocksReader(Rows):
     def _keep_up(self, age: float = AGE_SECONDS) -> None:
         """Take in what was committed, unless that was done less than `age` seconds ago."""
         self._check()
-        if self._pid != os.getpid():
-            raise InUse(
-                f"{self.path} was opened before this process was forked off process {self._pid}; open it here",
-                pid=self._pid,
-                path=self.path,
-            )
         now = self._clock()
         if now - self._current >= age:
             try:
@@ -101,3 +110,15 @@ class RocksReader(Rows):
             except Exception as error:
                 raise self._mapped(error) from error
             self._current = now
+
+
+_readers: "weakref.WeakSet[RocksReader]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for reader in list(_readers):
+        reader.start_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
