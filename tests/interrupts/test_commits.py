@@ -10,7 +10,7 @@ import pytest
 from engines.sqlite_helpers import Outcomes
 from kit.lines import At, Interrupted, in_thread, raising
 from stateroom.engine import Batch, read_counter
-from stateroom.engines import memory, sqlite
+from stateroom.engines import memory, rocksdb, sqlite
 
 INTERRUPTS = [KeyboardInterrupt, SystemExit, Interrupted]
 STEP = 3
@@ -18,9 +18,13 @@ OTHERS = 3
 """Batches of others that the interrupted one finds in the queue."""
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "rocksdb"])
 def engine(request, tmp_path):
-    engine = memory.connect("memory:") if request.param == "memory" else sqlite.connect(str(tmp_path / "a.db"))
+    if request.param == "rocksdb":
+        pytest.importorskip("rocksdict", reason="rocksdict is not installed", exc_type=ImportError)
+        engine = rocksdb.connect(f"rocksdb:///{tmp_path}/store")
+    else:
+        engine = memory.connect("memory:") if request.param == "memory" else sqlite.connect(str(tmp_path / "a.db"))
     yield engine
     engine.close()
 

@@ -51,16 +51,18 @@ class Group:
             rows[prefix + stamped(head, version, index)] = stamp + value
         for start, stop in batch.clear:  # nothing is refused from here on
             self._clear(full_key(prefix, start), prefix + stop)
-        self._rows.update(rows)
         self._versions[part] = version
+        self._rows.update(rows)
         self.size += sum([len(value) for value in rows.values() if value is not None])
         return version
 
-    def batch(self) -> rocksdict.WriteBatch | None:
-        """What was taken, to be written in one call; None where that is nothing."""
-        if not self._versions:
-            return None
-        batch = rocksdict.WriteBatch(raw_mode=True)
+    @property
+    def changes(self) -> bool:
+        """Whether anything was taken."""
+        return bool(self._versions)
+
+    def fill(self, batch: rocksdict.WriteBatch) -> None:
+        """Put what was taken into `batch`, to be written in one call."""
         for start, stop in self._cleared:
             batch.delete_range(start, stop)
         for key, value in self._rows.items():
@@ -70,7 +72,6 @@ class Group:
                 batch.put(key, value)
         for part, version in self._versions.items():
             batch.put(prefix_of(part), version.to_bytes(8, "big"))
-        return batch
 
     def is_there(self) -> bool:
         """Whether what was taken has been written."""

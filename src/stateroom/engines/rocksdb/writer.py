@@ -47,14 +47,15 @@ class _Job:
 class _Attempt:
     """A group under way: enough to say, at whatever line it was left, what has become of it."""
 
-    __slots__ = ("group", "jobs", "outcomes", "ticket")
+    __slots__ = ("filled", "group", "jobs", "outcomes", "ticket")
 
     def __init__(self) -> None:
         self.group: Group | None = None
         self.jobs: list[_Job] = []
         self.outcomes: list[Outcome] = []
-        self.ticket: list[rocksdict.WriteBatch] = []
-        """What is to be written; empty once a signal's handler has seen to the group."""
+        self.filled = False
+        self.ticket = [rocksdict.WriteBatch(raw_mode=True)]
+        """What is to be written, filled when it is complete; empty once a signal's handler has seen to the group."""
 
 
 class Writer:
@@ -220,10 +221,11 @@ class Writer:
                 if is_foreign(refusal):
                     raise
                 outcomes.append(refusal)
-        batch = group.batch()
-        if batch is None:
-            return True
-        attempt.ticket.append(batch)
+        if not group.changes:
+            return bool(attempt.ticket)
+        for batch in attempt.ticket:
+            group.fill(batch)
+            attempt.filled = True
         # Looking at the ticket and writing is one call in C: no signal is handled in between.
         return bool([*map(self._db.write, attempt.ticket, repeat(self._options))])
 
@@ -247,9 +249,9 @@ class Writer:
         missing = [0] * (len(attempt.jobs) - len(attempt.outcomes))
         failure: Exception = error
         if is_rocksdb(error):
-            failure = write_failed(error, self._path) if attempt.ticket else mapped(error, self._path)
+            failure = write_failed(error, self._path) if attempt.filled else mapped(error, self._path)
             failure.__cause__ = error
-        if attempt.ticket:  # RocksDB takes no write any more after one that failed
+        if attempt.filled:  # RocksDB takes no write any more after one that failed
             self._broken = Unavailable(
                 f"{self._path} takes no commits since one failed ({error}); reads go on; see to the disk,"
                 " then close the store and open it again"
@@ -263,9 +265,10 @@ class Writer:
 
     def _settle(self, attempt: _Attempt) -> None:
         """Tell the outcomes of a group that was written; see to it that one that was not never is."""
-        written = attempt.ticket and attempt.group is not None and attempt.group.is_there()
+        group, complete = attempt.group, len(attempt.outcomes) == len(attempt.jobs)
+        written = bool(attempt.ticket) and complete and group is not None and group.is_there()
         attempt.ticket.clear()
-        if written:
+        if written:  # or all of it refused
             self._tell(attempt)
 
     def _hand_over(self) -> None:
