@@ -114,10 +114,11 @@ class Pool:
 
     def _free(self) -> "Connection | _Slot | None":
         """Return an unused connection or the right to make one, with the lock held. Raises `Closed`."""
+        idle = self._idle
         if self._closed:
             raise Closed("the store is closed")
-        if self._idle:
-            return self._idle.pop()
+        if idle:
+            return idle.pop()  # where a signal's handler has closed the pool since, it cannot be used, and is dropped
         if len(self._alive) >= self._target.connections:
             return None
         slot = _Slot()
