@@ -168,6 +168,32 @@ def test_tokens_rise_over_a_copy(tmp_path):
             assert store.check() == []
 
 
+def test_tokens_rise_over_a_copy_in_a_namespace_that_came_after_it(tmp_path):
+    for number, start in enumerate((stateroom.restore, stateroom.copy)):
+        live, back = (str(tmp_path / f"{name}{number}.db") for name in ("live", "back"))
+        with stateroom.open(live) as store:
+            store.backup(live + ".backup")  # of nothing at all
+            old = store.leases.acquire("job", "old", 600)
+        start(live + ".backup", back)
+        with stateroom.open(back) as store:
+            assert store.leases.acquire("job", "new", 600).token > old.token
+            with pytest.raises(LostLease), store.transaction(lease=old) as tx:
+                tx.instances.put(Instance("job", "by the old holder"))
+
+
+def test_tokens_rise_over_the_deletion_of_a_namespace(store):
+    last = store.leases.acquire("job", "a", 600)
+    for _ in range(3):
+        store.leases.release(last)
+        store.delete_namespace(store.instances._scope.namespace)
+        new = store.leases.acquire("job", "b", 600)
+        assert new.token > last.token
+        with pytest.raises(LostLease), store.transaction(lease=last) as tx:
+            tx.instances.put(Instance("job", "by the old holder"))
+        assert store.check() == []
+        last = new
+
+
 def test_tokens_rise_for_ever_whatever_happens(store, clock):
     last = 0
     for number, step in zip(

@@ -104,8 +104,7 @@ def test_a_namespace_goes_in_small_steps(database, monkeypatch):
 
     class Looking(Away):
         def commit(self, part, batch, /):
-            (span,) = batch.clear
-            sizes.append(len(self.engine.scan(part, *span, limit=1000)))
+            sizes.extend(len(self.engine.scan(part, *span, limit=1000)) for span in batch.clear)
             return super().commit(part, batch)
 
         def _submit(self, part, batch, done, /):

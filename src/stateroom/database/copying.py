@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from .. import keys
+from ..clock import to_micros
 from ..codec import unseal
 from ..core.namespace import Scope
 from ..core.transaction import PENDING
@@ -134,9 +135,15 @@ async def _empty(target: Scope) -> None:
 async def _copy_all(source: Scope, target: Scope, verify: bool) -> Copied:
     before = await positions.versions(source.reader)
     copied = Copied()
+    tokens = [0]
     for name in await namespaces(source):
         await _copy_namespace(source.sibling(name), target.sibling(name), copied)
+        tokens += [await leases.highest_token(source.sibling(name), part) for part in range(source.parts)]
         copied.namespaces += 1
+    # A lease that is taken from the source after this has a lower token than any of the copy, in every namespace.
+    floor = leases.write_mark(leases.FLOOR, max(*tokens, to_micros(source.clock.now())))
+    for part in range(target.parts):
+        await target.engine.commit(part, Batch(write={leases.FLOOR: floor}))
     if await positions.versions(source.reader) != before:
         raise Conflict("the source changed while it was copied; stop its writers, or copy from a backup")
     if verify:
@@ -152,11 +159,7 @@ def _difference(first: dict[str, str], second: dict[str, str]) -> str:
 
 
 async def _copy_namespace(source: Scope, target: Scope, copied: Copied) -> None:
-    token_at = leases.floor_key(target)
-    first = {
-        floor_key(target): _floor(await floors(source.reader)),
-        token_at: leases.write_mark(token_at, await leases.raised_floor(source)),
-    }
+    first = {floor_key(target): _floor(await floors(source.reader))}
     for part in range(target.parts):  # version 1: everything that is copied comes after it
         await target.engine.commit(part, Batch(write=first))
     pointers, marks = await _copy_feed(source, target, copied)

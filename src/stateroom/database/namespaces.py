@@ -5,9 +5,12 @@ from functools import partial
 from .. import keys
 from ..core.namespace import Scope
 from ..core.transaction import Transaction, transact
+from ..families.leases import record as leases
 from .breathing import breathe
 
 _RUN = 1000
+_TAKEN_MEANWHILE = 1_000_000
+"""Tokens that may be given while a namespace is being deleted."""
 _LARGE_RUN = 16
 """Rows of chunks that are looked at together: each may have 512 KiB."""
 
@@ -40,12 +43,31 @@ async def delete_namespace(scope: Scope) -> int:
     )
     records = 0
     for part in range(scope.parts):
+        leased = await transact(scope, partial(_keep_tokens, False), part=part)
         for start, stop, most in steps:
             while rows := await scope.engine.scan(part, start, stop, limit=most):
                 await transact(scope, partial(_clear, rows[0].key, rows[-1].key + b"\0"), part=part)
                 records += sum(row.key.startswith(scope.key(keys.RECORD)) for row in rows)
                 await breathe(scope)
+        if leased:
+            await transact(scope, partial(_keep_tokens, True), part=part)
     return records
+
+
+async def _keep_tokens(again: bool, tx: Transaction) -> bool:
+    """Let leases that are taken in this namespace from now on begin above all that were; gives whether any was.
+
+    `again`: leases that were taken while the namespace was deleted may be gone with it.
+    """
+    scope, place = tx.scope, tx.scope.reader.in_part(tx.rows.part)
+    start, stop = scope.key(keys.LEASE_MARK), scope.key(keys.LEASE_TOKEN + keys.END)
+    if not again and not await place.scan(start, stop, limit=1):
+        return False
+    _, at = leases.floor_keys(scope)
+    await tx.rows.get(at)  # must be the same at commit
+    token = _TAKEN_MEANWHILE + await leases.highest_token(scope, tx.rows.part)
+    tx.rows.put(at, leases.write_mark(at, token))
+    return True
 
 
 async def _clear(start: bytes, stop: bytes, tx: Transaction) -> None:

@@ -20,7 +20,7 @@ from ..limits import BATCH_BYTES
 from ..records.kind import Kind, Record, Stored
 from ..records.pages import left_out
 from ..records.reading import open_row
-from .leases.record import Lease, decode, floor_key, grant, mark_key, read_mark, release, remaining
+from .leases.record import Lease, decode, floor_keys, grant, mark_key, read_mark, release, remaining
 from .leases.record import rows as lease_rows
 from .waiting import Look, undone_if_cancelled, until
 
@@ -301,7 +301,10 @@ class _Looker(Generic[T]):
         if not places:
             return [], None
         row_keys = [key for tail, id in places for key in (prefix + tail, *lease_rows(scope, id), mark_key(scope, id))]
-        *answers, floor = await scope.reader.in_part(self.part).peek([*row_keys, floor_key(scope)])
+        low = floor_keys(scope)
+        *answers, everywhere, here = await scope.reader.in_part(self.part).peek([*row_keys, *low])
+        floors = [*zip(low, (everywhere, here), strict=True)]
+        floor = max(read_mark(everywhere), read_mark(here))
         free: list[_Free[T]] = []
         ends: float | None = None
         for at, (_, id) in zip(range(0, len(row_keys), 4), places, strict=True):
@@ -321,8 +324,8 @@ class _Looker(Generic[T]):
                 left_out(scope, self._plan.kind.name, id, error)
                 continue
             if self._plan.matches(stored.record, self._lapsed):
-                rows = [*zip(row_keys[at : at + 4], answers[at : at + 4], strict=True), (floor_key(scope), floor)]
-                free.append(_Free(stored, id, rows, 1 + max(current.token, read_mark(mark), read_mark(floor))))
+                rows = [*zip(row_keys[at : at + 4], answers[at : at + 4], strict=True), *floors]
+                free.append(_Free(stored, id, rows, 1 + max(current.token, read_mark(mark), floor)))
         return free, ends
 
 

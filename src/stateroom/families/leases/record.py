@@ -6,6 +6,7 @@ disturbs it. A lease whose record is deleted, or that nobody has used for a day,
 goes into one of 64 marks of its part, above which every new lease of that part begins.
 """
 
+import contextlib
 from collections import OrderedDict
 from datetime import datetime, timedelta
 from typing import Annotated, Any, NamedTuple
@@ -96,9 +97,16 @@ def mark_key(scope: Scope, key: str) -> bytes:
     return scope.prefix + keys.LEASE_MARK + bytes((1 + crc32(key.encode()) % MARKS,))
 
 
-def floor_key(scope: Scope) -> bytes:
-    """Return where the token is above which every lease of a part begins: a copy of a database has it."""
-    return scope.prefix + keys.LEASE_MARK + b"\0"
+FLOOR = b"\0leases"
+"""Where the token is above which every lease of a copied part begins, in any namespace, one that comes later too.
+
+No namespace is blank, so no record has this key.
+"""
+
+
+def floor_keys(scope: Scope) -> tuple[bytes, bytes]:
+    """Return where the tokens are above which the leases of a part begin: in any namespace, and in this one."""
+    return FLOOR, FLOOR + scope.prefix
 
 
 def rows(scope: Scope, key: str) -> tuple[bytes, bytes]:
@@ -157,7 +165,7 @@ async def _held(tx: Writable, key: str) -> Held:
 async def next_token(tx: Writable, key: str, current: Held) -> int:
     """A token above every one that was ever given for a key: by this lease, one that is gone, or before a restore."""
     place, scope = tx.at(key), tx.scope
-    marks = (floor_key(scope),) if current.token else (floor_key(scope), mark_key(scope, key))
+    marks = floor_keys(scope) if current.token else (*floor_keys(scope), mark_key(scope, key))
     return 1 + max([current.token, *(read_mark(row) for row in await place.get_many(marks))])
 
 
@@ -171,17 +179,20 @@ def write_mark(key: bytes, token: int) -> bytes:
     return seal(key, keys.number(token))
 
 
-async def raised_floor(scope: Scope) -> int:
-    """A token above all that this database has given, and all that it will have given before now is over.
-
-    A copy begins there: a lease that was taken from this one after it was copied has a lower token than any of its own.
-    """
-    start = scope.key(keys.LEASE_MARK)
-    marks = [0]
-    for part in range(scope.parts):
-        rows_read = await scope.reader.in_part(part).scan(start, start + keys.END, limit=MARKS + 1)
-        marks += [read_mark(row) for row in rows_read]
-    return max(*marks, to_micros(scope.clock.now()))
+async def highest_token(scope: Scope, part: int) -> int:
+    """The highest token that a part shows: of the namespace's leases, of those that are gone, and of its floors."""
+    place = scope.reader.in_part(part)
+    start, stop = scope.key(keys.LEASE_MARK), scope.key(keys.LEASE_TOKEN + keys.END)
+    tokens = [read_mark(row) for row in await place.peek(floor_keys(scope))]
+    while rows_read := await place.scan(start, stop, limit=1000):
+        for row in rows_read:
+            with contextlib.suppress(Damaged):  # `check` says so; nobody can write under it
+                if row.key.startswith(scope.key(keys.LEASE_MARK)):
+                    tokens.append(read_mark(row))
+                else:
+                    tokens.append(decode(row.key, row, b"", None).token)
+        tokens, start = [max(tokens)], rows_read[-1].key + b"\0"
+    return max(tokens)
 
 
 def _write(tx: Writable, key: str, owner: str | None, token: int) -> None:
@@ -326,7 +337,7 @@ def grant(tx: Writable, key: str, owner: str, token: int, ttl: int) -> Lease:
 async def acquire(tx: Writable, key: str, owner: str, ttl: float | timedelta) -> Lease:
     """See `Leases.acquire`."""
     length = arguments.microseconds(ttl, "ttl")
-    await tx.at(key).prefetch((*rows(tx.scope, key), floor_key(tx.scope), mark_key(tx.scope, key)))
+    await tx.at(key).prefetch((*rows(tx.scope, key), *floor_keys(tx.scope), mark_key(tx.scope, key)))
     current = await _held(tx, key)
     if current.owner is not None and current.owner != owner and remaining(tx.scope, key, current) > 0:
         raise lost(key, current)
