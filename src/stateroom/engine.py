@@ -6,12 +6,15 @@ An engine knows bytes, parts and versions, and nothing of what they mean. Its co
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
 from .errors import InvalidArgument
 from .limits import BATCH_BYTES, BATCH_KEYS, INT64_MAX, KEY_BYTES, VALUE_BYTES
+
+Durability = Literal["full", "normal"]
+"""What commits survive: loss of power, or the death of the process."""
 
 _NOTHING: Mapping[Any, Any] = MappingProxyType({})
 

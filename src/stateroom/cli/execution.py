@@ -149,7 +149,8 @@ def count(
 ) -> None:
     """Count executions, from counters."""
     with opened(context) as (store, output):
-        number = sum(store.executions.count(each) for each in ((state,) if state is not None else STATES))
+        states = (state,) if state is not None else STATES
+        number = sum(store.executions.count(name) for name in states)  # type: ignore[arg-type,misc]
         output.json({"count": number}) if output.as_json else output.say(str(number))
 
 

@@ -173,7 +173,7 @@ def count(
 ) -> None:
     """Count instances, from counters."""
     with opened(context) as (store, output):
-        number = store.instances.count(workflow=workflow, status=status)
+        number = store.instances.count(workflow=workflow, status=status)  # type: ignore[arg-type]
         output.json({"count": number}) if output.as_json else output.say(str(number))
 
 

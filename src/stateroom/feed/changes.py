@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import keys
 from ..clock import EPOCH, from_micros
@@ -13,10 +13,16 @@ from ..codec.shown import Shown
 from ..core.namespace import Reader, Scope
 from ..core.transaction import PENDING, Readable
 from ..errors import Damaged, StoreError, Undecodable
-from ..records.entry import NO_POINTER, Entry, decode_run, feed_prefix, place_at
+from ..records.entry import NO_POINTER, ChangeOp, Entry, decode_run, feed_prefix, place_at
 from ..records.kind import KINDS, Kind, kind_of_events
 from ..records.layout import decode_body
 from ..values import wrapper
+
+if TYPE_CHECKING:
+    from ..types import ChangedRecord
+else:
+    ChangedRecord = Any
+    """The families stand above the feed; type checkers alone look up."""
 
 
 class Change(Shown, frozen=True, gc=False):
@@ -26,16 +32,15 @@ class Change(Shown, frozen=True, gc=False):
     """Just after it: resuming here gives the next one."""
     before: str
     """Just before it: resuming here gives it again."""
-    op: str
-    """"create", "update", "delete" or "emit"."""
+    op: ChangeOp
     family: str
     id: str
     """The string that decides the part."""
     key: tuple[str | int, ...]
     """The full key."""
-    record: Any
+    record: "ChangedRecord"
     """The record after the change; None for a deletion; the emitted object for an emit."""
-    previous: Any
+    previous: "ChangedRecord"
     """The record before it, where there was one and the feed still has it."""
     events: tuple[Any, ...]
     """What was given as events with the change."""

@@ -5,6 +5,7 @@ After etcd's watch: ordered, unique, atomic, reliable, resumable; what is gone i
 
 import logging
 from collections.abc import Collection, Sequence
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 from .. import arguments
@@ -16,7 +17,7 @@ from ..core.outage import Outage, passes
 from ..core.transaction import Transaction, TransactionRows, transact
 from ..engine import Reporting
 from ..errors import Compacted, InvalidArgument, StoreError
-from ..records.entry import NO_POINTER, Entry, encode, feed_prefix, floor_key
+from ..records.entry import NO_POINTER, ChangeOp, Entry, encode, feed_prefix, floor_key
 from ..records.kind import changed_families
 from ..records.pages import check_limit
 from ..values import wrapper
@@ -221,7 +222,7 @@ class Feed(Family[M]):
         after: str = BEGINNING,
         *,
         families: Collection[str] | None = None,
-        ops: Collection[str] | None = None,
+        ops: Collection[ChangeOp | StrEnum] | None = None,
         ids: Collection[Any] | None = None,
         limit: int = 100,
         wait: float = 0.0,
@@ -275,7 +276,9 @@ class Feed(Family[M]):
         return positions.place_of(scope, database, vector).text
 
 
-async def append_plain(tx: Transaction, op: str, family: str, id: str, path: tuple[str | int, ...], value: Any) -> int:
+async def append_plain(
+    tx: Transaction, op: ChangeOp, family: str, id: str, path: tuple[str | int, ...], value: Any
+) -> int:
     """Add an entry that belongs to no record; gives its index in the commit."""
     scope = tx.scope
     rows = tx.at(id)

@@ -7,7 +7,7 @@ following the pointers gives a record's history.
 import struct
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 from zlib import crc32
 
 import msgspec
@@ -27,7 +27,9 @@ from ..limits import INT64_MAX
 _SEAL = struct.Struct(">BI")
 _PLACE = struct.Struct(">QH")
 
-OPS = ("create", "update", "delete", "emit")
+ChangeOp = Literal["create", "update", "delete", "emit"]
+"""The kinds of changes."""
+OPS: tuple[ChangeOp, ...] = ("create", "update", "delete", "emit")
 
 NO_POINTER = (0, 0)
 """A record's first entry points nowhere."""
@@ -52,7 +54,7 @@ _PACKED = msgspec.msgpack.Decoder(
 class Entry(NamedTuple):
     """One change as stored."""
 
-    op: str
+    op: ChangeOp
     family: str
     id: str
     path: tuple[str | int, ...]

@@ -13,7 +13,7 @@ from ..codec.malformed import parsing
 from ..core.transaction import PENDING, Transaction, TransactionRows, Writable
 from ..engine import Row
 from ..values import wrapper
-from .entry import NO_POINTER, Entry, encode, feed_prefix
+from .entry import NO_POINTER, ChangeOp, Entry, encode, feed_prefix
 from .kind import Kind, Stored, T
 from .layout import HEAD, NONCE_BYTES, encode_body, index_rows
 
@@ -42,7 +42,7 @@ async def save(
         await wrapper.drop(rows, before.wrapped)
     if before is not None and kind.ended(before.record):
         await remember_end(rows, kind.letter + tail, before.updated, terminal=kind.ended(after))
-    op = "create" if before is None else "update"
+    op: ChangeOp = "create" if before is None else "update"
     entry = Entry(op, kind.name, kind.owner(path), path, pointer, updated, wrapped, events_wrapper)
     index = rows.append(feed_prefix(scope), encode(scope, entry))
     value = seal(key, HEAD.pack(0, index, nonce) + wrapped)

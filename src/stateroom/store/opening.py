@@ -13,7 +13,7 @@ from ..codec import default as default_codec
 from ..core.bridge import Inline, bridged, run_now
 from ..database import views
 from ..database.keyrings import fitting_codec
-from ..engine import Describing, Engine
+from ..engine import Describing, Durability, Engine
 from ..engines import urls
 from ..engines.read_only import AsyncReadOnlyEngine, ReadOnlyEngine
 from ..errors import InvalidArgument
@@ -63,7 +63,7 @@ def open(
     url: "str | os.PathLike[str] | None" = None,
     *,
     namespace: str = "default",
-    durability: str = "full",
+    durability: Durability = "full",
     codec: Codec | None = None,
     clock: Clock | None = None,
     key_ring: Any = None,
@@ -104,7 +104,7 @@ def open_async(
     url: "str | os.PathLike[str] | None" = None,
     *,
     namespace: str = "default",
-    durability: str = "full",
+    durability: Durability = "full",
     codec: Codec | None = None,
     clock: Clock | None = None,
     key_ring: Any = None,

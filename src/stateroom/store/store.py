@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Collection
+from enum import StrEnum
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -28,8 +29,9 @@ from ..feed.feed import Change
 from ..feed.positions import BEGINNING
 from ..limits import NAMESPACE_BYTES
 from ..records.audit import Problem
+from ..records.entry import ChangeOp
 from ..watch.loop import Loop
-from ..watch.options import WatchOptions
+from ..watch.options import OnError, WatchOptions
 from ..watch.watcher import AsyncWatcher, Watcher
 from . import transactions
 from .families import Families
@@ -77,10 +79,10 @@ class _Base(Families[M], Family[M], Generic[M, W]):
         handler: Callable[[Change], object],
         *,
         families: Collection[str] | None = None,
-        ops: Collection[str] | None = None,
+        ops: Collection[ChangeOp | StrEnum] | None = None,
         start: str = BEGINNING,
         batch: int = 100,
-        on_error: str = "block",
+        on_error: OnError = "block",
         max_retries: int = 3,
         backoff: tuple[float, float] = (0.2, 180),
         ephemeral: bool = False,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ..errors import InvalidArgument, NotFound
-from ..families.instances.record import Context, HistoryEntry, Instance
+from ..families.instances.record import Context, HistoryEntry, Instance, InstanceStatus
 from .family_harness import StoreTests, ids, nothing_changes, together
 
 UUID = "5f0c1f2e-8d5b-4e0e-9c9a-3f6b0f6f2b11"
@@ -73,7 +73,8 @@ class Storage(StoreTests):
         assert ids(store.instances.query(id="c")) == []
 
     def test_hep_s11_query_by_several_statuses(self, store: Any) -> None:
-        for id, status in (("a", "pending"), ("b", "running"), ("c", "completed")):
+        statuses: dict[str, InstanceStatus] = {"a": "pending", "b": "running", "c": "completed"}
+        for id, status in statuses.items():
             store.instances.put(Instance(id, "w", status=status))
         assert ids(store.instances.query(status_in=["pending", "running"])) == ["a", "b"]
         assert ids(store.instances.query(status_in=[])) == []

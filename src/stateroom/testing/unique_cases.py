@@ -213,6 +213,8 @@ class Cancelling(StoreTests):
         store.instances.put(Instance("a", "w"))
         store.instances.cancel("a")
         store.instances.delete("a")
-        log = [(change.op, change.record and change.record.status) for change in changes(store)]
+        log = [(change.op, getattr(change.record, "status", None)) for change in changes(store)]
         assert log == [("create", "pending"), ("update", "cancelled"), ("delete", None)]
-        assert changes(store)[-1].previous.status == "cancelled"
+        previous = changes(store)[-1].previous
+        assert isinstance(previous, Instance)
+        assert previous.status == "cancelled"

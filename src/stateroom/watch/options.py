@@ -1,7 +1,7 @@
 """How a watcher goes about its work, checked once."""
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -9,6 +9,9 @@ from .. import arguments
 from ..errors import InvalidArgument
 from ..feed.positions import BEGINNING
 from ..limits import PAGE_ITEMS
+
+OnError = Literal["block", "skip"]
+"""After an error of a handler: try for ever, or leave a dead letter and go on."""
 
 
 class WatchOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,7 +21,7 @@ class WatchOptions(msgspec.Struct, frozen=True, kw_only=True):
     ops: Collection[str] | None = None
     start: str = BEGINNING
     batch: int = 100
-    on_error: str = "block"
+    on_error: OnError = "block"
     max_retries: int = 3
     backoff: tuple[float, float] = (0.2, 180)
     """The first and the longest pause after an error, in seconds."""

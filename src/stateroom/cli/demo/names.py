@@ -2,9 +2,11 @@
 
 from datetime import UTC, datetime
 
+from stateroom.types import ExecutionState
+
 WORKFLOW = "index-stdlib"
 STEP = "index"
-LIVE = ("bid_accepted", "running", "publishing")
+LIVE: tuple[ExecutionState, ...] = ("bid_accepted", "running", "publishing")
 
 STARTED = "worker"
 """Type of the change a worker emits when it holds the lease."""

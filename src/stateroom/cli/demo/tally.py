@@ -52,11 +52,13 @@ class Tally:
         self._since = self._last = change.at
 
     def _update(self, change: stateroom.Change) -> None:
-        execution = change.record
+        execution, previous = change.record, change.previous
+        assert isinstance(execution, stateroom.Execution)
+        assert previous is None or isinstance(previous, stateroom.Execution)
         self.commits += 1
         self._last = change.at
         completions = sum(event.message == COMPLETED for event in change.events)
-        became = execution.state == "completed" and (change.previous is None or change.previous.state != "completed")
+        became = execution.state == "completed" and (previous is None or previous.state != "completed")
         self.restarted += [execution.id for event in change.events if event.topic == RECOVERY]
         if completions or became:
             self.completions[execution.id] += max(completions, int(became))

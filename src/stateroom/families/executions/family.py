@@ -6,7 +6,8 @@ once; a deletion is a change; counts are counters and lists are paged.
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from enum import StrEnum
+from typing import Any, NamedTuple, Unpack
 
 import msgspec
 
@@ -33,9 +34,12 @@ from .record import (
     CHANGEABLE,
     DEFAULTS,
     EXECUTIONS,
+    NEW,
     TERMINAL,
     Event,
     Execution,
+    ExecutionChanges,
+    ExecutionState,
     check_events,
     check_execution,
     check_state,
@@ -140,11 +144,11 @@ class Executions(Family[M]):
         /,
         id: str,
         *,
-        expected_states: Collection[str] = (),
-        unexpected_states: Collection[str] = (),
+        expected_states: Collection[ExecutionState | StrEnum] = (),
+        unexpected_states: Collection[ExecutionState | StrEnum] = (),
         expected_revision: int | None = None,
         events: Iterable[Event] = (),
-        **changes: Any,
+        **changes: Unpack[ExecutionChanges],
     ) -> Execution:
         """Change the fields that are named, under conditions, and add events.
 
@@ -211,7 +215,7 @@ class Executions(Family[M]):
         tx: Reader,
         *,
         job_id: str | None = None,
-        state_in: Collection[str] | None = None,
+        state_in: Collection[ExecutionState | StrEnum] | None = None,
         updated_before: datetime | None = None,
         limit: int = 100,
         cursor: str | None = None,
@@ -226,8 +230,8 @@ class Executions(Family[M]):
         ttl: float | timedelta,
         *,
         job_id: str | None = None,
-        states: Collection[str] = ("new",),
-        to: str = "running",
+        states: Collection[ExecutionState | StrEnum] = NEW,
+        to: ExecutionState | StrEnum = "running",
         limit: int = 1,
         wait: float | timedelta = 0.0,
     ) -> tuple[Claim[Execution], ...]:
@@ -251,8 +255,8 @@ class Executions(Family[M]):
         *,
         id_prefix: str | None = None,
         job_id: str | None = None,
-        state: str | None = None,
-        state_in: Collection[str] | None = None,
+        state: ExecutionState | StrEnum | None = None,
+        state_in: Collection[ExecutionState | StrEnum] | None = None,
         node_id: str | None = None,
         updated_before: datetime | None = None,
         limit: int = 100,
@@ -272,8 +276,8 @@ class Executions(Family[M]):
         *,
         id_prefix: str | None = None,
         job_id: str | None = None,
-        state: str | None = None,
-        state_in: Collection[str] | None = None,
+        state: ExecutionState | StrEnum | None = None,
+        state_in: Collection[ExecutionState | StrEnum] | None = None,
         node_id: str | None = None,
         updated_before: datetime | None = None,
     ) -> AsyncIterator[Execution]:
@@ -286,10 +290,9 @@ class Executions(Family[M]):
             yield record
 
     @reading
-    async def count(self, tx: Reader, state: str) -> int:
+    async def count(self, tx: Reader, state: ExecutionState | StrEnum) -> int:
         """How many executions are in a state; reads one counter for each part."""
-        state = check_state(state)
-        return await tx.total([EXECUTIONS.counter(tx.scope, keys.path(state))])
+        return await tx.total([EXECUTIONS.counter(tx.scope, keys.path(check_state(state)))])
 
     @operation
     async def add_events(self, tx: Transaction, id: str, *events: Event) -> None:

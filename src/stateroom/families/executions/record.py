@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from enum import StrEnum
+from typing import Any, Literal, TypedDict
 
 import msgspec
 
@@ -17,10 +18,21 @@ from ...records.audit import Problem
 from ...records.kind import Aging, Index, Kind, Record, Stored, register
 from ..leases.record import forget
 
-DESIRED = frozenset({"pending", "running", "stopped"})
-LIVE = ("bid_accepted", "running", "publishing")
-TERMINAL = frozenset({"ask_for_bid_rejected", "bid_rejected", "completed", "failed", "cancelled"})
-STATES = frozenset({"new", "ask_for_bid", "ask_for_bid_accepted", *LIVE, *TERMINAL})
+ExecutionState = Literal[
+    "new", "ask_for_bid", "ask_for_bid_accepted", "ask_for_bid_rejected", "bid_accepted", "bid_rejected",
+    "running", "publishing", "completed", "failed", "cancelled",
+]  # fmt: skip
+"""The states of an execution. A parameter takes a member of a `StrEnum` of yours too."""
+DesiredState = Literal["pending", "running", "stopped"]
+"""The states that a scheduler wants an execution in."""
+
+NEW: tuple[ExecutionState, ...] = ("new",)
+DESIRED: frozenset[DesiredState] = frozenset({"pending", "running", "stopped"})
+LIVE: tuple[ExecutionState, ...] = ("bid_accepted", "running", "publishing")
+TERMINAL: frozenset[ExecutionState] = frozenset(
+    {"ask_for_bid_rejected", "bid_rejected", "completed", "failed", "cancelled"}
+)
+STATES: frozenset[ExecutionState] = frozenset({"new", "ask_for_bid", "ask_for_bid_accepted", *LIVE, *TERMINAL})
 
 
 class _Identified(Record, frozen=True):
@@ -31,8 +43,8 @@ class _Identified(Record, frozen=True):
 class Execution(_Identified, frozen=True, kw_only=True):
     """A job's run on some node. `state` moves under guard; everything else about it is the caller's."""
 
-    state: str = "new"
-    desired_state: str = "pending"
+    state: ExecutionState = "new"
+    desired_state: DesiredState = "pending"
     message: str = ""
     node_id: str | None = None
     partition_index: int = 0
@@ -54,7 +66,22 @@ class Event(Shown, frozen=True):
 _FIELDS = (
     "id", "job_id", "state", "desired_state", "message", "node_id", "partition_index", "details", "data", "result",
 )  # fmt: skip
-CHANGEABLE = _FIELDS[2:]
+
+
+class ExecutionChanges(TypedDict, total=False):
+    """The fields that `executions.update` may change; None sets the default."""
+
+    state: ExecutionState | StrEnum | None
+    desired_state: DesiredState | StrEnum | None
+    message: str | None
+    node_id: str | None
+    partition_index: int | None
+    details: Mapping[str, Any] | None
+    data: Any
+    result: Any
+
+
+CHANGEABLE = tuple(ExecutionChanges.__annotations__)
 DEFAULTS: dict[str, Any] = {
     "state": "new",
     "desired_state": "pending",

@@ -6,7 +6,8 @@ stale write, and an unknown filter is an error.
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from datetime import datetime, timedelta
-from typing import Any
+from enum import StrEnum
+from typing import Unpack
 
 import msgspec
 
@@ -32,6 +33,9 @@ from .record import (
     INSTANCES,
     STATUSES,
     Instance,
+    InstanceChanges,
+    InstanceOrder,
+    InstanceStatus,
     active_key,
     check,
     check_revision,
@@ -75,9 +79,9 @@ class Instances(Family[M]):
         /,
         id: str,
         *,
-        expected_statuses: Collection[str] = (),
+        expected_statuses: Collection[InstanceStatus | StrEnum] = (),
         expected_revision: int | None = None,
-        **changes: Any,
+        **changes: Unpack[InstanceChanges],
     ) -> Instance:
         """Change the fields that are named, under conditions.
 
@@ -209,7 +213,9 @@ class Instances(Family[M]):
         return await write(tx, before, msgspec.structs.replace(before.record, status="cancelled"))
 
     @reading
-    async def count(self, tx: Reader, *, workflow: str | None = None, status: str | None = None) -> int:
+    async def count(
+        self, tx: Reader, *, workflow: str | None = None, status: InstanceStatus | StrEnum | None = None
+    ) -> int:
         """How many there are, of a workflow and in a status; reads a few counters for each part."""
         statuses = sorted(STATUSES) if status is None else [check_status(status)]
         if workflow is None:
@@ -226,8 +232,8 @@ class Instances(Family[M]):
         *,
         id: str | None = None,
         id_prefix: str | None = None,
-        status: str | None = None,
-        status_in: Collection[str] | None = None,
+        status: InstanceStatus | StrEnum | None = None,
+        status_in: Collection[InstanceStatus | StrEnum] | None = None,
         workflow: str | None = None,
         workflow_prefix: str | None = None,
         workflow_version: int | None = None,
@@ -235,7 +241,7 @@ class Instances(Family[M]):
         label: tuple[str, str] | None = None,
         updated_after: datetime | None = None,
         updated_before: datetime | None = None,
-        order: str = "id",
+        order: InstanceOrder = "id",
         limit: int = 100,
         cursor: str | None = None,
     ) -> Page[Instance]:
@@ -258,8 +264,8 @@ class Instances(Family[M]):
         *,
         id: str | None = None,
         id_prefix: str | None = None,
-        status: str | None = None,
-        status_in: Collection[str] | None = None,
+        status: InstanceStatus | StrEnum | None = None,
+        status_in: Collection[InstanceStatus | StrEnum] | None = None,
         workflow: str | None = None,
         workflow_prefix: str | None = None,
         workflow_version: int | None = None,
@@ -267,7 +273,7 @@ class Instances(Family[M]):
         label: tuple[str, str] | None = None,
         updated_after: datetime | None = None,
         updated_before: datetime | None = None,
-        order: str = "id",
+        order: InstanceOrder = "id",
     ) -> AsyncIterator[Instance]:
         """All instances that `query` would page through."""
         filters = InstanceFilters(
@@ -284,7 +290,7 @@ class Instances(Family[M]):
         tx: Reader,
         *,
         workflow: str | None = None,
-        status_in: Collection[str] | None = None,
+        status_in: Collection[InstanceStatus | StrEnum] | None = None,
         updated_before: datetime | None = None,
         limit: int = 100,
         cursor: str | None = None,
@@ -299,7 +305,7 @@ class Instances(Family[M]):
         ttl: float | timedelta,
         *,
         workflow: str | None = None,
-        status_in: Collection[str] = ACTIVE,
+        status_in: Collection[InstanceStatus | StrEnum] = ACTIVE,
         limit: int = 1,
         wait: float | timedelta = 0.0,
     ) -> tuple[Claim[Instance], ...]:

@@ -1,9 +1,10 @@
 """Workflow instances as they are and as they are kept."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from enum import StrEnum
+from typing import Any, Literal, TypedDict
 
 import msgspec
 
@@ -18,8 +19,15 @@ from ...records.audit import Problem, rows_of
 from ...records.kind import Aging, Index, Kind, Record, Stored, register
 from ..leases.record import forget
 
-ACTIVE = ("pending", "running", "waiting")
-TERMINAL = ("completed", "failed", "cancelled")
+InstanceStatus = Literal["pending", "running", "waiting", "completed", "failed", "cancelled"]
+"""The statuses of an instance. A parameter takes a member of a `StrEnum` of yours too."""
+InstanceOrder = Literal["id", "updated"]
+"""The order of a query: by id, or newest change first."""
+Unique = Literal["workflow", "version", "global"]
+"""The scope in which an active instance is the only one of its business key."""
+
+ACTIVE: tuple[InstanceStatus, ...] = ("pending", "running", "waiting")
+TERMINAL: tuple[InstanceStatus, ...] = ("completed", "failed", "cancelled")
 STATUSES = frozenset((*ACTIVE, *TERMINAL))
 UNIQUE = ("workflow", "version", "global")
 
@@ -53,7 +61,7 @@ class Instance(_Identified, frozen=True, kw_only=True):
     """One run of a workflow."""
 
     workflow_version: int = 1
-    status: str = "pending"
+    status: InstanceStatus = "pending"
     current_step: str | None = None
     context: Context = Context()
     step_configs: Mapping[str, Any] = {}
@@ -71,16 +79,29 @@ class Instance(_Identified, frozen=True, kw_only=True):
         return self.status in ACTIVE
 
 
+class InstanceChanges(TypedDict, total=False):
+    """The fields that `instances.update` may change; None sets the default."""
+
+    workflow_version: int | None
+    status: InstanceStatus | StrEnum | None
+    current_step: str | None
+    context: Context | None
+    step_configs: Mapping[str, Any] | None
+    active_steps: Collection[str] | None
+    completed_steps: Collection[str] | None
+    metadata: Mapping[str, Any] | None
+    history: Sequence[HistoryEntry] | None
+    unique: Unique | StrEnum | None
+    labels: Mapping[str, str] | None
+
+
 _FIELDS = (
     "id", "workflow", "workflow_version", "status", "current_step", "context.initial", "context.steps",
     "step_configs", "active_steps", "completed_steps", "metadata", "history", "business_key", "unique", "labels",
 )  # fmt: skip
 
 
-CHANGEABLE = (
-    "workflow_version", "status", "current_step", "context", "step_configs", "active_steps", "completed_steps",
-    "metadata", "history", "unique", "labels",
-)  # fmt: skip
+CHANGEABLE = tuple(InstanceChanges.__annotations__)
 """What `update` may change."""
 
 
