@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ... import AsyncStore
+from ...types import InstanceStatus
 from .. import feed, house
 from ..errors import HttpError
 from ..jsonable import plain
@@ -33,7 +34,7 @@ async def overview(visit: Visit) -> Shown:
 
 
 async def _oldest(store: AsyncStore, stats: Any) -> dict[str, Any] | None:
-    states = ("pending", "running", "waiting")
+    states: tuple[InstanceStatus, ...] = ("pending", "running", "waiting")
     number = sum(stats.instances.get(state, 0) for state in states)
     if not 0 < number <= OLDEST_OF:
         return None
