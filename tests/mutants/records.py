@@ -43,7 +43,7 @@ RECORDS = (
         "records/layout.py",
         "        if tuple(kind.path(record)) != tuple(path) or min(created, updated) < 0:",
         "        if min(created, updated) < 0:",
-        "store/test_crafted_rows.py",
+        "records/test_layout.py",
     ),
     Mutant(
         "what changed while a list was read is not looked at again",

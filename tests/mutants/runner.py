@@ -44,6 +44,8 @@ class Mutant(NamedTuple):
     """Pytest's expression for which of their tests."""
     equivalent: str = ""
     """Why nobody can notice it; then it is not tried."""
+    unproven: str = ""
+    """Why it is not known yet that its tests notice it; then it has no turn in the daily share."""
 
     @property
     def path(self) -> Path:
@@ -111,7 +113,7 @@ def try_mutant(source: Path, mutant: Mutant) -> tuple[str, str]:
 
 def share_of(mutants: Sequence[Mutant], day: int, size: int) -> list[Mutant]:
     """Those whose turn it is: all of them come within so many days."""
-    chances = [mutant for mutant in mutants if not mutant.equivalent]
+    chances = [mutant for mutant in mutants if not mutant.equivalent and not mutant.unproven]
     return [chances[(day * size + step) % len(chances)] for step in range(min(size, len(chances)))]
 
 

@@ -31,7 +31,7 @@ def test_a_pattern_matches_once_and_gives_another_program(mutant):
 
 
 def test_they_are_many_over_all_rooms_and_each_has_a_title_of_its_own():
-    assert len(MUTANTS) >= 60
+    assert len([mutant for mutant in MUTANTS if not mutant.unproven]) >= 60
     assert len({mutant.title for mutant in MUTANTS}) == len(MUTANTS)
     rooms = {"engines", "core", "values", "records", "feed", "families", "watch", "retention", "database", "store",
              "codec", "node", "adapters", "web"}  # fmt: skip
@@ -40,7 +40,7 @@ def test_they_are_many_over_all_rooms_and_each_has_a_title_of_its_own():
 
 def test_every_one_has_its_turn():
     turns = [mutant for day in range(1, 367) for mutant in share_of(MUTANTS, day, 3)]
-    assert {mutant for mutant in MUTANTS if not mutant.equivalent} == set(turns)
+    assert {mutant for mutant in MUTANTS if not mutant.equivalent and not mutant.unproven} == set(turns)
 
 
 def test_what_pytest_says_is_what_it_means():

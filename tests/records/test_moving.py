@@ -180,3 +180,19 @@ def test_a_quiet_query_reads_no_feed(database, store):
     before = engine.scans
     assert len(reader.executions.query(state_in=["bid_accepted", "running"])) == 10
     assert engine.scans - before == 2
+
+
+def test_what_ends_after_it_was_read_is_not_shown_as_it_was(database, store):
+    store.executions.create_many([Execution(f"e{n:03}", "job", state="bid_accepted") for n in range(COUNT)])
+    first = store.executions.live(limit=1)[0].id
+    ended = []
+
+    def move(number):
+        if number > len(LIVE) and not ended:  # the first rows of each state were read, and their records too
+            ended.append(store.executions.update(first, state="completed").id)
+
+    reader, _ = beside(database, move)
+    ids = [record.id for record in reader.executions.live()]
+    assert ended == [first]
+    assert first not in ids
+    assert len(ids) == COUNT - 1
