@@ -2,9 +2,12 @@
 
 import pytest
 
+from kit.databases import BLOCKING
 from stateroom import Event, Execution, Instance, Store, codec
+from stateroom.core.bridge import run_now
 from stateroom.engines.wrap import Conflicting, Slow
 from stateroom.errors import AlreadyExists, LostLease, StaleRevision, WrongState
+from stateroom.families.results import clear
 from stateroom.testing.family_harness import ids
 
 
@@ -132,3 +135,20 @@ def test_a_record_that_moves_between_two_lists_is_found_once(database, store):
     client = database.over(Slow(database.raw(), before))
     found = client.executions.query(state_in=["bid_accepted", "running"])
     assert ids(found) == [f"e{n:02}" for n in range(40)]
+
+
+def test_a_clear_and_a_put(meeting, store):
+    store.results.put("d", "x", 1)
+    client = meeting(lambda other: other.results.put("d", "y", 2))
+    assert client.results.clear("d") == 2
+    assert list(store.results.ids("d")) == []
+    assert store.results.count("d") == 0
+
+
+@BLOCKING
+def test_an_expiry_and_a_put(meeting, store, clock):
+    store.results.put("d", "x", 1, ttl=10)
+    clock.advance(20)
+    client = meeting(lambda other: other.results.put("d", "x", 2, ttl=1000))
+    assert run_now(clear.expire(client._scope, clock.now())) == 0
+    assert store.results.get("d", "x") == 2

@@ -2,6 +2,7 @@
 
 import itertools
 from datetime import timedelta
+from zlib import crc32
 
 import pytest
 
@@ -214,3 +215,19 @@ def test_tokens_rise_for_ever_whatever_happens(store, clock):
             store.leases.release(lease)
             store.instances.delete("a")
             store.retention.run()
+
+
+def test_a_lease_with_a_low_token_does_not_lower_what_remains_of_another(store):
+    mark = crc32(b"r/long") % MARKS
+    short = next(id for id in (f"r/{number}" for number in range(10_000)) if crc32(id.encode()) % MARKS == mark)
+    for id, times in (("r/long", 5), (short, 1)):
+        store.instances.put(Instance(id, "w"))
+        for _ in range(times):
+            last = store.leases.acquire(id, "me", 60)
+            store.leases.release(last)
+        if id == "r/long":
+            high = last.token
+            store.leases.acquire(short, "me", 60)  # before the other is gone: its token is low
+    store.instances.delete("r/long")
+    store.instances.delete(short)
+    assert store.leases.acquire("r/long", "me", 60).token > high

@@ -148,14 +148,14 @@ FAMILIES = (
         "families/results/clear.py",
         "    await rows.get_many(counters)\n",
         "",
-        "families/test_results.py families/test_results_everyday.py retention/test_retention_rows.py",
+        "core/test_races.py",
     ),
     Mutant(
         "an expired result that was given more time is removed",
         "families/results/clear.py",
         "            if stored is not None and stored.record.expires_at is not None and stored.record.expires_at <= now:",
         "            if stored is not None:",
-        "families/test_results.py families/test_results_everyday.py",
+        "core/test_races.py",
     ),
     Mutant(
         "an update goes over a savepoint that was replaced meanwhile",
