@@ -74,7 +74,7 @@ def test_an_error_that_names_no_function_is_a_poolers_unless_the_transaction_is_
         (1, "WARNING", OutcomeUnknown),
         (1, "NOTICE", OutcomeUnknown),
         (1, "INFO", type(None)),
-        (0, "WARNING", OutcomeUnknown),
+        (0, "WARNING", type(None)),
         (0, "NOTICE", type(None)),
     ],
 )
