@@ -74,7 +74,6 @@ ENGINES = (
         "        if False:",
         "crash/test_replaced.py",
         only="",
-        unproven="its tests were not run with it yet",
     ),
     Mutant(
         "the log of another file is replayed",
@@ -91,7 +90,6 @@ ENGINES = (
         "",
         "engines/test_sqlite_upkeep.py",
         only="",
-        unproven="its tests were not run with it yet",
     ),
     Mutant(
         "a batch is not checked again after a handler has committed in its middle",
@@ -108,7 +106,6 @@ ENGINES = (
         "        if True:  #",
         "interrupts/test_commits.py engines/test_memory.py",
         only="not server",
-        unproven="its tests were not run with it yet",
     ),
     Mutant(
         "a notice while committing is no doubt",
