@@ -78,6 +78,10 @@ def new_id(business_key: str | None = None) -> str:
     Raises `InvalidArgument` for a business key that is blank, has a NUL or is over 200 bytes.
     """
     global _last
+    if business_key is not None and not isinstance(business_key, str):
+        raise InvalidArgument(
+            f"business_key must be a str, not {type(business_key).__name__}", what="business_key", value=business_key
+        )
     with _lock:
         tick = max(time.time_ns() // 1_000_000 << 20, _last + 1)
         _last = tick

@@ -60,7 +60,8 @@ def test_add_events_and_delete(counted):
     counted.store.executions.create(Execution("a", "j"))
     assert counted.cost(lambda: counted.store.executions.add_events("a", Event("e"))) == (2, 1, 1, 3)
     cost = counted.cost(lambda: counted.store.executions.delete("a"))
-    assert cost == (3, 3, 1, 9)
+    # Read: the record, the number of its events, the events, and the lease that goes with it.
+    assert cost == (4, 3, 1, 9)
     assert counted.cost(lambda: counted.store.executions.delete("a")) == (1, 0, 0, 0)
 
 
@@ -130,7 +131,7 @@ def test_an_indexed_filter_never_scans_the_family(counted, filters):
         counted.store.executions.create(Execution(f"r{n}", "rare", state="bid_accepted", node_id="rare"))
     counted.store.executions.update("r0", state="publishing")
     reads, rows, _, _ = counted.cost(lambda: counted.store.executions.query(**filters))
-    assert reads <= 4
+    assert reads <= 5  # with one of the feed, where several ranges are looked at: what moved between them is in both
     assert rows <= 8
 
 
@@ -157,7 +158,7 @@ def test_an_indexed_filter_of_instances_never_scans_the_family(counted, filters)
         rare = Instance(f"rare/{n}", "rare", business_key="rare", labels={"team": "rare"}, status="waiting")
         counted.store.instances.put(rare)
     reads, rows, _, _ = counted.cost(lambda: counted.store.instances.query(**filters))
-    assert reads <= 5
+    assert reads <= 6  # likewise
     assert rows <= 10
 
 

@@ -144,3 +144,15 @@ def test_a_record_of_a_newer_layout_is_reported_and_blocks_nothing(tmp_path):
         store._engine.commit(0, Batch(write={key: bytes(flipped)}))
         with pytest.raises(Damaged):
             store.instances.get("a")
+
+
+def test_a_key_ring_that_is_none_and_a_folder_that_is_absent(tmp_path):
+    with pytest.raises(InvalidArgument, match="key_ring must be"):
+        stateroom.open("memory:", key_ring=5)
+    with pytest.raises(NotFound):
+        stateroom.open(tmp_path / "absent" / "a.db", create=False)
+    with pytest.raises(InvalidArgument, match="no folder"):
+        stateroom.open(tmp_path / "absent" / "a.db")
+    for key in (5, b"x"):
+        with pytest.raises(InvalidArgument, match="business_key must be a str"):
+            stateroom.new_id(key)

@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import arguments, keys
 from ..clock import Clock, SystemClock
-from ..codec import Codec
+from ..codec import Codec, KeyRing
 from ..codec import default as default_codec
 from ..core.bridge import Inline, bridged, run_now
 from ..database import views
@@ -33,6 +33,11 @@ def _prepare(durability: str, codec: Codec | None, key_ring: Any, parts: int | N
     chosen = default_codec if codec is None else codec
     if not isinstance(chosen, Codec):
         raise InvalidArgument(f"codec must be a Codec, not {type(codec).__name__}", what="codec", value=codec)
+    if key_ring is not None and not isinstance(key_ring, KeyRing):
+        raise InvalidArgument(
+            f"key_ring must be a codec.KeyRing, not {type(key_ring).__name__}; KeyRing.from_file(path) reads one",
+            what="key_ring",
+        )
     return chosen if key_ring is None else chosen.with_key_ring(key_ring)
 
 

@@ -78,10 +78,10 @@ def prepare(
     folder = os.path.dirname(path)
     if os.path.isdir(path):
         raise _refused(path, "it is a folder; name a file in it")
-    if not os.path.isdir(folder):
-        raise _refused(path, f"there is no folder {folder}; make it first")
     if not create and not _content(path):
         raise NotFound(f"there is no database at {path}; create=True makes one", kind="database", id=path)
+    if not os.path.isdir(folder):
+        raise _refused(path, f"there is no folder {folder}; make it first")
     refuse_network(path, mounts)
     with gate, alone(path, patience):
         try:
