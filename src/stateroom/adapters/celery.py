@@ -37,7 +37,7 @@ class StateroomBackend(KeyValueStoreBackend):
     def __reduce__(self, args: Any = (), kwargs: Any = None) -> Any:
         return super().__reduce__(args, {**(kwargs or {}), "url": self.url})
 
-    def exception_safe_to_retry(self, exc: BaseException) -> bool:
+    def exception_safe_to_retry(self, exc: Any) -> Any:
         """Say whether `result_backend_always_retry` may make the call again."""
         return isinstance(exc, Unavailable) or (isinstance(exc, StoreError) and exc.retry)
 

@@ -26,8 +26,8 @@ class Creating(StoreTests):
     """BAC-01 to 06: create and get."""
 
     def test_bac_01_states_to_begin_in(self, store: Any) -> None:
-        for state in ("new", "bid_accepted"):
-            assert store.executions.create(Execution(state, "j", state=state)).state == state
+        for first in (Execution("new", "j", state="new"), Execution("bid_accepted", "j", state="bid_accepted")):
+            assert store.executions.create(first).state == first.state
         with nothing_changes(store):
             for state in {*NOT_ENDED, *ENDED}.difference({"new", "bid_accepted"}):
                 with pytest.raises(WrongState) as caught:

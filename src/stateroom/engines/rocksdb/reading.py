@@ -42,10 +42,11 @@ def version_of(value: bytes | None) -> int:
 def read_rows(db: rocksdict.Rdict, part: int, keys: Sequence[bytes]) -> list[Row | None]:
     """The rows under `keys`, all as of one commit."""
     prefix = part.to_bytes(2, "big")
+    values: Any
     if len(keys) == 1:
         values = [db.get(prefix + keys[0])]
     elif keys:
-        values = db.get([prefix + key for key in keys])  # type: ignore[assignment]  # as of one moment: one MultiGet
+        values = db.get([prefix + key for key in keys])  # as of one moment: one MultiGet
     else:
         return []
     return [
