@@ -29,7 +29,8 @@ class Creating(StoreTests):
         for first in (Execution("new", "j", state="new"), Execution("bid_accepted", "j", state="bid_accepted")):
             assert store.executions.create(first).state == first.state
         with nothing_changes(store):
-            for state in {*NOT_ENDED, *ENDED}.difference({"new", "bid_accepted"}):
+            others: set[Any] = {*NOT_ENDED, *ENDED}.difference({"new", "bid_accepted"})
+            for state in others:
                 with pytest.raises(WrongState) as caught:
                     store.executions.create(Execution("a", "j", state=state))
                 assert caught.value.actual == state
