@@ -349,3 +349,13 @@ def test_a_batch_that_changes_nothing_is_checked():
 def test_both_doors_take_it():
     assert "read_only" in inspect.signature(stateroom.open).parameters
     assert "read_only" in inspect.signature(stateroom.open_async).parameters
+
+
+def test_a_named_watcher_is_refused_and_an_ephemeral_one_is_not(path):
+    changes = []
+    with stateroom.open(path, read_only=True) as store:
+        with pytest.raises(ReadOnly, match="ephemeral"):
+            store.watch("named", changes.append).start()
+        watcher = store.watch("other", changes.append, ephemeral=True)
+        watcher.start()
+        watcher.stop(5)

@@ -17,7 +17,8 @@ from ..codec.shown import Shown
 from ..core.namespace import Scope
 from ..core.outage import Outage, passes
 from ..core.transaction import Transaction, transact
-from ..errors import Closed, Compacted, InvalidArgument, LostLease, StoreError
+from ..engines.read_only import AsyncReadOnlyEngine, ReadOnlyEngine
+from ..errors import Closed, Compacted, InvalidArgument, LostLease, ReadOnly, StoreError
 from ..families.leases import Lease, fence
 from ..families.renewal import Renewal
 from ..feed import positions
@@ -114,7 +115,13 @@ class Loop:
         self._halted.set()
 
     async def prepare(self) -> None:
-        """Fix where to begin: the checkpoint beats `start`; what comes after this call is seen."""
+        """Fix where to begin: the checkpoint beats `start`; what comes after this call is seen. Raises `ReadOnly`."""
+        engine = self.scope.engine if self.scope.direct is None else self.scope.direct
+        if isinstance(engine, ReadOnlyEngine | AsyncReadOnlyEngine) and not self.options.ephemeral:
+            raise ReadOnly(
+                f"watcher {self.name!r} keeps a checkpoint and a lease, and this store only reads;"
+                " make it ephemeral, or open the store to write"
+            )
         self.stopping.clear()
         self._halted = asyncio.Event()
         self.error = None
