@@ -151,6 +151,7 @@ def test_one_id_in_two_families_has_two_histories(store):
     assert store.executions.as_of("r/same", gone).details["n"] == 2
 
 
+@pytest.mark.embedded("a server's engine is waited for in `passed`, which the wrapper hands through without a call")
 def test_who_waits_looks_again_before_it_sleeps(database, store):
     """A commit between the look and the wait must not be slept through: the wait asks for what was looked at."""
     other = blocking(database)
