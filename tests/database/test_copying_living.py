@@ -160,15 +160,15 @@ async def turns_during(call):
 
 
 @SUSPENDING
-def test_long_work_gives_the_event_loop_its_turns(database, tmp_path, monkeypatch):
+def test_long_work_gives_the_event_loop_its_turns(alone, tmp_path):
     """Counted in turns of the loop, not by a clock: none of these looks at more than some hundred rows between two."""
 
     async def work(store):
         await store.executions.create_many([Execution(f"e{n}", "j") for n in range(1500)])
-        for call in (store.check, lambda: store.backup(tmp_path / f"{database.name}.db")):
+        for call in (store.check, lambda: store.backup(tmp_path / f"{alone.name}.db")):
             assert await turns_during(call) > 10
 
-    database.run(work)
+    alone.run(work)
 
 
 def test_a_damaged_checkpoint_or_policy_stops_no_other(database, store, clock):

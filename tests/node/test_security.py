@@ -209,6 +209,9 @@ def test_who_takes_nothing_is_cut_off(target, monkeypatch):
     with connect(target) as opened:
         opened.sendall(f"GET {path} HTTP/1.1\r\nhost: x\r\n{signing.AUTHORIZATION}: {header}\r\n\r\n".encode())
         inner = target.inner._listener._state
+        deadline = time.monotonic() + 30
+        while not inner.connections and time.monotonic() < deadline:  # it may not have been accepted yet
+            threading.Event().wait(0.001)
         while inner.connections:
             threading.Event().wait(0.01)
         received = 0
